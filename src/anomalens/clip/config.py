@@ -1,0 +1,74 @@
+"""The sizes of a dual encoder, nothing else: what must be known before weights can be loaded."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from anomalens.errors import ConfigError
+
+Activation = Literal["quick_gelu", "gelu"]
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """Sizes of the image tower (Dosovitskiy et al. 2021, as used by Radford et al. 2021)."""
+
+    image_size: int  # native side in pixels: image_size / patch is the grid of the position table
+    patch: int  # pixels a side of one patch token
+    width: int  # D, channels of the residual stream
+    layers: int  # transformer blocks
+    heads: int  # attention heads; width / heads is the head size
+    mlp_ratio: float = 4.0  # hidden width of the feed-forward layers over `width`
+    stem: str | None = None  # a convolutional stem by name (clip/stem.py); None: one strided convolution
+
+    @property
+    def grid(self) -> int:
+        """Patches a side at the native size."""
+        return self.image_size // self.patch
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Sizes of the text tower."""
+
+    width: int
+    layers: int
+    heads: int
+    context: int = 77  # token positions the position table has
+    vocab: int = 49408  # byte-pair tokens
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """Sizes of both towers and of the space they share (E = `joint`)."""
+
+    vision: VisionConfig
+    text: TextConfig
+    joint: int
+    activation: Activation = "quick_gelu"  # travels with the weights: OpenAI trained with quick_gelu
+
+    def __post_init__(self) -> None:
+        for tower, width, heads in (
+            ("vision", self.vision.width, self.vision.heads),
+            ("text", self.text.width, self.text.heads),
+        ):
+            if width % heads:
+                raise ConfigError(f"{tower} width {width} is not a multiple of its {heads} heads")
+        if self.vision.image_size % self.vision.patch:
+            raise ConfigError(
+                f"image size {self.vision.image_size} is not a multiple of the patch side {self.vision.patch}"
+            )
+        if self.activation not in ("quick_gelu", "gelu"):
+            raise ConfigError(f"activation must be 'quick_gelu' or 'gelu', not {self.activation!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready dictionary; `from_dict` is its inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> "ClipConfig":
+        """The config that `to_dict` wrote. Raises ConfigError on unknown or missing fields."""
+        try:
+            rest = {k: v for k, v in value.items() if k not in ("vision", "text")}
+            return cls(vision=VisionConfig(**value["vision"]), text=TextConfig(**value["text"]), **rest)
+        except (KeyError, TypeError) as error:
+            raise ConfigError(f"not a backbone config: {error}") from error
