@@ -53,7 +53,7 @@ class Method(nn.Module, ABC):
 
     def encode(self, clip: Clip, pixels: Tensor, keys: Sequence[int] = ()) -> Features:
         """Image side: normalised pixels [B, 3, H, W] -> Features. `keys`: one content key an image (random seeds)."""
-        features = clip.visual(pixels, self.dense, cls=self.cls, positions=self.positions)
+        features: Features = clip.visual(pixels, self.dense, cls=self.cls, positions=self.positions)
         features.keys = tuple(keys)
         return features
 
