@@ -8,7 +8,7 @@ import importlib.util
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
@@ -75,7 +75,12 @@ class Entry:
     source: str  # paper, as "authors, venue year (arXiv id)"
     year: int
     learned: bool  # needs a checkpoint of learned prompts
+    config: type  # its Config dataclass: the options there are
     build: Callable[..., Method]  # (clip: ClipConfig, **options) -> Method
+
+    def accepts(self, option: str) -> bool:
+        """Whether the method has an option of that name."""
+        return any(field.name == option for field in fields(self.config))
 
 
 _REGISTRY: dict[str, Entry] = {}
@@ -83,14 +88,14 @@ _NOT_METHODS = {"base", "maps", "adaptation", "transport"}
 
 
 def register(
-    name: str, *, title: str, source: str, year: int, learned: bool = False
+    name: str, *, title: str, source: str, year: int, config: type, learned: bool = False
 ) -> Callable[[Callable[..., Method]], Callable[..., Method]]:
     """Decorator on a factory `(clip: ClipConfig, **options) -> Method`; several names may share one class."""
 
     def add(factory: Callable[..., Method]) -> Callable[..., Method]:
         if name in _REGISTRY:
             raise ConfigError(f"method {name!r} is registered twice")
-        _REGISTRY[name] = Entry(name, title, source, year, learned, factory)
+        _REGISTRY[name] = Entry(name, title, source, year, learned, config, factory)
         return factory
 
     return add

@@ -1,0 +1,105 @@
+"""From scores to decisions: thresholds and the heatmap's fixed scale, as data beside the weights.
+
+Raw scores are never changed by any of this; a threshold is a number that says where it came from.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from anomalens.errors import ConfigError
+
+if TYPE_CHECKING:
+    from anomalens.methods.base import Method
+
+BUNDLED = "bundled"
+_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What turns a method's raw numbers on one backbone into decisions and colours."""
+
+    threshold: float  # image-level: anomalous where score > threshold
+    pixel_threshold: float  # pixel-level: in the mask where map > pixel_threshold
+    heat_range: tuple[float, float]  # map values of the coldest and the hottest colour, fixed for all images
+    source: str  # where the numbers come from, in words
+    pooling: float = 0.0  # share of the map in the image score: score = (1 - pooling) * method's + pooling * map's top
+    top: float = 0.01  # share of the map's pixels, the highest ones, whose mean is "the map's top"
+
+    def __post_init__(self) -> None:
+        low, high = self.heat_range
+        if not low < high:
+            raise ConfigError(f"heat range {self.heat_range} must rise from cold to hot")
+        if not 0 <= self.pooling <= 1 or not 0 < self.top <= 1:
+            raise ConfigError(f"pooling {self.pooling} must lie in [0, 1] and top {self.top} in (0, 1]")
+
+    @classmethod
+    def neutral(cls, method: "Method") -> "Calibration":
+        """Where nothing is known: the point where normal and abnormal prompts are equally near."""
+        low, high = method.heat_range
+        return cls(0.5, (low + high) / 2, (low, high), "neutral point (not calibrated for this backbone)")
+
+    def override(self, threshold: float | None, pixel_threshold: float | None) -> "Calibration":
+        """The same with numbers the user gave, which the source then says."""
+        given = self
+        if threshold is not None:
+            given = replace(given, threshold=threshold, source="given by the user")
+        if pixel_threshold is not None:
+            given = replace(given, pixel_threshold=pixel_threshold)
+        return given
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; `from_dict` is its inverse."""
+        return {**asdict(self), "heat_range": list(self.heat_range)}
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> "Calibration":
+        """Raises ConfigError naming what is missing or unknown."""
+        try:
+            low, high = value["heat_range"]
+            return cls(**{**value, "heat_range": (float(low), float(high))})
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"not a calibration: {error}") from error
+
+
+@dataclass(frozen=True)
+class CalibrationTable:
+    """The calibrations of one set of weights: one a method, and which method did best."""
+
+    weights: str  # hash of the weights the numbers hold for
+    best: str  # what method="auto" means
+    methods: dict[str, Calibration]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; `from_dict` is its inverse."""
+        methods = {name: one.to_dict() for name, one in sorted(self.methods.items())}
+        return {"schema": _SCHEMA, "weights": self.weights, "best": self.best, "methods": methods}
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> "CalibrationTable":
+        """Raises ConfigError where the content is not of this version's form."""
+        try:
+            if value["schema"] != _SCHEMA:
+                raise ConfigError(f"calibration of schema {value['schema']}; this version reads schema {_SCHEMA}")
+            methods = {name: Calibration.from_dict(one) for name, one in value["methods"].items()}
+            return cls(value["weights"], value["best"], methods)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(f"not a calibration table: {error}") from error
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> "CalibrationTable":
+        """Raises ConfigError where the file is missing or not a calibration table."""
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (OSError, json.JSONDecodeError) as error:
+            raise ConfigError(f"calibration file {path}: {error}") from error
+
+
+def bundled_calibration() -> CalibrationTable:
+    """The table shipped with the bundled backbone."""
+    with resources.as_file(resources.files("anomalens.clip") / BUNDLED / "calibration.json") as path:
+        return CalibrationTable.read(path)

@@ -1,0 +1,25 @@
+"""The command line: thin commands over the library. `anomalens --help` lists them."""
+
+import sys
+
+from anomalens.cli.app import app
+
+
+def main() -> None:
+    """Entry point. Errors a user can cause become one line and exit status 2, never a stack trace."""
+    from anomalens.cli.console import errors
+    from anomalens.errors import AnomalensError
+
+    try:
+        app()
+    except AnomalensError as error:
+        errors.print(f"[red]error:[/] {_plain(error)}", highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _plain(error: Exception) -> str:
+    from rich.markup import escape
+
+    return escape(str(error))

@@ -1,0 +1,33 @@
+"""The Typer application. Every command lives in its own module and imports what it needs when it runs."""
+
+import typer
+
+from anomalens import __version__
+from anomalens.cli import about, detect
+
+app = typer.Typer(
+    name="anomalens",
+    help="Zero-shot visual anomaly detection: a score, a heatmap, a mask and a decision for every image.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"anomalens {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+app.command("detect")(detect.detect)
+app.command("methods")(about.methods)
+app.command("backbones")(about.backbones)
+app.command("info")(about.info)
