@@ -1,8 +1,11 @@
 """How pixels become patch embeddings: CLIP's one strided convolution, or a convolutional stem by name."""
 
+import math
 from collections.abc import Callable
+from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anomalens.errors import ConfigError
@@ -21,7 +24,170 @@ class PatchConvolution(nn.Module):
         return torch.conv2d(pixels, self.weight, stride=self.patch)
 
 
-STEMS: dict[str, Callable[[int], nn.Module]] = {}
+class SameConvolution(nn.Conv2d):
+    """A convolution padded as TensorFlow's SAME: at stride 2 the odd pixel of padding goes right and below."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+        super().__init__(inputs, outputs, kernel, stride, kernel // 2 if stride == 1 else 0, groups=groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C', ceil(H / stride), ceil(W / stride)]."""
+        k, s = self.kernel_size[0], self.stride[0]
+        if s > 1:
+            high, wide = (max((math.ceil(n / s) - 1) * s + k - n, 0) for n in x.shape[-2:])
+            x = F.pad(x, (wide // 2, wide - wide // 2, high // 2, high - high // 2))
+        return super().forward(x)
+
+
+class InvertedResidual(nn.Module):
+    """Expand, filter each channel, project (Sandler et al. 2018), batch norms folded into the convolutions."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expand: int) -> None:
+        super().__init__()
+        hidden = inputs * expand
+        self.expand = SameConvolution(inputs, hidden, 1) if expand > 1 else None
+        self.filter = SameConvolution(hidden, hidden, kernel, stride, groups=hidden)
+        self.project = SameConvolution(hidden, outputs, 1)
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C', H / stride, W / stride]."""
+        y = F.relu6(self.expand(x)) if self.expand is not None else x
+        y = self.project(F.relu6(self.filter(y)))
+        return x + y if self.residual else cast(Tensor, y)
+
+
+class EfficientNetLite0(nn.Module):
+    """The 16 blocks of EfficientNet-Lite0 (Tan & Le 2019, "lite" variant: no squeeze-excite, ReLU6), without its head."""
+
+    # (repeats, kernel, first stride, expansion, outputs)
+    STAGES = (
+        (1, 3, 1, 1, 16),
+        (2, 3, 2, 6, 24),
+        (2, 5, 2, 6, 40),
+        (3, 3, 2, 6, 80),
+        (3, 5, 1, 6, 112),
+        (4, 5, 2, 6, 192),
+        (1, 3, 1, 6, 320),
+    )
+    TAPS = (2, 4, 10, 15)  # blocks whose outputs have stride 4, 8, 16 and 32
+    CHANNELS = (24, 40, 112, 320)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = SameConvolution(3, 32, 3, 2)
+        blocks: list[nn.Module] = []
+        inputs = 32
+        for repeats, kernel, stride, expand, outputs in self.STAGES:
+            for number in range(repeats):
+                blocks.append(InvertedResidual(inputs, outputs, kernel, stride if number == 0 else 1, expand))
+                inputs = outputs
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """[B, 3, H, W] -> features of TAPS, each [B, CHANNELS[i], H / s, W / s] with s = 4, 8, 16, 32."""
+        x = F.relu6(self.first(pixels))
+        found = []
+        for number, block in enumerate(self.blocks):
+            x = block(x)
+            if number in self.TAPS:
+                found.append(x)
+        return tuple(found)
+
+
+def novelty(features: Tensor, references: Tensor, sharpness: float) -> Tensor:
+    """How unlike the rest of its image each place is: -(1/β) log mean_j exp(β (cos(f_i, r_j) - 1)), β = sharpness.
+
+    A soft nearest-neighbour distance in [0, 2]: large β asks for the nearest look-alikes only, small β for the
+    average. A mean over places, so it does not depend on the size of the image.
+
+    Args:
+        features: [B, C, H, W].
+        references: [B, C, h, w] of the same image, what each place is compared with.
+
+    Returns:
+        [B, 1, H, W] float32.
+    """
+    queries = F.normalize(features.flatten(2).float(), dim=1)
+    keys = F.normalize(references.flatten(2).float(), dim=1)
+    similarity = torch.baddbmm(
+        queries.new_full((1, 1, 1), -sharpness), queries.transpose(1, 2), keys, alpha=sharpness
+    )
+    density = torch.logsumexp(similarity, dim=2) - math.log(keys.shape[2])
+    return (density / -sharpness).view(features.shape[0], 1, *features.shape[2:])
+
+
+def standing_out(channels: Tensor) -> Tensor:
+    """Each channel beside itself in units of its spread over the image: [B, C, h, w] -> [B, 2C, h, w]."""
+    spread, mean = torch.std_mean(channels, dim=(2, 3), keepdim=True, unbiased=False)
+    return torch.cat([channels, (channels - mean) / (spread + 0.02)], dim=1)
+
+
+class LiteStem(nn.Module):
+    """A frozen EfficientNet-Lite0 read at four strides, with each place's novelty within its image, at stride 16.
+
+    A defect is what differs from the rest of its image; a small transformer finds that hard to compute on surfaces
+    it never saw, so the comparison is made for it, without parameters, at three strides (`novelty`). Everything
+    before `proj` is fixed: `shift` and `scale` standardise its channels, `whiten*` decorrelate those compared.
+    """
+
+    SHARPNESS = (8.0, 32.0)  # β of the two novelty channels at each stride
+    COMPARED = (40, 64, 64)  # channels compared at strides 8, 16, 32
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        c4, c8, c16, c32 = EfficientNetLite0.CHANNELS
+        self.backbone = EfficientNetLite0()
+        self.whiten = nn.ModuleList(
+            nn.Conv2d(c, kept, 1) for c, kept in zip((c8, c16, c32), self.COMPARED, strict=True)
+        )
+        own = 2 * len(self.SHARPNESS) * (4 + 1 + 1)
+        self.channels = 2 * c4 + 4 * c8 + c16 + c32 + own
+        self.shift = nn.Parameter(torch.zeros(1, self.channels, 1, 1))
+        self.scale = nn.Parameter(torch.ones(1, self.channels, 1, 1))
+        for fixed in self.fixed_parameters():
+            fixed.requires_grad_(False)
+        self.proj = nn.Conv2d(self.channels, width, 1)
+        self.mix = nn.Conv2d(width, width, 3, padding=1)
+
+    def fixed_parameters(self) -> list[nn.Parameter]:
+        """What no training step changes."""
+        return [*self.backbone.parameters(), *self.whiten.parameters(), self.shift, self.scale]
+
+    def gather(self, pixels: Tensor) -> Tensor:
+        """The fixed part, not standardised: [B, 3, H, W] -> [B, channels, H / 16, W / 16]. H, W multiples of 16."""
+        f4, f8, f16, f32 = self.backbone(pixels.contiguous(memory_format=torch.channels_last))
+        grid = f16.shape[-2:]
+        w8, w16, w32 = (conv(f) for conv, f in zip(self.whiten, (f8, f16, f32), strict=True))
+        w8_coarse = F.avg_pool2d(w8, 2)
+        unlike = []
+        for sharpness in self.SHARPNESS:
+            fine = F.pixel_unshuffle(novelty(w8, w8_coarse, sharpness), 2)
+            coarse = F.interpolate(novelty(w32, w32, sharpness), size=grid, mode="bilinear")
+            unlike += [fine, novelty(w16, w16, sharpness), coarse]
+        return torch.cat(
+            [
+                F.max_pool2d(f4, 4),
+                -F.max_pool2d(-f4, 4),
+                F.pixel_unshuffle(f8, 2),
+                f16,
+                F.interpolate(f32, size=grid, mode="bilinear"),
+                standing_out(torch.cat(unlike, dim=1)).to(f16.dtype),
+            ],
+            dim=1,
+        )
+
+    def fuse(self, gathered: Tensor) -> Tensor:
+        """The trained part: [B, channels, h, w] -> [B, D, h, w]."""
+        x = self.proj((gathered - self.shift) * self.scale)
+        return cast(Tensor, x + self.mix(F.gelu(x)))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels [B, 3, H, W], sides multiples of 16 -> [B, D, H / 16, W / 16]."""
+        return self.fuse(self.gather(pixels))
+
+
+STEMS: dict[str, Callable[[int], nn.Module]] = {"efficientnet-lite0": LiteStem}
 
 
 def build_stem(name: str, width: int) -> nn.Module:
