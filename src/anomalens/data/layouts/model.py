@@ -1,0 +1,125 @@
+"""What every data folder becomes: samples grouped by class, and the faults found on the way."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Split = Literal["train", "test"]
+
+# Every kind of fault with its meaning and remedy; summaries print it, so a user knows what to do next.
+FAULT_KINDS: dict[str, str] = {
+    "missing_image": "listed but not on disk; correct the path or remove the row (left out)",
+    "unreadable_image": "not an image that can be opened; replace or remove it (left out)",
+    "duplicate_image": "listed more than once; keep one row (the first is used)",
+    "missing_mask": "anomalous image without a mask in a class that has masks; add it (image level only)",
+    "orphan_mask": "mask of no known image; remove it or add the image (ignored)",
+    "wrongly_named_mask": "mask whose name does not fit its image; rename it (not used)",
+    "swapped_mask": "mask named after another image; check the table (used as written)",
+    "ambiguous_mask": "several images share one name, so their mask cannot be told apart; rename (not used)",
+    "mask_size": "mask and image differ in size; export the mask at the image's size (not used)",
+    "unreadable_mask": "not a mask that can be opened; replace it (not used)",
+    "empty_class": "class without a single test image; add images or remove the folder (left out)",
+    "bad_label": "label that is neither normal (0) nor anomalous (1); correct it (row left out)",
+    "bad_split": "split that is neither 'train' nor 'test'; correct it (row left out)",
+    "contradiction": "labelled normal, yet its mask marks a defect; correct the label or the mask",
+    "empty_mask": "labelled anomalous, yet its mask marks nothing; correct the label or the mask",
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image and what is known about it."""
+
+    image: Path
+    label: Literal[0, 1] | None  # 0 normal, 1 anomalous, None unknown
+    mask: Path | None  # a mask file, or a folder whose masks are united; None: no mask
+    kind: str  # kind of defect, "good" for normal images, "" when unknown
+    class_name: str
+    split: Split
+    id: str  # unique in its dataset: path relative to the root, with forward slashes
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with the data; `kind` is a key of FAULT_KINDS."""
+
+    kind: str
+    path: Path
+    detail: str
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """How many test images a class has, and what can be measured on it."""
+
+    normal: int
+    anomalous: int
+    unlabelled: int
+    masks: int  # anomalous test images that have a usable mask
+
+    @property
+    def image_level(self) -> bool:
+        """Both labels are present, so image metrics are defined."""
+        return self.normal > 0 and self.anomalous > 0
+
+    @property
+    def pixel_level(self) -> bool:
+        """At least one mask is present, so pixel metrics are defined."""
+        return self.masks > 0
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A folder of images, read. Classes and samples are in natural order ("img2" before "img10")."""
+
+    name: str
+    layout: str
+    root: Path
+    classes: Mapping[str, tuple[Sample, ...]]
+    faults: tuple[Fault, ...] = ()
+    notes: tuple[str, ...] = ()  # how the layout was recognised and what else a user should know
+
+    def samples(self, split: Split = "test") -> Iterator[Sample]:
+        """All samples of one split, class after class."""
+        for members in self.classes.values():
+            yield from (sample for sample in members if sample.split == split)
+
+    def counts(self) -> dict[str, ClassCounts]:
+        """Test counts of each class."""
+        return {name: _counts(members) for name, members in self.classes.items()}
+
+    def summary(self, examples: int = 5) -> str:
+        """What was read and what is wrong, for a person: counts, then up to `examples` faults of each kind."""
+        totals = [_counts(members) for members in self.classes.values()]
+        lines = [
+            f"{self.name} ({self.layout}): {len(self.classes)} classes, test images: "
+            f"{sum(c.normal for c in totals)} normal, {sum(c.anomalous for c in totals)} anomalous "
+            f"({sum(c.masks for c in totals)} with mask), {sum(c.unlabelled for c in totals)} unlabelled"
+        ]
+        lines += [f"note: {note}" for note in self.notes]
+        lines += fault_lines(self.faults, examples)
+        return "\n".join(lines)
+
+
+def fault_lines(faults: tuple[Fault, ...], examples: int = 5) -> list[str]:
+    """Lines of text: each kind of fault with its count and remedy, then up to `examples` of its cases."""
+    lines = []
+    for kind, count in Counter(fault.kind for fault in faults).items():
+        lines.append(f"{count} x {kind}: {FAULT_KINDS[kind]}")
+        cases = [fault for fault in faults if fault.kind == kind]
+        lines += [f"  {fault.path}: {fault.detail}" for fault in cases[:examples]]
+        if count > examples:
+            lines.append(f"  ... and {count - examples} more")
+    return lines
+
+
+def _counts(members: tuple[Sample, ...]) -> ClassCounts:
+    test = [sample for sample in members if sample.split == "test"]
+    return ClassCounts(
+        normal=sum(sample.label == 0 for sample in test),
+        anomalous=sum(sample.label == 1 for sample in test),
+        unlabelled=sum(sample.label is None for sample in test),
+        masks=sum(sample.label == 1 and sample.mask is not None for sample in test),
+    )
