@@ -1,0 +1,165 @@
+"""Backend of the histogram mode: 65,536 bins over the floats' own order, as narrow as the scores allow."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anomalens.errors import InputError
+from anomalens.evaluation.arrays import Array
+from anomalens.evaluation.ranks import Ranks
+from anomalens.evaluation.regions import UNITS, deal_units
+
+BINS = 1 << 16
+_MANTISSA_AND_EXPONENT = np.int32(0x7FFFFFFF)
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+class OrderedHistogram:
+    """Counts of float32 scores in 65,536 bins. Memory: 1.5 MB, whatever the number and size of the images.
+
+    Read as a signed integer with the magnitude bits of negative numbers flipped, a float32 keeps its order;
+    that integer is its key. A bin is `key >> shift`, and `shift` is the smallest that fits all keys seen into
+    65,536 bins: 0, one float a bin, when scores lie close together; 16, the top 16 bits of the key, at the
+    widest. When a wider range arrives, neighbouring bins are added together, so the state depends only on
+    what was added, not on the order. Bins sit in a ring at `bin mod 65,536`: no offset has to be moved.
+    """
+
+    def __init__(self) -> None:
+        self._shift = 0  # log2 of the floats in one bin
+        self._low = 0  # smallest and largest key seen; meaningful once anything was counted
+        self._high = 0
+        self._all = np.zeros(BINS, np.int64)  # all pixels, in ring order like the next two
+        self._anomalous = np.zeros(BINS, np.int64)
+        self._units = np.zeros(BINS, np.int64)  # region weight
+        self.normals = 0
+        self.anomalies = 0
+
+    def add(
+        self, scores: Array, positions: NDArray[np.intp], region: NDArray[np.int64], sizes: NDArray[np.int64]
+    ) -> None:
+        """Add one map, flat, with its anomalous positions and their regions. Refuses what float32 cannot hold."""
+        if scores.size == 0:
+            return
+        keys = order_keys(scores)
+        self._widen(int(keys.min()), int(keys.max()))
+        slots = (keys >> self._shift).astype(np.uint16)  # the cast is the modulo
+        self._all += np.bincount(slots, minlength=BINS)
+        if positions.size:
+            found = keys[positions] >> self._shift
+            order, units = deal_units(found, region, sizes)
+            slots = found[order].astype(np.uint16)
+            self._anomalous += np.bincount(slots, minlength=BINS)
+            np.add.at(self._units, slots, units)
+        self.normals += scores.size - positions.size
+        self.anomalies += positions.size
+
+    def merge(self, other: "OrderedHistogram") -> None:
+        """Add everything `other` holds; `other` stays as it is."""
+        if other.normals + other.anomalies == 0:
+            return
+        self._widen(other._low, other._high)
+        self._all += other._at_shift(other._all, self._shift)
+        self._anomalous += other._at_shift(other._anomalous, self._shift)
+        self._units += other._at_shift(other._units, self._shift)
+        self.normals += other.normals
+        self.anomalies += other.anomalies
+
+    def ranks(self, regions: int) -> Ranks:
+        """The table of all metrics, one row a bin with anomalous pixels; its threshold is the bin's lower end."""
+        bins, every, anomalous, units = self._descending()
+        normal = every - anomalous
+        upto = np.cumsum(normal)
+        rows = np.flatnonzero(anomalous)
+        return Ranks(
+            threshold=key_values(bins[rows] << self._shift, low=self._low),
+            anomalous=anomalous[rows],
+            above=upto[rows] - normal[rows],
+            upto=upto[rows],
+            normals=np.asarray(self.normals),
+            anomalies=np.asarray(self.anomalies),
+            share=units[rows] / UNITS,
+            regions=np.asarray(regions),
+        )
+
+    def above(self, threshold: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Normal pixels, and region weight, scoring strictly more than each threshold.
+
+        The bin that holds a threshold counts in proportion to the floats in it that lie above.
+        """
+        bins, every, anomalous, units = self._descending()
+        lowest, highest = self.extremes()
+        inside = np.clip(threshold, lowest, highest)
+        floor = inside.astype(np.float32)
+        floor = np.where(floor > inside, np.nextafter(floor, np.float32(-np.inf)), floor)
+        keys = order_keys(floor + np.float32(0)).astype(np.int64)
+        row = bins[0] - (keys >> self._shift)  # bins descend by one
+        first = np.maximum(bins[row] << self._shift, self._low)
+        last = np.minimum(((bins[row] + 1) << self._shift) - 1, self._high)
+        part = (last - keys) / (last - first + 1)
+        parted = []
+        for count in (every - anomalous, units / UNITS):
+            higher = np.concatenate(([0], np.cumsum(count)))
+            parted.append(np.where(threshold < lowest, higher[-1], higher[row] + part * count[row]))
+        return parted[0], parted[1]
+
+    def extremes(self) -> tuple[float, float]:
+        """Smallest and largest score of all pixels, exact; at least one pixel must have been added."""
+        low, high = key_values(np.array([self._low, self._high]), low=self._low)
+        return float(low), float(high)
+
+    def _widen(self, low: int, high: int) -> None:
+        """Make room for keys from `low` to `high`, adding neighbouring bins together as often as needed."""
+        if self.normals + self.anomalies:
+            low, high = min(low, self._low), max(high, self._high)
+        shift = self._shift
+        while (high >> shift) - (low >> shift) >= BINS:
+            shift += 1
+        if shift != self._shift:
+            self._all = self._at_shift(self._all, shift)
+            self._anomalous = self._at_shift(self._anomalous, shift)
+            self._units = self._at_shift(self._units, shift)
+        self._shift, self._low, self._high = shift, low, high
+
+    def _at_shift(self, ring: NDArray[np.int64], shift: int) -> NDArray[np.int64]:
+        """The counts of `ring` with bins of `2^shift` floats (never fewer than now)."""
+        if shift == self._shift:
+            return ring
+        bins, counts = self._ascending(ring)
+        coarse = np.zeros(BINS, np.int64)
+        np.add.at(coarse, (bins >> (shift - self._shift)) % BINS, counts)
+        return coarse
+
+    def _ascending(self, ring: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The bins in use, from that of the smallest key to that of the largest, and their counts."""
+        bins = np.arange(self._low >> self._shift, (self._high >> self._shift) + 1)
+        return bins, ring[bins % BINS]
+
+    def _descending(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Bins from the highest down, with the counts of all and of anomalous pixels and the region weight."""
+        bins, every = self._ascending(self._all)
+        slots = bins % BINS
+        return bins[::-1], every[::-1], self._anomalous[slots][::-1], self._units[slots][::-1]
+
+
+def order_keys(scores: Array) -> NDArray[np.int32]:
+    """Integers [n] in the order of the scores [n] read as float32; equal scores, equal keys.
+
+    Raises InputError when a float64 score leaves float32's range.
+    """
+    if scores.dtype != np.float32:
+        if scores.size and max(-float(scores.min()), float(scores.max())) > _LARGEST:
+            raise InputError(
+                "histogram mode counts float32 scores, found float64 ones beyond ±3.4e38; "
+                "use mode='exact' or scale the scores"
+            )
+        scores = scores.astype(np.float32) + np.float32(0)  # a tiny negative number may round to -0
+    keys: NDArray[np.int32] = np.ascontiguousarray(scores).view(np.int32)
+    if keys.size and keys.min() < 0:
+        keys = keys ^ ((keys >> 31) & _MANTISSA_AND_EXPONENT)
+    return keys
+
+
+def key_values(keys: NDArray[np.int64], low: int) -> NDArray[np.float64]:
+    """The scores behind keys, none below the key `low` (a bin may begin before the first score in it)."""
+    clipped = np.maximum(keys, low).astype(np.int32)
+    bits = clipped ^ ((clipped >> 31) & _MANTISSA_AND_EXPONENT)
+    return bits.view(np.float32).astype(np.float64)
