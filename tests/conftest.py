@@ -3,6 +3,10 @@
 from pathlib import Path
 
 import pytest
+import torch
+
+from anomalens.clip.config import ClipConfig, TextConfig, VisionConfig
+from anomalens.clip.tower import Clip
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -13,3 +17,33 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"reference material is not at {SHARED.name}/ beside the project")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> ClipConfig:
+    """A dual encoder small enough for every test: 4 x 4 patches at 64 pixels, 6 blocks."""
+    vision = VisionConfig(image_size=64, patch=16, width=128, layers=6, heads=2)
+    return ClipConfig(vision, TextConfig(width=64, layers=3, heads=1), joint=32, activation="gelu")
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tiny_config: ClipConfig) -> Clip:
+    """Random weights of `tiny_config`; frozen, in eval mode. Tests must not change it."""
+    torch.manual_seed(0)
+    return Clip(tiny_config).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tiny_clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_clip` as a file in OpenAI's layout, for everything that starts from weights on disk."""
+    from safetensors.torch import save_file
+
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_file({k: v.contiguous() for k, v in tiny_clip.canonical_state_dict().items()}, path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's cache of text features."""
+    monkeypatch.setenv("ANOMALENS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
