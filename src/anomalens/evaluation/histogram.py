@@ -25,8 +25,7 @@ class OrderedHistogram:
 
     def __init__(self) -> None:
         self._shift = 0  # log2 of the floats in one bin
-        self._low = 0  # smallest and largest key seen; meaningful once anything was counted
-        self._high = 0
+        self._range: tuple[int, int] | None = None  # smallest and largest key seen
         self._all = np.zeros(BINS, np.int64)  # all pixels, in ring order like the next two
         self._anomalous = np.zeros(BINS, np.int64)
         self._units = np.zeros(BINS, np.int64)  # region weight
@@ -54,9 +53,9 @@ class OrderedHistogram:
 
     def merge(self, other: "OrderedHistogram") -> None:
         """Add everything `other` holds; `other` stays as it is."""
-        if other.normals + other.anomalies == 0:
+        if other._range is None:
             return
-        self._widen(other._low, other._high)
+        self._widen(*other._range)
         self._all += other._at_shift(other._all, self._shift)
         self._anomalous += other._at_shift(other._anomalous, self._shift)
         self._units += other._at_shift(other._units, self._shift)
@@ -64,13 +63,15 @@ class OrderedHistogram:
         self.anomalies += other.anomalies
 
     def ranks(self, regions: int) -> Ranks:
-        """The table of all metrics, one row a bin with anomalous pixels; its threshold is the bin's lower end."""
-        bins, every, anomalous, units = self._descending()
-        normal = every - anomalous
+        """The table of all metrics, one row a bin with anomalous pixels; its threshold is the bin's lower end.
+
+        (For the lowest bin the smallest score itself.)
+        """
+        bins, normal, anomalous, units = self.descending()
         upto = np.cumsum(normal)
         rows = np.flatnonzero(anomalous)
         return Ranks(
-            threshold=key_values(bins[rows] << self._shift, low=self._low),
+            threshold=key_values(np.maximum(bins[rows] << self._shift, self._ends()[0])),
             anomalous=anomalous[rows],
             above=upto[rows] - normal[rows],
             upto=upto[rows],
@@ -85,31 +86,50 @@ class OrderedHistogram:
 
         The bin that holds a threshold counts in proportion to the floats in it that lie above.
         """
-        bins, every, anomalous, units = self._descending()
+        bins, normal, _, units = self.descending()
+        low, high = self._ends()
         lowest, highest = self.extremes()
         inside = np.clip(threshold, lowest, highest)
         floor = inside.astype(np.float32)
         floor = np.where(floor > inside, np.nextafter(floor, np.float32(-np.inf)), floor)
         keys = order_keys(floor + np.float32(0)).astype(np.int64)
         row = bins[0] - (keys >> self._shift)  # bins descend by one
-        first = np.maximum(bins[row] << self._shift, self._low)
-        last = np.minimum(((bins[row] + 1) << self._shift) - 1, self._high)
+        first = np.maximum(bins[row] << self._shift, low)
+        last = np.minimum(((bins[row] + 1) << self._shift) - 1, high)
         part = (last - keys) / (last - first + 1)
         parted = []
-        for count in (every - anomalous, units / UNITS):
+        for count in (normal, units / UNITS):
             higher = np.concatenate(([0], np.cumsum(count)))
             parted.append(np.where(threshold < lowest, higher[-1], higher[row] + part * count[row]))
         return parted[0], parted[1]
 
     def extremes(self) -> tuple[float, float]:
         """Smallest and largest score of all pixels, exact; at least one pixel must have been added."""
-        low, high = key_values(np.array([self._low, self._high]), low=self._low)
+        low, high = key_values(np.array(self._ends()))
         return float(low), float(high)
+
+    def empty_like(self) -> "OrderedHistogram":
+        """No counts, but room for the same range: what it then counts within that range has the same bins."""
+        histogram = OrderedHistogram()
+        if self._range is not None:
+            histogram._widen(*self._range)
+        return histogram
+
+    def descending(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Bins in use from the highest down: number, normal pixels, anomalous pixels, region weight in UNITS."""
+        bins, every = self._ascending(self._all)
+        slots = bins % BINS
+        anomalous = self._anomalous[slots]
+        return bins[::-1], (every - anomalous)[::-1], anomalous[::-1], self._units[slots][::-1]
+
+    def _ends(self) -> tuple[int, int]:
+        """Smallest and largest key, (0, 0) before the first."""
+        return self._range or (0, 0)
 
     def _widen(self, low: int, high: int) -> None:
         """Make room for keys from `low` to `high`, adding neighbouring bins together as often as needed."""
-        if self.normals + self.anomalies:
-            low, high = min(low, self._low), max(high, self._high)
+        if self._range is not None:
+            low, high = min(low, self._range[0]), max(high, self._range[1])
         shift = self._shift
         while (high >> shift) - (low >> shift) >= BINS:
             shift += 1
@@ -117,7 +137,7 @@ class OrderedHistogram:
             self._all = self._at_shift(self._all, shift)
             self._anomalous = self._at_shift(self._anomalous, shift)
             self._units = self._at_shift(self._units, shift)
-        self._shift, self._low, self._high = shift, low, high
+        self._shift, self._range = shift, (low, high)
 
     def _at_shift(self, ring: NDArray[np.int64], shift: int) -> NDArray[np.int64]:
         """The counts of `ring` with bins of `2^shift` floats (never fewer than now)."""
@@ -130,14 +150,11 @@ class OrderedHistogram:
 
     def _ascending(self, ring: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The bins in use, from that of the smallest key to that of the largest, and their counts."""
-        bins = np.arange(self._low >> self._shift, (self._high >> self._shift) + 1)
+        if self._range is None:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        low, high = self._range
+        bins = np.arange(low >> self._shift, (high >> self._shift) + 1)
         return bins, ring[bins % BINS]
-
-    def _descending(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Bins from the highest down, with the counts of all and of anomalous pixels and the region weight."""
-        bins, every = self._ascending(self._all)
-        slots = bins % BINS
-        return bins[::-1], every[::-1], self._anomalous[slots][::-1], self._units[slots][::-1]
 
 
 def order_keys(scores: Array) -> NDArray[np.int32]:
@@ -158,8 +175,8 @@ def order_keys(scores: Array) -> NDArray[np.int32]:
     return keys
 
 
-def key_values(keys: NDArray[np.int64], low: int) -> NDArray[np.float64]:
-    """The scores behind keys, none below the key `low` (a bin may begin before the first score in it)."""
-    clipped = np.maximum(keys, low).astype(np.int32)
-    bits = clipped ^ ((clipped >> 31) & _MANTISSA_AND_EXPONENT)
+def key_values(keys: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The scores behind keys."""
+    narrow = keys.astype(np.int32)
+    bits = narrow ^ ((narrow >> 31) & _MANTISSA_AND_EXPONENT)
     return bits.view(np.float32).astype(np.float64)

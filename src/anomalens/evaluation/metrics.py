@@ -21,22 +21,29 @@ import numpy as np
 from anomalens.evaluation import ranks as table
 from anomalens.evaluation.accumulator import Mode, PixelAccumulator, check_limit, defined
 from anomalens.evaluation.arrays import each_map, flat_pair
+from anomalens.evaluation.aupimo import Aupimo, aupimo
+from anomalens.evaluation.bootstrap import Interval, image_intervals, pixel_intervals
 from anomalens.evaluation.curves import Curve, pr_curve, pro_curve, roc_curve
 from anomalens.evaluation.ranks import Floats, Ranks
 from anomalens.evaluation.regions import label_regions
 
 __all__ = [
     "SUMMARY_KEYS",
+    "Aupimo",
     "Curve",
     "F1Max",
+    "Interval",
     "Mode",
     "PixelAccumulator",
     "Ranks",
+    "aupimo",
     "aupro",
     "aupro_200",
     "auroc",
     "average_precision",
     "f1_max",
+    "image_intervals",
+    "pixel_intervals",
     "pr_curve",
     "pro_curve",
     "rank",
