@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet as parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -312,9 +314,7 @@ def write_manifest(root: Path, suffix: str) -> Path:
     if suffix == ".jsonl":
         path.write_text("\n".join(json.dumps(row) for row in ROWS) + "\n\n", encoding="utf-8")
     elif suffix == ".parquet":
-        arrow = pytest.importorskip("pyarrow")
-        parquet = pytest.importorskip("pyarrow.parquet")
-        parquet.write_table(arrow.Table.from_pylist(ROWS), path)
+        parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
     else:
         separator = {".csv": ";", ".tsv": "\t"}[suffix]
         lines = [separator.join(ROWS[0])] + [separator.join(f(row) for f in cell.values()) for row in ROWS]
