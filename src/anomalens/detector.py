@@ -5,27 +5,33 @@
 Everything to the left of a Prediction is here, everything to the right of it (overlays, files, reports) is not.
 """
 
+import copy
+import glob
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from anomalens.calibration import BUNDLED, Calibration, bundled_calibration
 from anomalens.clip.prompt_encoder import PromptEncoder, cache_folder
 from anomalens.clip.tower import Clip
 from anomalens.clip.weights import load_weights
-from anomalens.errors import ConfigError, InputError
-from anomalens.imaging import Box, Decoded, Preprocess, content_key, decode, merge_tiles, preprocess, resize_map, tiles
+from anomalens.errors import AnomalensError, ConfigError, InputError
+from anomalens.imaging import Preprocess, content_key, decode, preprocess
+from anomalens.maps import Box, merge_tiles, tiles
 from anomalens.methods import base
 from anomalens.methods.base import Method, ScoreMap
 from anomalens.prediction import Failure, Prediction
-from anomalens.sources import is_image_input, list_images, stream
+from anomalens.sources import Loaded, list_images, stream
 
 Dtype = Literal["float32", "bfloat16"]
+Result: TypeAlias = Prediction | Failure
 DEFAULT_OBJECT = "object"
 
 
@@ -80,20 +86,33 @@ class Detector:
         method_name: str,
         backbone: str,
         weights_hash: str = "",
+        seed: int = 0,
+        auxiliary_data: str | None = None,
     ) -> None:
         self.clip, self.method, self.preprocess = clip, method, preprocess
         self.calibration = calibration
         self.config = config or DetectorConfig()
         self.method_name, self.backbone, self.weights_hash = method_name, backbone, weights_hash
+        self.seed, self.auxiliary_data = seed, auxiliary_data
         self.encoder = encoder
-        with torch.inference_mode():
-            self._text = method.text(encoder, self.config.object_name)
+        self._text = self._read_text()
 
     def __repr__(self) -> str:
         return (
             f"Detector(method={self.method_name!r}, backbone={self.backbone!r}, "
             f"object_name={self.config.object_name!r}, size={self.preprocess.size})"
         )
+
+    def for_object(self, name: str) -> "Detector":
+        """The same detector, weights shared, with prompts about objects called `name`."""
+        other = copy.copy(self)
+        other.config = replace(self.config, object_name=name)
+        other._text = other._read_text()
+        return other
+
+    def _read_text(self) -> Any:
+        with torch.inference_mode():
+            return self.method.text(self.encoder, self.config.object_name)
 
     @property
     def device(self) -> torch.device:
@@ -112,7 +131,7 @@ class Detector:
         Raises:
             InputError: an image cannot be read. `predict_iter` reports such images and goes on.
         """
-        single = is_image_input(images)
+        single = _is_one_image(images)
         out = []
         for result in self.predict_iter([images] if single else images):
             if isinstance(result, Failure):
@@ -120,16 +139,18 @@ class Detector:
             out.append(result)
         return out[0] if single else out
 
-    def predict_iter(self, images: Any) -> Iterator[Prediction | Failure]:
+    def predict_iter(self, images: Any) -> Iterator[Result]:
         """Predict a stream in order and in constant memory; an unreadable image gives a Failure in its place.
 
         Args:
             images: a folder, a glob pattern, or an iterable (lists, generators) of paths, PIL images, arrays [H, W],
                 [H, W, 3] or [H, W, 4] and tensors [3, H, W].
         """
-        items: Iterable[Any] = list_images([images]) if isinstance(images, (str, Path)) else images
-        if is_image_input(images) and not isinstance(images, (str, Path)):
+        items: Iterable[Any] = images
+        if _is_one_image(images):
             items = [images]
+        elif isinstance(images, (str, Path)):
+            items = list_images([images])
         ahead = 2 * self.config.batch_size
         yield from self._run(stream(items, self._load, workers=self.config.workers, ahead=ahead))
 
@@ -150,30 +171,29 @@ class Detector:
 
     def _load(self, item: Any) -> tuple[_Pending, list[Tensor], list[int]]:
         """Decode one input and cut it into preprocessed tiles (runs in a background thread)."""
-        decoded: Decoded = decode(item)
-        height, width = decoded.rgb.shape[:2]
-        whole = Box(0, 0, width, height)
-        boxes = tiles(height, width, self.config.tile, self.config.overlap) if self.config.tile else [whole]
-        parts = [decoded.rgb[b.top : b.bottom, b.left : b.right] for b in boxes]
-        source = str(item) if isinstance(item, (str, Path)) else None
+        rgb = decode(item).rgb
+        height, width = rgb.shape[:2]
+        tile = self.config.tile or max(height, width)
+        boxes = tiles(height, width, tile, int(self.config.overlap * tile))
+        parts = [rgb[box.slices] for box in boxes]
         pixels = [preprocess(part, self.preprocess) for part in parts]
-        return _Pending(source, height, width, boxes), pixels, [content_key(part) for part in parts]
+        return _Pending(_path_of(item), height, width, boxes), pixels, [content_key(part) for part in parts]
 
-    def _run(self, loaded: Iterator[Any]) -> Iterator[Prediction | Failure]:
+    def _run(self, loaded: Iterator[Loaded[Any, tuple[_Pending, list[Tensor], list[int]]]]) -> Iterator[Result]:
         """Batch tiles across images; give results back in the order of the inputs."""
-        waiting: list[_Pending | Failure] = []
+        waiting: deque[_Pending | Failure] = deque()
         batch: list[tuple[_Pending, Tensor, int]] = []
-        for item, result in loaded:
-            if isinstance(result, Exception):
-                waiting.append(Failure(str(item) if isinstance(item, (str, Path)) else None, str(result)))
+        for one in loaded:
+            if one.value is None:
+                waiting.append(Failure(_path_of(one.item), _one_line(one.error)))
             else:
-                pending, pixels, keys = result
+                pending, pixels, keys = one.value
                 waiting.append(pending)
-                for one, key in zip(pixels, keys, strict=True):
-                    # A batch has one shape; where aspect is kept, images of another shape start a new one.
-                    if batch and batch[0][1].shape != one.shape:
+                for tile, key in zip(pixels, keys, strict=True):
+                    # A batch has one shape; where the aspect is kept, an image of another shape starts a new one.
+                    if batch and batch[0][1].shape != tile.shape:
                         self._flush(batch)
-                    batch.append((pending, one, key))
+                    batch.append((pending, tile, key))
                     if len(batch) == self.config.batch_size:
                         self._flush(batch)
             yield from self._finished(waiting)
@@ -189,16 +209,13 @@ class Detector:
             pending.results.append((float(score), one))
         batch.clear()
 
-    def _finished(self, waiting: list[_Pending | Failure]) -> Iterator[Prediction | Failure]:
+    def _finished(self, waiting: deque[_Pending | Failure]) -> Iterator[Result]:
         while waiting:
             first = waiting[0]
-            if isinstance(first, _Pending):
-                if len(first.results) < len(first.boxes):
-                    return
-                yield self._predict(first)
-            else:
-                yield first
-            waiting.pop(0)
+            if isinstance(first, _Pending) and len(first.results) < len(first.boxes):
+                return
+            waiting.popleft()
+            yield self._predict(first) if isinstance(first, _Pending) else first
 
     def _predict(self, done: _Pending) -> Prediction:
         scores, maps = zip(*done.results, strict=True)
@@ -220,12 +237,32 @@ class Detector:
         )
 
     def _merge(self, done: _Pending, maps: Sequence[np.ndarray]) -> np.ndarray:
-        """Tile maps to one map, at the source's size or, where tiles were shrunk, shrunk alike."""
-        tile_height, tile_width = done.boxes[0].bottom - done.boxes[0].top, done.boxes[0].right - done.boxes[0].left
-        shrink = min(1.0, max(maps[0].shape[0] / tile_height, maps[0].shape[1] / tile_width))
+        """Tile maps to one map, at the source's size or, where tiles were shrunk for the tower, shrunk alike."""
+        first = done.boxes[0]
+        shrink = min(
+            1.0, max(maps[0].shape[0] / (first.bottom - first.top), maps[0].shape[1] / (first.right - first.left))
+        )
         boxes = [Box(*(round(edge * shrink) for edge in box)) for box in done.boxes]
-        sized = [resize_map(m, (b.bottom - b.top, b.right - b.left)) for m, b in zip(maps, boxes, strict=True)]
-        return merge_tiles(sized, boxes, (round(done.height * shrink), round(done.width * shrink)))
+        return merge_tiles(maps, boxes, (round(done.height * shrink), round(done.width * shrink)))
+
+
+def _is_one_image(images: Any) -> bool:
+    """Whether `predict` was given one image rather than many: a file's path is one image, a folder or pattern is not."""
+    if isinstance(images, (str, Path)):
+        return not Path(images).is_dir() and (Path(images).exists() or not glob.has_magic(str(images)))
+    if isinstance(images, (np.ndarray, Tensor)):
+        return images.ndim <= 3
+    return isinstance(images, (bytes, Image.Image))
+
+
+def _path_of(item: Any) -> str | None:
+    return str(item) if isinstance(item, (str, Path)) else None
+
+
+def _one_line(error: Exception | None) -> str:
+    """The reason a row gives. An error nobody foresaw still is a row, with its type in front."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, AnomalensError) else f"{type(error).__name__}: {text}"
 
 
 def pick_device(name: str) -> torch.device:
@@ -316,4 +353,5 @@ def load_detector(
         method_name=method,
         backbone=loaded.name,
         weights_hash=loaded.hash,
+        seed=seed,
     )

@@ -1,0 +1,94 @@
+"""What every registered method must do, on a tiny random dual encoder."""
+
+import pytest
+import torch
+
+from anomalens.clip.config import ClipConfig
+from anomalens.clip.prompt_encoder import PromptEncoder
+from anomalens.clip.tower import Clip
+from anomalens.errors import ConfigError
+from anomalens.methods import base
+from anomalens.methods.base import Method, ScoreMap
+
+NAMES = [entry.name for entry in base.entries()]
+SIZE = (80, 80)  # a 5 x 5 grid, so that position tables are resized
+KEYS = tuple(range(10, 15))
+
+
+def pixels() -> torch.Tensor:
+    return torch.randn(len(KEYS), 3, *SIZE, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def build(name: str, config: ClipConfig) -> Method:
+    torch.manual_seed(2)
+    return base.create(name, config).eval()
+
+
+@torch.no_grad()
+def run(method: Method, clip: Clip, images: torch.Tensor, keys: tuple[int, ...] = KEYS) -> ScoreMap:
+    text = method.text(PromptEncoder(clip), "bottle")
+    return method.score(method.encode(clip, images, keys), text, SIZE)
+
+
+def test_shapes_ranges_and_determinism(name: str, tiny_config: ClipConfig, tiny_clip: Clip) -> None:
+    method = build(name, tiny_config)
+    first, second = run(method, tiny_clip, pixels()), run(method, tiny_clip, pixels())
+    assert first.score.shape == (len(KEYS),)
+    assert first.map.shape == (len(KEYS), *SIZE)
+    assert first.score.dtype == first.map.dtype == torch.float32
+    assert torch.isfinite(first.map).all()
+    assert (first.score >= 0).all()
+    assert (first.score <= 1).all()
+    assert torch.equal(first.score, second.score)
+    assert torch.equal(first.map, second.map)
+    assert first.map.std() > 0
+
+
+def test_neither_batch_nor_order_changes_a_score(name: str, tiny_config: ClipConfig, tiny_clip: Clip) -> None:
+    method, images = build(name, tiny_config), pixels()
+    together = run(method, tiny_clip, images)
+    order = [3, 1, 4, 0, 2]
+    mixed = run(method, tiny_clip, images[order], tuple(KEYS[i] for i in order))
+    for i in range(len(KEYS)):
+        alone = run(method, tiny_clip, images[i : i + 1], KEYS[i : i + 1])
+        for other, at in ((alone, 0), (mixed, order.index(i))):
+            assert torch.allclose(together.score[i], other.score[at], atol=1e-5)
+            assert torch.allclose(together.map[i], other.map[at], atol=1e-5)
+
+
+def test_runs_on_a_tower_in_bfloat16(name: str, tiny_config: ClipConfig, tiny_clip: Clip) -> None:
+    state = {k: v.to(torch.bfloat16) for k, v in tiny_clip.canonical_state_dict().items()}
+    method = build(name, tiny_config)
+    full, half = run(method, tiny_clip, pixels()), run(method, Clip.from_state_dict(tiny_config, state), pixels())
+    assert half.map.dtype == torch.float32
+    assert torch.allclose(full.score, half.score, atol=0.2)
+
+
+def test_parameters_survive_saving(name: str, tiny_config: ClipConfig, tiny_clip: Clip) -> None:
+    method = build(name, tiny_config)
+    torch.manual_seed(3)
+    other = base.create(name, tiny_config).eval()
+    other.load_state_dict(method.state_dict())
+    assert torch.equal(run(method, tiny_clip, pixels()).map, run(other, tiny_clip, pixels()).map)
+
+
+def test_only_learned_methods_have_parameters(name: str, tiny_config: ClipConfig) -> None:
+    trained = [n for n, p in build(name, tiny_config).named_parameters() if p.requires_grad]
+    assert bool(trained) == base.entry(name).learned
+
+
+def test_unknown_options_are_named(name: str, tiny_config: ClipConfig) -> None:
+    with pytest.raises(ConfigError, match="nonsense"):
+        base.create(name, tiny_config, nonsense=1)
+
+
+def test_an_unknown_method_lists_what_there_is(tiny_config: ClipConfig) -> None:
+    with pytest.raises(ConfigError, match="anoclip, anoclip\\+"):
+        base.create("nonsense", tiny_config)
+    with pytest.raises(ConfigError, match="unknown method"):
+        base.create("../base", tiny_config)

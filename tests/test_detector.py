@@ -1,0 +1,249 @@
+"""The detector's own work: batches, order, tiles, failures, decisions. The method here is a toy with known answers."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from anomalens.calibration import Calibration
+from anomalens.clip.prompt_encoder import PromptEncoder
+from anomalens.clip.tower import Clip, Features
+from anomalens.detector import Detector, DetectorConfig, load_detector, pick_device
+from anomalens.errors import ConfigError, InputError, WeightsError
+from anomalens.imaging import Preprocess
+from anomalens.methods.base import Method, ScoreMap
+from anomalens.prediction import Failure, Prediction
+
+
+class Brightness(Method):
+    """The map is the red channel, the score its mean: both can be told by hand."""
+
+    def encode(self, clip: Clip, pixels: Tensor, keys: Sequence[int] = ()) -> Features:
+        self.batches = [*getattr(self, "batches", []), (pixels.shape[0], tuple(keys))]
+        return Features(None, ((pixels[:, 0],),), (1, 1), keys=tuple(keys))
+
+    def text(self, encoder: PromptEncoder, name: str) -> Any:
+        self.asked = [*getattr(self, "asked", []), name]
+
+    def score(self, features: Features, text: Any, size: tuple[int, int]) -> ScoreMap:
+        red = features.dense[0][0]
+        return ScoreMap(red.mean(dim=(1, 2)), red)
+
+
+NO_CHANGE = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+
+
+def make(tiny_clip: Clip, calibration: Calibration | None = None, **config: Any) -> Detector:
+    return Detector(
+        tiny_clip,
+        Brightness(tiny_clip.config),
+        PromptEncoder(tiny_clip),
+        Preprocess(size=64, multiple=16, **NO_CHANGE),
+        calibration or Calibration(0.5, 0.6, (0.0, 1.0), "by hand"),
+        DetectorConfig(**config),
+        method_name="brightness",
+        backbone="tiny",
+    )
+
+
+def grey(value: int, height: int = 64, width: int = 64) -> np.ndarray:
+    return np.full((height, width, 3), value, np.uint8)
+
+
+def test_one_image_gives_one_prediction(tiny_clip: Clip) -> None:
+    found = make(tiny_clip).predict(grey(204))
+    assert isinstance(found, Prediction)
+    assert found.score == pytest.approx(0.8)
+    assert (found.label, found.threshold, found.threshold_source) == ("anomalous", 0.5, "by hand")
+    assert (found.method, found.backbone, found.path) == ("brightness", "tiny", None)
+    assert found.mask.all()
+
+
+def test_many_images_in_order_whatever_the_batch(tiny_clip: Clip) -> None:
+    images = [grey(v) for v in (0, 51, 102, 153, 204)]
+    for batch_size in (1, 2, 8):
+        found = make(tiny_clip, batch_size=batch_size).predict(images)
+        assert [round(one.score, 6) for one in found] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8], abs=1e-6)
+        assert [one.label for one in found] == ["normal"] * 3 + ["anomalous"] * 2
+
+
+def test_every_kind_of_source(tiny_clip: Clip, tmp_path: Path) -> None:
+    path = tmp_path / "ein Bild.png"
+    Image.fromarray(grey(204)).save(path)
+    detector = make(tiny_clip)
+    sources = [path, str(path), path.read_bytes(), Image.open(path), grey(204), torch.full((3, 64, 64), 0.8)]
+    for source in sources:
+        assert detector.predict(source).score == pytest.approx(0.8), type(source)
+    assert [one.path for one in detector.predict(tmp_path)] == [str(path)]
+    assert [one.path for one in detector.predict(str(tmp_path / "*.png"))] == [str(path)]
+
+
+def test_the_text_side_is_computed_once(tiny_clip: Clip) -> None:
+    detector = make(tiny_clip, object_name="bottle")
+    detector.predict([grey(1), grey(2)])
+    detector.predict(grey(3))
+    assert detector.method.asked == ["bottle"]
+
+
+def test_one_pass_a_batch_and_content_keys(tiny_clip: Clip) -> None:
+    detector = make(tiny_clip, batch_size=2)
+    detector.predict([grey(1), grey(2), grey(1)])
+    (two, keys), (one, last) = detector.method.batches
+    assert (two, one) == (2, 1)
+    assert keys[0] == last[0] != keys[1]
+
+
+def test_a_bad_image_keeps_its_place(tiny_clip: Clip, tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(b"no image")
+    Image.fromarray(grey(204)).save(tmp_path / "0.png")
+    Image.fromarray(grey(51)).save(tmp_path / "2.png")
+    detector = make(tiny_clip)
+    good, bad, other = detector.predict_iter(tmp_path)
+    assert isinstance(bad, Failure)
+    assert bad.path == str(tmp_path / "1.png")
+    assert "\n" not in bad.error
+    assert [good.score, other.score] == pytest.approx([0.8, 0.2])
+    with pytest.raises(InputError, match=r"1\.png"):
+        detector.predict(tmp_path)
+
+
+def test_a_surprise_while_loading_is_a_row_too(tiny_clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    def surprise(_: object) -> None:
+        raise MemoryError("no room\nfor this")
+
+    monkeypatch.setattr("anomalens.detector.decode", surprise)
+    (found,) = make(tiny_clip).predict_iter([grey(1)])
+    assert isinstance(found, Failure)
+    assert found.error == "MemoryError: no room for this"
+
+
+def test_streams_lazily_and_without_end(tiny_clip: Clip) -> None:
+    taken = 0
+
+    def endless() -> Iterator[np.ndarray]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield grey(taken % 256)
+
+    results = make(tiny_clip, batch_size=2).predict_iter(endless())
+    for _ in range(5):
+        next(results)
+    results.close()
+    assert taken <= 5 + 2 * 2 + 2
+
+
+def test_tiles_cover_the_image_and_find_what_is_small(tiny_clip: Clip) -> None:
+    image = grey(51, 100, 230)
+    image[90:, 220:] = 255
+    whole, tiled = make(tiny_clip).predict(image), make(tiny_clip, tile=64).predict(image)
+    assert tiled.anomaly_map.shape == (100, 230)
+    assert np.allclose(tiled.anomaly_map[:80, :200], 0.2, atol=1e-6)
+    assert tiled.anomaly_map[95, 225] == pytest.approx(1.0, abs=1e-6)
+    assert tiled.score > whole.score
+    flat = make(tiny_clip, tile=64).predict(grey(51, 100, 230))
+    assert flat.score == pytest.approx(0.2)
+    assert np.ptp(flat.anomaly_map) == 0
+
+
+def test_large_tiles_shrink_the_map_alike(tiny_clip: Clip) -> None:
+    found = make(tiny_clip, tile=128).predict(grey(51, 200, 300))
+    assert found.anomaly_map.shape == (100, 150)
+    assert found.mask.shape == (200, 300)
+
+
+def test_pooling_mixes_the_highest_pixels_into_the_score(tiny_clip: Clip) -> None:
+    image = grey(51)
+    image[:8, :8] = 255
+    mixed = make(tiny_clip, Calibration(0.5, 0.6, (0, 1), "by hand", pooling=0.5, top=64 / 4096)).predict(image)
+    plain = make(tiny_clip).predict(image)
+    assert mixed.score == pytest.approx(0.5 * plain.score + 0.5 * 1.0, abs=1e-6)
+    assert np.array_equal(mixed.anomaly_map, plain.anomaly_map)
+
+
+def test_other_shapes_make_other_batches(tiny_clip: Clip) -> None:
+    detector = make(tiny_clip)
+    detector.preprocess = Preprocess(size=64, multiple=16, geometry="shorter-side", **NO_CHANGE)
+    images = [grey(10), grey(20, 64, 128), grey(30, 128, 64), grey(40)]
+    assert [one.score * 255 for one in detector.predict(images)] == pytest.approx([10, 20, 30, 40], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"batch_size": 0}, "batch size 0"),
+        ({"workers": 0}, "workers 0"),
+        ({"tile": 4}, "too small"),
+        ({"overlap": 1.0}, "overlap"),
+        ({"object_name": "  "}, "object name"),
+    ],
+)
+def test_bad_settings_are_named(options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        DetectorConfig(**options)
+
+
+def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pick_device("auto").type in ("cpu", "cuda")
+    for name in ("nonsense", "cuda:77"):
+        with pytest.raises(ConfigError, match=name):
+            pick_device(name)
+
+
+# ---------------------------------------------------------------------------------------------- load_detector
+
+
+def test_load_detector_from_a_file(tiny_weights: Path) -> None:
+    detector = load_detector("anoclip", str(tiny_weights), object_name="bottle", size=64)
+    found = detector.predict([grey(10), grey(200)])
+    assert all(0 <= one.score <= 1 for one in found)
+    assert found[0].threshold_source.startswith("neutral")
+    assert found[0].object_name == "bottle"
+    assert detector.weights_hash
+    assert "anoclip" in repr(detector)
+
+
+def test_scores_do_not_depend_on_batch_size_or_threads(tiny_weights: Path) -> None:
+    images = [np.random.default_rng(i).integers(0, 256, (90, 70, 3), dtype=np.uint8) for i in range(5)]
+    for method in ("anoclip", "anoclip+"):
+        want = [one.score for one in load_detector(method, str(tiny_weights), size=64).predict(images)]
+        threads = torch.get_num_threads()
+        try:
+            torch.set_num_threads(2 if threads == 1 else 1)
+            again = load_detector(method, str(tiny_weights), size=64, batch_size=2).predict(images[::-1])[::-1]
+        finally:
+            torch.set_num_threads(threads)
+        assert [one.score for one in again] == pytest.approx(want, abs=1e-5)
+
+
+def test_text_features_are_kept_between_detectors(tiny_weights: Path, tmp_path: Path) -> None:
+    first = load_detector("anoclip", str(tiny_weights), size=64, cache=tmp_path)
+    assert first.encoder.encoded > 0
+    assert load_detector("anoclip", str(tiny_weights), size=64, cache=tmp_path).encoder.encoded == 0
+
+
+def test_bfloat16_by_one_word(tiny_weights: Path) -> None:
+    detector = load_detector("anoclip", str(tiny_weights), size=64, dtype="bfloat16")
+    assert detector.clip.visual.dtype == torch.bfloat16
+    assert 0 <= detector.predict(grey(77)).score <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "reason"),
+    [
+        ({"method": "nonsense"}, ConfigError, "unknown method"),
+        ({"dtype": "float8"}, ConfigError, "float8"),
+        ({"device": "cuda:77"}, ConfigError, "cuda:77"),
+        ({"backbone": "/nowhere/at-all.safetensors"}, WeightsError, "at-all"),
+        ({"nonsense": 3}, ConfigError, "nonsense"),
+        ({"checkpoint": "x.safetensors"}, ConfigError, "no checkpoint"),
+    ],
+)
+def test_wrong_options_are_named(tiny_weights: Path, options: dict[str, Any], error: type, reason: str) -> None:
+    with pytest.raises(error, match=reason):
+        load_detector(**{"method": "anoclip", "backbone": str(tiny_weights), **options})
