@@ -1,13 +1,12 @@
-"""Backend of the exact mode: all scores are kept, and ranked once when a number is asked for."""
-
-from typing import Any
+"""Backend of the exact mode: all scores are kept, and ranked when a number is asked for."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anomalens.evaluation import ranks as table
 from anomalens.evaluation.arrays import Array
-from anomalens.evaluation.ranks import Ranks
+from anomalens.evaluation.counting import count_above
+from anomalens.evaluation.floats import round_down
+from anomalens.evaluation.ranks import Floats, Ranks
 from anomalens.evaluation.regions import UNITS, deal_units
 
 
@@ -15,11 +14,11 @@ class ExactScores:
     """Every score, as it came: 4 bytes per normal pixel, 12 per anomalous one (8 and 16 for float64 maps)."""
 
     def __init__(self) -> None:
-        # Chunks, because growing one array by one map at a time would copy it each time.
+        # Chunks, because growing one array by one map at a time would copy it each time. None is ever changed,
+        # so merged accumulators may share them.
         self._normal: list[Array] = []
         self._anomalous: list[Array] = []
         self._units: list[NDArray[np.int64]] = []  # region weight of each anomalous pixel
-        self._folded = False  # one ascending array each
         self.normals = 0
         self.anomalies = 0
 
@@ -35,15 +34,13 @@ class ExactScores:
             order, units = deal_units(found, region, sizes)
             self._anomalous.append(found[order])
             self._units.append(units)
-        else:
+        elif scores.size:
             self._normal.append(scores.copy())
-        self._folded = False
         self.normals += scores.size - positions.size
         self.anomalies += positions.size
 
     def merge(self, other: "ExactScores") -> None:
         """Add everything `other` holds; `other` stays as it is."""
-        self._folded = False
         self._normal += other._normal
         self._anomalous += other._anomalous
         self._units += other._units
@@ -51,11 +48,11 @@ class ExactScores:
         self.anomalies += other.anomalies
 
     def ranks(self, regions: int) -> Ranks:
-        """The table of all metrics. O(n log n) in the normal pixels."""
-        normal, anomalous, units = self._sorted()
-        starts = _group_starts(anomalous)
+        """The table of all metrics."""
+        anomalous, units = self._ascending()
+        starts = np.flatnonzero(np.append(True, anomalous[1:] != anomalous[:-1])[: anomalous.size])
         threshold = anomalous[starts]
-        above, upto = table.count_from(normal, threshold)
+        above, upto = count_above(self._normal, threshold)
         return Ranks(
             threshold=threshold[::-1],
             anomalous=np.diff(starts, append=anomalous.size)[::-1],
@@ -67,35 +64,23 @@ class ExactScores:
             regions=np.asarray(regions),
         )
 
-    def above(self, threshold: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def above(self, threshold: Floats) -> tuple[NDArray[np.int64], Floats]:
         """Normal pixels, and region weight, scoring strictly more than each threshold."""
-        normal, anomalous, units = self._sorted()
-        below = np.concatenate(([0], np.cumsum(units)))
+        anomalous, units = self._ascending()
+        below = np.append(0, np.cumsum(units))
         share = (below[-1] - below[np.searchsorted(anomalous, threshold, side="right")]) / UNITS
-        return normal.size - np.searchsorted(normal, threshold, side="right"), share
+        single = all(chunk.dtype == np.float32 for chunk in self._normal)
+        distinct, place = np.unique(round_down(threshold) if single else threshold, return_inverse=True)
+        return count_above(self._normal, distinct)[0][place], share
 
     def extremes(self) -> tuple[float, float]:
         """Smallest and largest score of all pixels; at least one pixel must have been added."""
-        normal, anomalous, _ = self._sorted()
-        ends = [end for part in (normal, anomalous) if part.size for end in (part[0], part[-1])]
-        return float(min(ends)), float(max(ends))
+        chunks = [chunk for chunk in (*self._normal, *self._anomalous) if chunk.size]
+        return float(min(chunk.min() for chunk in chunks)), float(max(chunk.max() for chunk in chunks))
 
-    def _sorted(self) -> tuple[Array, Array, NDArray[np.int64]]:
-        """Fold the chunks into one ascending array each; a second call finds them folded."""
-        if not self._folded:
-            empty = np.zeros(0, np.float32)
-            normal = np.concatenate([*self._normal, empty])
-            normal.sort()
-            anomalous = np.concatenate([*self._anomalous, empty])
-            units = np.concatenate([*self._units, np.zeros(0, np.int64)])
-            order = np.argsort(anomalous)
-            self._normal, self._anomalous, self._units = [normal], [anomalous[order]], [units[order]]
-            self._folded = True
-        return self._normal[0], self._anomalous[0], self._units[0]
-
-
-def _group_starts(ascending: NDArray[Any]) -> NDArray[np.intp]:
-    """Where each run of equal values begins."""
-    if ascending.size == 0:
-        return np.zeros(0, np.intp)
-    return np.flatnonzero(np.concatenate(([True], ascending[1:] != ascending[:-1])))
+    def _ascending(self) -> tuple[Array, NDArray[np.int64]]:
+        """The anomalous scores in ascending order, and their region weights."""
+        scores = np.concatenate([*self._anomalous, np.zeros(0, np.float32)])
+        units = np.concatenate([*self._units, np.zeros(0, np.int64)])
+        order = np.argsort(scores)
+        return scores[order], units[order]

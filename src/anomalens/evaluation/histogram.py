@@ -3,24 +3,22 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from anomalens.errors import InputError
 from anomalens.evaluation.arrays import Array
+from anomalens.evaluation.floats import key_values, order_keys, round_down
 from anomalens.evaluation.ranks import Ranks
 from anomalens.evaluation.regions import UNITS, deal_units
 
 BINS = 1 << 16
-_MANTISSA_AND_EXPONENT = np.int32(0x7FFFFFFF)
-_LARGEST = float(np.finfo(np.float32).max)
 
 
 class OrderedHistogram:
     """Counts of float32 scores in 65,536 bins. Memory: 1.5 MB, whatever the number and size of the images.
 
-    Read as a signed integer with the magnitude bits of negative numbers flipped, a float32 keeps its order;
-    that integer is its key. A bin is `key >> shift`, and `shift` is the smallest that fits all keys seen into
-    65,536 bins: 0, one float a bin, when scores lie close together; 16, the top 16 bits of the key, at the
-    widest. When a wider range arrives, neighbouring bins are added together, so the state depends only on
-    what was added, not on the order. Bins sit in a ring at `bin mod 65,536`: no offset has to be moved.
+    A score's key is an integer in the floats' own order (see `order_keys`). A bin is `key >> shift`, and
+    `shift` is the smallest that fits all keys seen into 65,536 bins: 0, one float a bin, when scores lie close
+    together; 16, the top 16 bits of the key, at the widest. When a wider range arrives, neighbouring bins are
+    added together, so the state depends only on what was added, not on the order. Bins sit in a ring at
+    `bin mod 65,536`: no offset has to be moved.
     """
 
     def __init__(self) -> None:
@@ -89,10 +87,7 @@ class OrderedHistogram:
         bins, normal, _, units = self.descending()
         low, high = self._ends()
         lowest, highest = self.extremes()
-        inside = np.clip(threshold, lowest, highest)
-        floor = inside.astype(np.float32)
-        floor = np.where(floor > inside, np.nextafter(floor, np.float32(-np.inf)), floor)
-        keys = order_keys(floor + np.float32(0)).astype(np.int64)
+        keys = order_keys(round_down(np.clip(threshold, lowest, highest))).astype(np.int64)
         row = bins[0] - (keys >> self._shift)  # bins descend by one
         first = np.maximum(bins[row] << self._shift, low)
         last = np.minimum(((bins[row] + 1) << self._shift) - 1, high)
@@ -155,28 +150,3 @@ class OrderedHistogram:
         low, high = self._range
         bins = np.arange(low >> self._shift, (high >> self._shift) + 1)
         return bins, ring[bins % BINS]
-
-
-def order_keys(scores: Array) -> NDArray[np.int32]:
-    """Integers [n] in the order of the scores [n] read as float32; equal scores, equal keys.
-
-    Raises InputError when a float64 score leaves float32's range.
-    """
-    if scores.dtype != np.float32:
-        if scores.size and max(-float(scores.min()), float(scores.max())) > _LARGEST:
-            raise InputError(
-                "histogram mode counts float32 scores, found float64 ones beyond ±3.4e38; "
-                "use mode='exact' or scale the scores"
-            )
-        scores = scores.astype(np.float32) + np.float32(0)  # a tiny negative number may round to -0
-    keys: NDArray[np.int32] = np.ascontiguousarray(scores).view(np.int32)
-    if keys.size and keys.min() < 0:
-        keys = keys ^ ((keys >> 31) & _MANTISSA_AND_EXPONENT)
-    return keys
-
-
-def key_values(keys: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The scores behind keys."""
-    narrow = keys.astype(np.int32)
-    bits = narrow ^ ((narrow >> 31) & _MANTISSA_AND_EXPONENT)
-    return bits.view(np.float32).astype(np.float64)

@@ -23,6 +23,7 @@ from anomalens.evaluation.accumulator import Mode, PixelAccumulator, check_limit
 from anomalens.evaluation.arrays import each_map, flat_pair
 from anomalens.evaluation.aupimo import Aupimo, aupimo
 from anomalens.evaluation.bootstrap import Interval, image_intervals, pixel_intervals
+from anomalens.evaluation.counting import rank_scores
 from anomalens.evaluation.curves import Curve, pr_curve, pro_curve, roc_curve
 from anomalens.evaluation.ranks import Floats, Ranks
 from anomalens.evaluation.regions import label_regions
@@ -74,7 +75,7 @@ class F1Max(NamedTuple):
 def rank(scores: Any, labels: Any) -> Ranks:
     """The table behind the metrics and curves below, for scores and labels of one shape. O(n log n)."""
     values, truth = flat_pair(scores, labels)
-    return table.rank_scores(values[~truth], values[truth])
+    return rank_scores(values[~truth], values[truth])
 
 
 def auroc(scores: Any, labels: Any) -> float | None:

@@ -35,29 +35,6 @@ class Ranks:
     regions: Array  # [...] number of regions, 0 for images
 
 
-def rank_scores(normal: Array, anomalous: Array) -> Ranks:
-    """Table of flat score arrays, one of normal and one of anomalous entries; no regions. O(n log n)."""
-    threshold, count = np.unique(anomalous, return_counts=True)
-    above, upto = count_from(np.sort(normal), threshold)
-    return Ranks(
-        threshold=threshold[::-1],
-        anomalous=count[::-1],
-        above=above[::-1],
-        upto=upto[::-1],
-        normals=np.asarray(normal.size),
-        anomalies=np.asarray(anomalous.size),
-        share=np.zeros(0),
-        regions=np.asarray(0),
-    )
-
-
-def count_from(ascending: Array, threshold: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many of the sorted values lie above, and at or above, each threshold."""
-    above = ascending.size - np.searchsorted(ascending, threshold, side="right")
-    upto = ascending.size - np.searchsorted(ascending, threshold, side="left")
-    return above.astype(np.int64), upto.astype(np.int64)
-
-
 def auroc(ranks: Ranks) -> Floats:
     """Area under the ROC curve: the chance that an anomalous entry outscores a normal one, ties half."""
     gain = 1.0 - (_share_of(ranks.above, ranks.normals) + _share_of(ranks.upto, ranks.normals)) / 2
