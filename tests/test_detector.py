@@ -1,6 +1,6 @@
 """The detector's own work: batches, order, tiles, failures, decisions. The method here is a toy with known answers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,51 +8,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
 from anomalens.calibration import Calibration
-from anomalens.clip.prompt_encoder import PromptEncoder
-from anomalens.clip.tower import Clip, Features
-from anomalens.detector import Detector, DetectorConfig, load_detector, pick_device
+from anomalens.clip.tower import Clip
+from anomalens.detector import DetectorConfig, load_detector, pick_device
 from anomalens.errors import ConfigError, InputError, WeightsError
 from anomalens.imaging import Preprocess
-from anomalens.methods.base import Method, ScoreMap
 from anomalens.prediction import Failure, Prediction
-
-
-class Brightness(Method):
-    """The map is the red channel, the score its mean: both can be told by hand."""
-
-    def encode(self, clip: Clip, pixels: Tensor, keys: Sequence[int] = ()) -> Features:
-        self.batches = [*getattr(self, "batches", []), (pixels.shape[0], tuple(keys))]
-        return Features(None, ((pixels[:, 0],),), (1, 1), keys=tuple(keys))
-
-    def text(self, encoder: PromptEncoder, name: str) -> Any:
-        self.asked = [*getattr(self, "asked", []), name]
-
-    def score(self, features: Features, text: Any, size: tuple[int, int]) -> ScoreMap:
-        red = features.dense[0][0]
-        return ScoreMap(red.mean(dim=(1, 2)), red)
-
-
-NO_CHANGE = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
-
-
-def make(tiny_clip: Clip, calibration: Calibration | None = None, **config: Any) -> Detector:
-    return Detector(
-        tiny_clip,
-        Brightness(tiny_clip.config),
-        PromptEncoder(tiny_clip),
-        Preprocess(size=64, multiple=16, **NO_CHANGE),
-        calibration or Calibration(0.5, 0.6, (0.0, 1.0), "by hand"),
-        DetectorConfig(**config),
-        method_name="brightness",
-        backbone="tiny",
-    )
-
-
-def grey(value: int, height: int = 64, width: int = 64) -> np.ndarray:
-    return np.full((height, width, 3), value, np.uint8)
+from toys import NO_CHANGE, grey, make
 
 
 def test_one_image_gives_one_prediction(tiny_clip: Clip) -> None:

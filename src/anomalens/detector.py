@@ -64,6 +64,7 @@ class _Pending:
     height: int
     width: int
     boxes: list[Box]
+    note: str | None
     results: list[tuple[float, np.ndarray]] = field(default_factory=list)
 
 
@@ -171,13 +172,14 @@ class Detector:
 
     def _load(self, item: Any) -> tuple[_Pending, list[Tensor], list[int]]:
         """Decode one input and cut it into preprocessed tiles (runs in a background thread)."""
-        rgb = decode(item).rgb
+        decoded = decode(item)
+        rgb = decoded.rgb
         height, width = rgb.shape[:2]
         tile = self.config.tile or max(height, width)
         boxes = tiles(height, width, tile, int(self.config.overlap * tile))
         parts = [rgb[box.slices] for box in boxes]
         pixels = [preprocess(part, self.preprocess) for part in parts]
-        return _Pending(_path_of(item), height, width, boxes), pixels, [content_key(part) for part in parts]
+        return _Pending(_path_of(item), height, width, boxes, decoded.note), pixels, [content_key(part) for part in parts]
 
     def _run(self, loaded: Iterator[Loaded[Any, tuple[_Pending, list[Tensor], list[int]]]]) -> Iterator[Result]:
         """Batch tiles across images; give results back in the order of the inputs."""
@@ -217,7 +219,13 @@ class Detector:
             waiting.popleft()
             yield self._predict(first) if isinstance(first, _Pending) else first
 
-    def _predict(self, done: _Pending) -> Prediction:
+    def _predict(self, done: _Pending) -> Result:
+        try:
+            return self._assemble(done)
+        except InputError as error:  # a score that is no number is this image's failure, not the run's
+            return Failure(done.source, str(error))
+
+    def _assemble(self, done: _Pending) -> Prediction:
         scores, maps = zip(*done.results, strict=True)
         merged = maps[0] if len(maps) == 1 else self._merge(done, maps)
         # One tile suffices to make an image anomalous, as one defect suffices to make a part defective.
@@ -234,6 +242,7 @@ class Detector:
             object_name=self.config.object_name,
             method=self.method_name,
             backbone=self.backbone,
+            note=done.note,
         )
 
     def _merge(self, done: _Pending, maps: Sequence[np.ndarray]) -> np.ndarray:
@@ -247,7 +256,7 @@ class Detector:
 
 
 def _is_one_image(images: Any) -> bool:
-    """Whether `predict` was given one image rather than many: a file's path is one image, a folder or pattern is not."""
+    """Whether `predict` was given one image rather than many: a file's path is one image, a folder or pattern not."""
     if isinstance(images, (str, Path)):
         return not Path(images).is_dir() and (Path(images).exists() or not glob.has_magic(str(images)))
     if isinstance(images, (np.ndarray, Tensor)):

@@ -3,7 +3,7 @@
 import typer
 
 from anomalens import __version__
-from anomalens.cli import about, detect
+from anomalens.cli import about, data, detect, evaluate
 
 app = typer.Typer(
     name="anomalens",
@@ -28,6 +28,8 @@ def _root(
 
 
 app.command("detect")(detect.detect)
+app.command("evaluate")(evaluate.evaluate)
+app.add_typer(data.app, name="data")
 app.command("methods")(about.methods)
 app.command("backbones")(about.backbones)
 app.command("info")(about.info)

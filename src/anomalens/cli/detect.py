@@ -6,16 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from anomalens.cli import options
+
 if TYPE_CHECKING:
     from anomalens.detector import Detector
     from anomalens.runs import RunSummary
-
-
-class Dtype(StrEnum):
-    """Precision of the tower."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
 
 
 class Maps(StrEnum):
@@ -29,23 +24,21 @@ class Maps(StrEnum):
 def detect(
     inputs: Annotated[list[str], typer.Argument(help="Images, folders (searched recursively) or glob patterns.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for predictions.jsonl, heatmaps and masks.")],
-    method: Annotated[str, typer.Option(help="A method; see `anomalens methods`.")] = "auto",
-    backbone: Annotated[str, typer.Option(help="A name (`anomalens backbones`), hub id, folder or file.")] = "bundled",
-    object_name: Annotated[
-        str, typer.Option("--object", help="What the images show, for the prompts: 'bottle', 'metal nut'.")
-    ] = "object",
-    checkpoint: Annotated[Path | None, typer.Option(help="Learned prompts of a learned method.")] = None,
+    method: options.Method = "auto",
+    backbone: options.Backbone = "bundled",
+    object_name: options.ObjectName = "object",
+    checkpoint: options.Checkpoint = None,
     threshold: Annotated[float | None, typer.Option(help="Image score above which an image is anomalous.")] = None,
     pixel_threshold: Annotated[float | None, typer.Option(help="Map value above which a pixel is in the mask.")] = None,
-    size: Annotated[int | None, typer.Option(min=16, help="Side in pixels at which the tower looks.")] = None,
-    tile: Annotated[int | None, typer.Option(min=16, help="Cut images into overlapping tiles of PX pixels.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images or tiles in one pass.")] = 8,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    dtype: Annotated[Dtype, typer.Option(help="Precision of the tower.")] = Dtype.float32,
-    seed: Annotated[int, typer.Option(help="Seed of methods that draw random numbers (anoclip+).")] = 0,
+    size: options.Size = None,
+    tile: options.Tile = None,
+    batch_size: options.BatchSize = 8,
+    device: options.Device = "auto",
+    dtype: options.Precision = options.Dtype.float32,
+    seed: options.Seed = 0,
     maps: Annotated[Maps, typer.Option(help="Also write raw anomaly maps: 16-bit PNG or .npy.")] = Maps.none,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in --out.")] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
+    offline: options.Offline = False,
 ) -> None:
     """Find defects: one row, one heatmap and one mask for every image.
 

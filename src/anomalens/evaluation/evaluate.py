@@ -93,7 +93,7 @@ def evaluate(
     dataset: Dataset,
     config: EvaluationConfig | None = None,
     *,
-    progress: Callable[[Sample], None] | None = None,
+    progress: Callable[[], object] | None = None,
     inspect: Callable[[Sample, Prediction], None] | None = None,
 ) -> Evaluation:
     """Run `detector` over the test split of `dataset`.
@@ -128,12 +128,12 @@ def evaluate(
 
 
 def _predict(
-    detector: Detector, samples: Sequence[Sample], progress: Callable[[Sample], None] | None
+    detector: Detector, samples: Sequence[Sample], progress: Callable[[], object] | None
 ) -> Iterator[tuple[Sample, Result]]:
     for sample, result in zip(samples, detector.predict_iter([s.image for s in samples]), strict=True):
         yield sample, result
         if progress:
-            progress(sample)
+            progress()
 
 
 def _measure(

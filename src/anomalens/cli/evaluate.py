@@ -1,0 +1,96 @@
+"""`anomalens evaluate`: numbers on labelled data sets."""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from anomalens.cli import options
+
+if TYPE_CHECKING:
+    from anomalens.evaluation.evaluate import Evaluation
+
+
+def evaluate(
+    data: Annotated[list[str], typer.Option("--data", help="LAYOUT:PATH of a labelled data set; may be repeated.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for metrics.json, metrics.csv, scores.parquet.")],
+    method: options.Method = "auto",
+    backbone: options.Backbone = "bundled",
+    checkpoint: options.Checkpoint = None,
+    object_name: options.ObjectName = "object",
+    class_names: Annotated[bool, typer.Option("--class-names", help="Name each class in its prompts.")] = False,
+    eval_size: Annotated[int, typer.Option(min=16, help="Side in pixels at which maps meet masks.")] = 518,
+    limit: Annotated[float, typer.Option(help="Largest false-positive rate of AUPRO.")] = 0.3,
+    exact: Annotated[bool, typer.Option("--exact", help="Keep every pixel, not histograms (needs memory).")] = False,
+    size: options.Size = None,
+    tile: options.Tile = None,
+    batch_size: options.BatchSize = 8,
+    device: options.Device = "auto",
+    dtype: options.Precision = options.Dtype.float32,
+    seed: options.Seed = 0,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse data with faults, do not only report them.")] = False,
+    offline: options.Offline = False,
+) -> None:
+    """Measure a method: image and pixel AUROC, AP, F1-max and AUPRO, per class and in the mean, in per cent.
+
+    With several --data, each has its own folder below --out. LAYOUT is one of mvtec, visa, meta, folders, flat,
+    manifest; without it the layout is recognised.
+
+    Example:
+
+      anomalens evaluate --data mvtec:datasets/mvtec --method anoclip --out results
+    """
+    from anomalens.cli.console import errors, output, progress_bar
+    from anomalens.data.layouts import open_dataset
+    from anomalens.detector import load_detector
+    from anomalens.evaluation.evaluate import EvaluationConfig
+    from anomalens.evaluation.evaluate import evaluate as measure
+
+    datasets = [open_dataset(spec, strict=strict) for spec in data]
+    for one in datasets:
+        errors.print(one.summary(), highlight=False, markup=False)
+    detector = load_detector(
+        method,
+        backbone,
+        object_name=object_name,
+        checkpoint=checkpoint,
+        size=size,
+        tile=tile,
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype.value,
+        offline=offline,
+        seed=seed,
+    )
+    config = EvaluationConfig(eval_size, limit, "exact" if exact else "histogram", class_names)
+    for number, one in enumerate(datasets):
+        total = sum(sample.label is not None for sample in one.samples())
+        with progress_bar() as bar:
+            task = bar.add_task(one.name, total=total, rate=0.0)
+            found = measure(detector, one, config, progress=partial(bar.advance, task))
+        folder = out if len(datasets) == 1 else out / f"{number:02d}-{one.name}"
+        found.write(folder)
+        output.print(_table(found))
+        output.print(f"written to {folder}", highlight=False)
+
+
+def _table(found: "Evaluation") -> object:
+    from rich.table import Table
+
+    from anomalens.evaluation.metrics import SUMMARY_KEYS
+
+    table = Table("class", "normal", "anomalous", *(key.replace("_", " ") for key in SUMMARY_KEYS))
+    table.title = f"{found.dataset}: {found.method} on {found.backbone}, per cent"
+    for name, values in found.classes.items():
+        table.add_row(
+            name, str(values["n_normal"]), str(values["n_anomalous"]), *(_cell(values[k]) for k in SUMMARY_KEYS)
+        )
+    mean = found.mean
+    table.add_section()
+    table.add_row("mean", "", "", *(_cell(mean[k]) for k in SUMMARY_KEYS))
+    return table
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"

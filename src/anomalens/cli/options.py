@@ -1,0 +1,29 @@
+"""Options that several commands share, written once so that they mean the same everywhere."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Dtype(StrEnum):
+    """Precision of the tower."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+Method = Annotated[str, typer.Option("--method", help="A method; see `anomalens methods`.")]
+Backbone = Annotated[
+    str, typer.Option("--backbone", help="A name (`anomalens backbones`), hub id, folder or file of weights.")
+]
+ObjectName = Annotated[str, typer.Option("--object", help="What the images show, for the prompts: 'bottle'.")]
+Checkpoint = Annotated[Path | None, typer.Option("--checkpoint", help="Learned prompts of a learned method.")]
+Size = Annotated[int | None, typer.Option("--size", min=16, help="Side in pixels at which the tower looks.")]
+Tile = Annotated[int | None, typer.Option("--tile", min=16, help="Cut images into overlapping tiles of PX pixels.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images or tiles in one pass.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
+Precision = Annotated[Dtype, typer.Option("--dtype", help="Precision of the tower.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of methods that draw random numbers (anoclip+).")]
+Offline = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
