@@ -1,0 +1,151 @@
+"""Anomaly maps: bringing them to another size, cutting an image into tiles and joining their maps, map files.
+
+A map is float32 [h, w]; larger means more anomalous. Nothing here rescales its values.
+"""
+
+import io
+import math
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, PngImagePlugin
+
+from anomalens.errors import ConfigError, InputError
+from anomalens.files import atomic_write
+
+Map: TypeAlias = npt.NDArray[np.float32]
+"""An anomaly map, float32 [h, w]."""
+
+
+class Box(NamedTuple):
+    """A rectangle of pixels: columns left <= x < right, rows top <= y < bottom."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Index of the rectangle: `image[box.slices]` is [bottom - top, right - left, ...]."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+
+def resize_map(values: Map, size: tuple[int, int]) -> Map:
+    """Resize a map [h, w] to `size` = (H, W), bilinear with half-pixel centres; filtered when it shrinks.
+
+    Enlarging equals torch's `interpolate(mode="bilinear", align_corners=False)`; a constant map stays constant.
+    """
+    height, width = size
+    if values.shape == (height, width):
+        return np.array(values, np.float32)
+    image = Image.fromarray(np.ascontiguousarray(values, np.float32))
+    return np.array(image.resize((width, height), Image.Resampling.BILINEAR), np.float32)
+
+
+def tiles(height: int, width: int, tile: int, overlap: float) -> list[Box]:
+    """The fewest boxes of at most `tile` x `tile` pixels that cover [height, width], row by row.
+
+    Neighbours share at least the part `overlap` of a tile's side; the first and last touch the border and the others
+    are spread evenly between them. A side no longer than `tile` is one box long.
+
+    Raises ConfigError unless 0 <= overlap < 1 and all sides are at least one pixel.
+    """
+    if tile < 1 or height < 1 or width < 1:
+        raise ConfigError(f"{width} x {height} pixels in tiles of {tile}: every side must be at least 1 pixel")
+    if not 0 <= overlap < 1:
+        raise ConfigError(f"overlap {overlap}: it is a share of the tile, from 0 to less than 1")
+    shared = min(math.ceil(overlap * tile), tile - 1)
+    return [
+        Box(left, top, min(left + tile, width), min(top + tile, height))
+        for top in _starts(height, tile, shared)
+        for left in _starts(width, tile, shared)
+    ]
+
+
+def _starts(length: int, tile: int, shared: int) -> list[int]:
+    if length <= tile:
+        return [0]
+    steps = -(-(length - tile) // (tile - shared))
+    # Whole-number division never makes a step longer than tile - shared, so the overlap is kept.
+    return [step * (length - tile) // steps for step in range(steps + 1)]
+
+
+def merge_tiles(maps: Iterable[Map], boxes: Sequence[Box], size: tuple[int, int]) -> Map:
+    """Blend one map per box into a map of `size` = (H, W), each resized to its box first.
+
+    Weights fall smoothly (sin^2 along each side) from the middle of a tile to its edge, so that no seam shows where
+    tiles disagree. The mean is a running one: maps may come from a generator, and equal values stay equal exactly.
+
+    Raises ValueError when maps and boxes differ in number or the boxes leave a pixel uncovered.
+    """
+    merged = np.zeros(size, np.float32)
+    total = np.zeros(size, np.float32)
+    for values, box in zip(maps, boxes, strict=True):
+        height, width = box.bottom - box.top, box.right - box.left
+        weight = np.outer(_window(height), _window(width)).astype(np.float32)
+        total[box.slices] += weight
+        merged[box.slices] += (resize_map(values, (height, width)) - merged[box.slices]) * (weight / total[box.slices])
+    if not total.all():
+        raise ValueError(f"the {len(boxes)} tiles do not cover all of {size[1]} x {size[0]} pixels")
+    return merged
+
+
+def _window(length: int) -> npt.NDArray[np.float64]:
+    return np.sin(np.pi * (np.arange(length) + 0.5) / length) ** 2  # > 0 everywhere: never divides by zero
+
+
+def write_map(path: str | os.PathLike[str], values: Map, scale: tuple[float, float]) -> None:
+    """Write a map as `.npy` (exact) or as 16-bit grey `.png`, told by the name; replaces the file atomically.
+
+    In a PNG, code c stands for `low + c / 65535 * (high - low)` with `scale` = (low, high). The scale and the number
+    of values that lie outside it (and were cut to it) stand in the file's text fields; `read_map` applies them.
+
+    Raises ConfigError for another suffix, OSError when the folder cannot be written.
+    """
+    kind = _kind(path)
+    buffer = io.BytesIO()
+    if kind == "npy":
+        np.save(buffer, np.asarray(values, np.float32), allow_pickle=False)
+    else:
+        low, high = scale
+        relative = (values.astype(np.float64) - low) / (high - low)
+        text = PngImagePlugin.PngInfo()
+        text.add_text("anomalens:low", repr(float(low)))
+        text.add_text("anomalens:high", repr(float(high)))
+        text.add_text("anomalens:value", "low + code / 65535 * (high - low)")
+        text.add_text("anomalens:cut", str(int(np.count_nonzero((relative < 0) | (relative > 1)))))
+        codes = np.rint(np.clip(relative, 0, 1) * 65535).astype(np.uint16)
+        Image.fromarray(codes).save(buffer, "PNG", pnginfo=text)
+    atomic_write(path, buffer.getvalue())
+
+
+def read_map(path: str | os.PathLike[str]) -> Map:
+    """Read a map written by `write_map`: float32 [h, w].
+
+    Raises InputError for a file that is damaged or was not written as a map.
+    """
+    try:
+        if _kind(path) == "npy":
+            return np.asarray(np.load(path, allow_pickle=False), np.float32)
+        with Image.open(path, formats=["PNG"]) as image:
+            low, high = (float(image.info[f"anomalens:{end}"]) for end in ("low", "high"))
+            codes = np.asarray(image, np.float64)
+    except KeyError:
+        raise InputError(f"{os.fspath(path)!r}: a PNG without the scale of an anomaly map") from None
+    except (OSError, ValueError, SyntaxError) as error:
+        raise InputError(f"{os.fspath(path)!r}: not a readable anomaly map ({error})") from error
+    return (low + codes / 65535 * (high - low)).astype(np.float32)
+
+
+def _kind(path: str | os.PathLike[str]) -> Literal["npy", "png"]:
+    suffix = Path(path).suffix.lower()
+    if suffix == ".npy":
+        return "npy"
+    if suffix == ".png":
+        return "png"
+    raise ConfigError(f"{os.fspath(path)!r}: an anomaly map is written as .npy or .png, not '{suffix}'")
