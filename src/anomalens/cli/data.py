@@ -23,6 +23,6 @@ def synthesize(
     from anomalens.data.synthesis import synthesize as make
 
     with progress_bar() as bar:
-        task = bar.add_task("synthesising", total=count, rate=0.0)
+        task = bar.add_task("synthesising", total=count)
         make(out, count, seed=seed, size=size, progress=lambda done: bar.update(task, completed=done))
     output.print(f"{count} images in {out}, in MVTec layout; captions in {out / 'captions.jsonl'}")

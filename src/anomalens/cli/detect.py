@@ -77,8 +77,8 @@ def detect(
     run = RunFolder(out, settings, paths, resume=resume)
     try:
         with progress_bar() as bar:
-            task = bar.add_task("detecting", total=len(paths), completed=len(run.rows), rate=0.0)
-            summary = run.write(detector, maps.value, lambda s: bar.update(task, completed=s.done, rate=s.rate))
+            task = bar.add_task("detecting", total=len(paths), completed=len(run.rows))
+            summary = run.write(detector, maps.value, lambda s: bar.update(task, completed=s.done))
     except KeyboardInterrupt:
         errors.print(f"stopped; what is done is in {out}. Add --resume to go on.", highlight=False)
         raise typer.Exit(130) from None

@@ -67,7 +67,7 @@ def evaluate(
     for number, one in enumerate(datasets):
         total = sum(sample.label is not None for sample in one.samples())
         with progress_bar() as bar:
-            task = bar.add_task(one.name, total=total, rate=0.0)
+            task = bar.add_task(one.name, total=total)
             found = measure(detector, one, config, progress=partial(bar.advance, task))
         folder = out if len(datasets) == 1 else out / f"{number:02d}-{one.name}"
         found.write(folder)

@@ -63,8 +63,8 @@ class Evaluation:
     @property
     def mean(self) -> dict[str, float | None]:
         """Unweighted mean over the classes where a metric is defined."""
-        found = {key: [c[key] for c in self.classes.values() if c[key] is not None] for key in SUMMARY_KEYS}
-        return {key: float(np.mean(values)) if values else None for key, values in found.items()}
+        found = {key: [v for c in self.classes.values() if (v := c[key]) is not None] for key in SUMMARY_KEYS}
+        return {key: sum(values) / len(values) if values else None for key, values in found.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """The content of metrics.json."""
