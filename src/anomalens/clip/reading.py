@@ -1,0 +1,153 @@
+"""Files of tensors to tensors: safetensors or `torch.load(weights_only=True)`, and nothing else is ever unpickled."""
+
+import json
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from anomalens.errors import WeightsError
+
+OPEN_CLIP_CONFIG, HUGGING_FACE_CONFIG = "open_clip_config.json", "config.json"
+OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
+HUGGING_FACE_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+
+
+class TorchScriptError(WeightsError):
+    """A TorchScript archive, which holds code beside the tensors."""
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors of a file, or of the files a sharded index names, and the safetensors header if there is one.
+
+    Raises:
+        WeightsError: missing, unreadable, truncated, damaged, or holding more than tensors.
+    """
+    if path.name.endswith(".index.json"):
+        return _read_shards(path), {}
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(64)
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path}: no such file") from error
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if not head:
+        raise WeightsError(f"{path}: the file is empty; get it again")
+    if head.startswith(b"version https://git-lfs"):
+        raise WeightsError(f"{path}: only a Git LFS pointer, not the weights; run `git lfs pull` or download the file")
+    if path.suffix == ".safetensors" or head[8:9] == b"{":
+        return _read_safetensors(path)
+    return _read_torch(path), {}
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as stream:
+            return {name: stream.get_tensor(name) for name in stream.keys()}, dict(stream.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: damaged or cut off ({error}); get the file again") from error
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    if _is_torchscript(path):
+        raise TorchScriptError(
+            f"{path}: a TorchScript archive, which holds code and is not opened here; convert it once with\n"
+            f'  python -c "import torch; from safetensors.torch import save_file; '
+            f"state = torch.jit.load('{path.name}', map_location='cpu').state_dict(); "
+            f"save_file({{k: v.contiguous() for k, v in state.items()}}, '{path.stem}.safetensors')\"\n"
+            "and give the .safetensors file"
+        )
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(
+            f"{path}: holds more than tensors, or is damaged; it is not unpickled, because that can run code "
+            f"({reason}); save the state dict alone, best as .safetensors"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise WeightsError(f"{path}: damaged, cut off or not a file of weights ({reason}); get it again") from error
+    return _state_dict_in(found, path)
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return False
+
+
+def _state_dict_in(found: Any, path: Path) -> dict[str, Tensor]:
+    """Training checkpoints keep the weights beside other things."""
+    for key in ("state_dict", "model"):
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+    if not isinstance(found, dict) or not any(isinstance(value, Tensor) for value in found.values()):
+        raise WeightsError(f"{path}: holds no dictionary of tensors; save model.state_dict()")
+    return {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    shards = shards_of(index)
+    state: dict[str, Tensor] = {}
+    for number, shard in enumerate(shards, start=1):
+        if not (index.parent / shard).is_file():
+            raise WeightsError(f"{index}: part {number} of {len(shards)}, {shard}, is missing beside it")
+        state |= read_tensors(index.parent / shard)[0]
+    return state
+
+
+def shards_of(index: Path) -> list[str]:
+    """Names of the files an index stands for, all in its own folder.
+
+    Raises:
+        WeightsError: missing, no index, or naming files elsewhere.
+    """
+    try:
+        table = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        shards = sorted({str(name) for name in table.values()})
+    except FileNotFoundError as error:
+        raise WeightsError(f"{index}: no such file") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{index}: not an index of weight files ({error!r}); get it again") from error
+    for shard in shards:
+        if Path(shard).name != shard or "\\" in shard or shard.endswith(".index.json"):
+            raise WeightsError(f"{index}: names {shard!r}, which is no file of weights in its folder")
+    return shards
+
+
+def pick_file(folder: Path) -> Path:
+    """The file of weights in a folder, by its usual names, else the only one there.
+
+    Raises:
+        WeightsError: none, or several without a usual name; the message says what is there and what is looked for.
+    """
+    # A folder of open_clip's may hold a bare image tower under the plain names.
+    open_clip_first = (folder / OPEN_CLIP_CONFIG).is_file()
+    usual = OPEN_CLIP_FILES + HUGGING_FACE_FILES if open_clip_first else HUGGING_FACE_FILES + OPEN_CLIP_FILES
+    for name in usual:
+        if (folder / name).is_file():
+            return folder / name
+    try:
+        others = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
+    except OSError as error:
+        raise WeightsError(f"{folder}: cannot be read ({error.strerror or error})") from error
+    if len(others) == 1:
+        return others[0]
+    there = f"it holds {', '.join(path.name for path in others)}; give one of them" if others else "it holds none"
+    raise WeightsError(f"{folder}: expected one file of weights such as {HUGGING_FACE_FILES[0]}; {there}")
