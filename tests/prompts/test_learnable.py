@@ -61,11 +61,7 @@ def test_sentences_with_an_image_token_equal_whole_sequences() -> None:
     prompts, text, image = learned(False), clip().text, images(3)
     with torch.no_grad():
         fast = prompts.with_image(text, prompts.prefix(text), image)
-        for c, sentence in enumerate(prompts.sentences(text)):
-            rows = torch.cat([sentence[:13].expand(3, -1, -1), image[:, None], sentence[13:].expand(3, -1, -1)], dim=1)
-            end = torch.full((3,), rows.shape[1] - 1)
-            whole = text.encode(rows, end, prompts.deep_rows(3))
-            torch.testing.assert_close(fast[:, c], whole, atol=2e-5, rtol=0)
+        torch.testing.assert_close(fast, prompts.with_image(text, None, image), atol=2e-5, rtol=0)
 
 
 def test_gradients_of_the_shared_prefix_equal_those_of_whole_sequences() -> None:
@@ -73,10 +69,7 @@ def test_gradients_of_the_shared_prefix_equal_those_of_whole_sequences() -> None
     weight = torch.randn(2, 2, WIDTH, generator=torch.Generator().manual_seed(5))
     fast, slow = learned(False), learned(False)
     (fast.with_image(text, fast.prefix(text), image) * weight).sum().backward()  # type: ignore[no-untyped-call]
-    for c, sentence in enumerate(slow.sentences(text)):
-        rows = torch.cat([sentence[:13].expand(2, -1, -1), image[:, None], sentence[13:].expand(2, -1, -1)], dim=1)
-        end = torch.full((2,), rows.shape[1] - 1)
-        (text.encode(rows, end, slow.deep_rows(2)) * weight[:, c]).sum().backward()  # type: ignore[no-untyped-call]
+    (slow.with_image(text, None, image) * weight).sum().backward()  # type: ignore[no-untyped-call]
     for name, p in slow.named_parameters():
         torch.testing.assert_close(fast.get_parameter(name).grad, p.grad, atol=1e-3, rtol=1e-4)
 

@@ -97,25 +97,30 @@ class Prompts(nn.Module):
         rows = torch.stack([torch.cat([start, c.to(start)]) for c in (self.normal, self.abnormal)])
         return encode_prefix(text, rows, self.deep_rows(2))
 
-    def with_image(self, text: TextTower, prefix: Prefix, image: Tensor) -> Tensor:
+    def with_image(self, text: TextTower, prefix: Prefix | None, image: Tensor) -> Tensor:
         """The sentences with an image token. `image` [B, E] of unit length -> [B, C, E] float32, not normalised.
 
-        Only 4 + 5 rows an image are run. Raises ConfigError where E is not D: the embedding takes a word's place.
+        With a prefix only 4 + 5 rows an image are run. Without one every image's sentences are run whole: slower, the
+        same features, but with `half_deep` each image's gradient is rounded by itself, as in the published code.
+        Raises ConfigError where E is not D: the embedding takes a word's place.
         """
-        _, words = _fixed(text)
-        token = image.unsqueeze(1).to(words[0].dtype)
+        start, words = _fixed(text)
+        token = image.unsqueeze(1).to(start.dtype)
         if token.shape[-1] != text.width:
             raise ConfigError(
                 f"an image token of width {token.shape[-1]} does not fit a text tower of width {text.width};"
-                " use this backbone with context=False"
+                " use this backbone with context=False and train_context=False"
             )
-        return torch.stack(
-            [
-                encode_behind(text, prefix.pick(c), torch.cat([token, w.expand(len(token), -1, -1)], dim=1))
-                for c, w in enumerate(words)
-            ],
-            dim=1,
-        )
+        behind = [torch.cat([token, w.expand(len(token), -1, -1)], dim=1) for w in words]
+        if prefix is not None:
+            return torch.stack([encode_behind(text, prefix.pick(c), rows) for c, rows in enumerate(behind)], dim=1)
+        found = []
+        for context, rows in zip((self.normal, self.abnormal), behind, strict=True):
+            before = torch.cat([start, context.to(start)]).expand(len(token), -1, -1)
+            whole = torch.cat([before, rows], dim=1)
+            end = torch.full((len(token),), whole.shape[1] - 1, device=whole.device)
+            found.append(text.encode(whole, end, self.deep_rows(len(token))))
+        return torch.stack(found, dim=1)
 
 
 def encode_together(text: TextTower, learners: Sequence[Prompts]) -> Tensor:
