@@ -1,6 +1,7 @@
 """A small random CLIP, written as each publisher would: Hugging Face, open_clip, OpenAI."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,16 @@ def openai_names(model: CLIPModel) -> dict[str, Tensor]:
                 out[f"{new}.mlp.c_fc.{kind}"] = source[f"{old}.mlp.fc1.{kind}"]
                 out[f"{new}.mlp.c_proj.{kind}"] = source[f"{old}.mlp.fc2.{kind}"]
     return {name: value.detach().clone() for name, value in out.items()}
+
+
+def state() -> dict[str, Tensor]:
+    """Weights of the small CLIP in OpenAI's names. The tensors are shared between calls: change the dictionary only."""
+    return dict(_state())
+
+
+@cache
+def _state() -> dict[str, Tensor]:
+    return openai_names(hugging_face())
 
 
 def open_clip_config(activation: Activation = "quick_gelu") -> dict[str, Any]:

@@ -227,6 +227,8 @@ def config_from_open_clip(value: Json) -> ClipConfig:
                     f"open_clip_config.json asks for {', '.join(foreign)}, which this CLIP (plain transformers) has not"
                 )
         width, head = int(vision["width"]), int(vision.get("head_width", 64))
+        if width % head:
+            raise WeightsError(f"open_clip_config.json: width {width} is not a multiple of the head width {head}")
         if float(text.get("mlp_ratio", 4.0)) != 4.0:
             raise WeightsError(f"open_clip_config.json: text mlp_ratio {text['mlp_ratio']}, this CLIP has 4")
         return ClipConfig(

@@ -147,7 +147,9 @@ class Repository:
 
         where = f"hub repository {self.hub_id}"
         try:
-            return Path(hf_hub_download(self.hub_id, name, cache_dir=self._cache_dir))
+            # The client reads its own variable at import; a mirror set later must count as well.
+            mirror = os.environ.get("HF_ENDPOINT") or None
+            return Path(hf_hub_download(self.hub_id, name, cache_dir=self._cache_dir, endpoint=mirror))
         except HFValidationError as error:
             raise WeightsError(f"{self.hub_id!r} is no hub id (org/name)") from error
         except GatedRepoError as error:

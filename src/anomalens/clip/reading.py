@@ -54,7 +54,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt", device="cpu") as stream:
-            return {name: stream.get_tensor(name) for name in stream.keys()}, dict(stream.metadata() or {})  # noqa: SIM118
+            # Copies, because the tensors given are windows onto the file: unaligned, and changing with it.
+            tensors = {name: stream.get_tensor(name).clone() for name in stream.keys()}  # noqa: SIM118
+            return tensors, dict(stream.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: damaged or cut off ({error}); get the file again") from error
 
