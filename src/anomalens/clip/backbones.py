@@ -44,7 +44,7 @@ class Backbone:
     config: ClipConfig
     files: tuple[WeightsFile, ...]  # what is read, the first found; the first of all is what the hub repository has
     licence: str
-    source: str  # where they come from, in words
+    source: str  # who trained them, on what
     hub: str | None = None  # hub repository of files[0]; None: nothing is fetched
     archive: tuple[str, str] | None = None  # name and sha256 of the publisher's TorchScript archive, which is not read
     mean: Triple = CLIP_MEAN  # per channel of RGB in [0, 1]
@@ -75,6 +75,7 @@ def _config(
     )
 
 
+# OpenAI's: Radford et al. 2021, arXiv 2103.00020. LAION-400M: Ilharco et al. 2021, open_clip. TinyCLIP: Wu et al. 2023.
 _PRESETS = (
     Backbone(
         "ViT-B-32",
@@ -85,7 +86,7 @@ _PRESETS = (
             ),
         ),
         licence="MIT",
-        source="OpenAI (Radford et al. 2021), Hugging Face layout",
+        source="OpenAI",
         hub="openai/clip-vit-base-patch32",
         archive=("ViT-B-32.pt", "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"),
     ),
@@ -98,7 +99,7 @@ _PRESETS = (
             ),
         ),
         licence="MIT",
-        source="OpenAI (Radford et al. 2021), Hugging Face layout",
+        source="OpenAI",
         hub="openai/clip-vit-base-patch16",
         archive=("ViT-B-16.pt", "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f"),
     ),
@@ -111,7 +112,7 @@ _PRESETS = (
             ),
         ),
         licence="MIT",
-        source="OpenAI (Radford et al. 2021), Hugging Face layout",
+        source="OpenAI",
         hub="openai/clip-vit-large-patch14",
         archive=("ViT-L-14.pt", "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836"),
     ),
@@ -124,7 +125,7 @@ _PRESETS = (
             ),
         ),
         licence="MIT",
-        source="OpenAI (Radford et al. 2021), Hugging Face layout",
+        source="OpenAI",
         hub="openai/clip-vit-large-patch14-336",
         archive=("ViT-L-14-336px.pt", "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02"),
     ),
@@ -133,11 +134,12 @@ _PRESETS = (
         _config(240, 16, (896, 12), (640, 12), 640, "gelu"),
         (
             WeightsFile("open_clip_model.safetensors", 833_509_380),
-            # The release file's name ends in the first digits of its sha256.
+            # Epoch 32, where the hub repository (to which open_clip's registry sends both) has epoch 31. The release
+            # file's name ends in the first digits of its sha256.
             WeightsFile("vit_b_16_plus_240-laion400m_e32-699c4b84.pt", 833_509_380, "699c4b84"),
         ),
         licence="MIT",
-        source="open_clip, LAION-400M, epoch 31 on the hub, epoch 32 as the release file",
+        source="open_clip, LAION-400M",
         hub="timm/vit_base_patch16_plus_clip_240.laion400m_e31",
     ),
     Backbone(
@@ -145,7 +147,7 @@ _PRESETS = (
         _config(224, 16, (256, 10), (256, 3), 512, "gelu"),
         (WeightsFile("model.safetensors", 93_784_068),),
         licence="MIT",
-        source="TinyCLIP (Wu et al. 2023), YFCC-15M, Hugging Face layout",
+        source="TinyCLIP, YFCC-15M",
         hub="wkcn/TinyCLIP-ViT-8M-16-Text-3M-YFCC15M",
         aliases=("tinyclip", "TinyCLIP-ViT-8M-16-Text-3M-YFCC15M"),
     ),
@@ -154,7 +156,7 @@ _PRESETS = (
         _config(224, 16, (512, 12), (512, 6), 512, "gelu"),
         (WeightsFile("model.safetensors", 332_404_740),),
         licence="MIT",
-        source="TinyCLIP (Wu et al. 2023), YFCC-15M, Hugging Face layout",
+        source="TinyCLIP, YFCC-15M",
         hub="wkcn/TinyCLIP-ViT-39M-16-Text-19M-YFCC15M",
         aliases=("TinyCLIP-ViT-39M-16-Text-19M-YFCC15M",),
     ),
