@@ -1,0 +1,50 @@
+"""Procedural scenes with exact masks, defect kinds and captions: training data without a licence question.
+
+    from anomalens.data.synthesis import SynthesisConfig, scene
+    picture = scene(7, SynthesisConfig(size=256))
+
+`scene(seed)` is a pure function of its seed and configuration. Surfaces are painted in `surfaces` and `patterns`,
+parts in `parts` and `assemblies`; `defects` changes a surface, `faults` rearranges pieces, `camera` photographs.
+"""
+
+from anomalens.data.synthesis.captions import (
+    GENERIC,
+    KINDS,
+    defect_phrases,
+    kind_phrases,
+    opposite_captions,
+    state_captions,
+)
+from anomalens.data.synthesis.scene import (
+    FAMILIES,
+    HELD_OUT_FAMILIES,
+    PART_FAMILIES,
+    SURFACE_FAMILIES,
+    Rendering,
+    Scene,
+    SynthesisConfig,
+    render,
+    scene,
+    scenes,
+    twins,
+)
+
+__all__ = [
+    "FAMILIES",
+    "GENERIC",
+    "HELD_OUT_FAMILIES",
+    "KINDS",
+    "PART_FAMILIES",
+    "SURFACE_FAMILIES",
+    "Rendering",
+    "Scene",
+    "SynthesisConfig",
+    "defect_phrases",
+    "kind_phrases",
+    "opposite_captions",
+    "render",
+    "scene",
+    "scenes",
+    "state_captions",
+    "twins",
+]
