@@ -8,24 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from anomalens.data.layouts.model import Fault
-
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm"})
+from anomalens.sources import IMAGE_SUFFIXES, natural_key
 
 _MASK_WORDS = ("mask", "label", "gt", "groundtruth", "segmentation", "anno")
 # "003_mask", "003-gt", "ISIC_0000003_Segmentation": the usual ways to call the mask of "003".
 _MASK_ENDING = re.compile(r"[ _.-](?:mask|label|gt|ground_?truth|segmentation|anno)s?$")
 
 
-def natural_key(text: str) -> tuple[tuple[tuple[int, int | str], ...], str]:
-    """Sort key that puts "img2" before "img10"; the text itself breaks ties ("01" and "1")."""
-    parts = re.findall(r"\d+|\D+", text.casefold())
-    # int() also reads non-ASCII digits, which \d matches; the leading 0/1 keeps numbers and words comparable.
-    return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts), text
-
-
 def natural(paths: Iterable[Path]) -> list[Path]:
-    """Paths in natural order of their full text, separators ignored as such (POSIX form)."""
-    return sorted(paths, key=lambda path: natural_key(path.as_posix()))
+    """Paths in natural order: "img2" before "img10", folder by folder."""
+    return sorted(paths, key=natural_key)
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 from anomalens.data.layouts.folders import NORMAL_NAMES, Read
 from anomalens.data.layouts.model import Fault, Sample, Split
-from anomalens.data.layouts.pairing import likeness, natural_key
+from anomalens.data.layouts.pairing import likeness
 from anomalens.errors import InputError
 from anomalens.extras import optional
+from anomalens.sources import natural_key
 
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
