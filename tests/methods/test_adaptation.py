@@ -1,0 +1,277 @@
+"""AnoCLIP+'s adapter: the recorded runs of the published code, autograd, torch's AdamW, and each image on its own."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import golden
+import synthetic
+from anomalens.clip.prompt_encoder import PromptEncoder
+from anomalens.clip.tower import Clip
+from anomalens.errors import ConfigError
+from anomalens.methods import anoclip, maps
+from anomalens.methods.adaptation import AdamW, AdaptationConfig, adapt, draw, loss_and_gradient
+
+G = golden.load("anoclip")
+DEFAULT = AdaptationConfig()
+
+
+def check(name: str, found: Tensor) -> None:
+    agrees, report = synthetic.compare(G["values"][name], found)
+    assert agrees, (name, report)
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    return Clip.from_state_dict(synthetic.config(G["clip"], "gelu"), synthetic.state_dict(G["clip"]))
+
+
+@pytest.fixture(scope="module")
+def tokens(clip) -> Tensor:
+    method = anoclip.AnoCLIP(clip.config, anoclip.AnoCLIPConfig(views=1))
+    return method.encode(clip, torch.from_numpy(synthetic.make(G["inputs"]["images"]))).dense[0][0]
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[Tensor, Tensor]:
+    t, table = synthetic.text_pair(**G["inputs"]["text_pair"])
+    return torch.from_numpy(t[1] - t[0]), torch.from_numpy(table)
+
+
+def recorded_draws(rule) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    weight, bias = synthetic.adapter_init(rule["init_seed"], rule["rows"], rule["dim"])
+    noise = np.stack([synthetic.token_noise(rule["noise_seed"], step, rule["noise_shape"]) for step in range(5)])
+    return (torch.from_numpy(weight)[None], torch.from_numpy(bias)[None]), torch.from_numpy(noise)[None]
+
+
+def abnormal_map(tokens: Tensor, direction: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    delta = F.normalize(tokens, dim=-1) @ direction
+    return maps.apply(rows, torch.sigmoid(delta).view(-1, rows.shape[1], columns.shape[1]), columns)
+
+
+def run_recorded(name, rule, tokens, direction, table, spread=None, reorder=None, optimizer=None):
+    init, noise = recorded_draws(rule)
+    if reorder:
+        noise = reorder(noise)
+    table = table if rule["adapter"] == "A" else None
+    options = {"table": table, "spread": spread}
+    found = adapt(tokens, direction, init, noise, DEFAULT, optimizer=optimizer, **options)
+    _, (weight, bias) = loss_and_gradient(tokens, tokens + noise[:, 0], direction, init, **options)
+    return found, weight[0], bias[0]
+
+
+SQUARE = maps.resampler(15, 240, align_corners=True, mean3=True)
+
+
+@pytest.mark.parametrize("name", ["tta_A", "tta_B", "tta_A_second", "ttaclass_A", "ttaclass_A_texture"])
+def test_recorded_runs(name, clip, tokens, pair):
+    rule = G["inputs"]["tta"][name]
+    direction, table = pair
+    if rule["text"] != "pair":
+        text = anoclip.AnoCLIP(clip.config).text(PromptEncoder(clip), rule["text"])
+        direction, table = text.direction, text.table
+    one = tokens[rule["image"]][None]
+    found, weight, bias = run_recorded(name, rule, one, direction, table)
+    check(f"{name}_losses", found.losses[0])
+    check(f"{name}_grad_w", weight)
+    check(f"{name}_grad_b", bias)
+    check(f"{name}_grad_norms", found.norms[0])
+    check(f"{name}_map", abnormal_map(found.tokens, direction, SQUARE, SQUARE))
+
+
+def test_recorded_run_with_one_optimizer_for_both_images(tokens, pair):
+    direction, table = pair
+    optimizer = AdamW()
+    runs = [
+        run_recorded("tta_A_shared", rule, tokens[rule["image"]][None], direction, table, optimizer=optimizer)
+        for rule in G["inputs"]["tta"]["tta_A_shared"]
+    ]
+    found = [run[0] for run in runs]
+    check("tta_A_shared_losses", torch.cat([f.losses[0] for f in found]))
+    check("tta_A_shared_grad_norms", torch.cat([f.norms[0] for f in found]))
+    check("tta_A_shared_grad_w", runs[0][1])
+    check("tta_A_shared_grad_b", runs[0][2])
+    check("tta_A_shared_map", abnormal_map(torch.cat([f.tokens for f in found]), direction, SQUARE, SQUARE))
+    assert optimizer.step == 10
+
+
+def test_recorded_run_over_two_tiles(clip, pair):
+    direction, table = pair
+    method = anoclip.AnoCLIP(clip.config, anoclip.AnoCLIPConfig(views=1, geometry="wide"))
+    features = method.encode(clip, torch.from_numpy(synthetic.make(G["inputs"]["wide_image"])))
+    spread = (maps.tile_merger(15, 240, 240), maps.tile_merger(15, 240, 300))
+
+    def reorder(noise: Tensor) -> Tensor:  # tile after tile -> rows of the joined grid
+        return anoclip.join(noise.view(-1, 225, 64), (15, 15), (1, 2)).view(1, 5, 450, 64)
+
+    name = "tta_tiled_B"
+    found, weight, bias = run_recorded(
+        name, G["inputs"]["tta"][name], features.dense[0][0], direction, table, spread, reorder
+    )
+    check(f"{name}_losses", found.losses[0])
+    check(f"{name}_grad_w", weight)
+    check(f"{name}_grad_b", bias)
+    check(f"{name}_grad_norms", found.norms[0])
+    smooth = (maps.tile_merger(15, 240, 240, mean3=True), maps.tile_merger(15, 240, 300, mean3=True))
+    check(f"{name}_map", abnormal_map(found.tokens, direction, *smooth))
+
+
+# ------------------------------------------------------------------------------------------ against autograd, float64
+def problem(seed: int = 0, images: int = 3, rows: int = 10, grid: tuple[int, int] = (3, 4), width: int = 8):
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    count = grid[0] * grid[1]
+    tokens = 3 * random(images, count, width)
+    noise = 0.3 * random(images, 5, count, width)
+    table = F.normalize(random(rows, width), dim=-1)
+    spread = tuple(random(length, n).softmax(dim=1) for length, n in zip((7, 9), grid, strict=True))
+    return tokens, noise, random(width), table, spread, random
+
+
+def written_out(clean, noisy, direction, weight, bias, table, spread, labels) -> Tensor:
+    """The loss as the equations have it: softmax over two channels of cosines, then entropy and log-likelihoods."""
+    text = torch.stack([torch.zeros_like(direction), direction], dim=1)  # [E, 2]: only the difference matters
+
+    def probability(tokens: Tensor) -> Tensor:
+        branch = F.normalize(tokens, dim=-1) @ weight.mT + bias[:, None]
+        branch = branch if table is None else branch.tanh() @ table
+        cosines = F.normalize(0.5 * tokens + 0.5 * branch, dim=-1) @ text  # [B, M, 2]
+        if spread is not None:
+            rows, columns = spread
+            cells = cosines.view(-1, rows.shape[1], columns.shape[1], 2)
+            cosines = torch.einsum("hi,bijc,wj->bhwc", rows, cells, columns).flatten(1, 2)
+        return cosines.softmax(dim=-1)
+
+    p, p_noisy = probability(clean), probability(noisy)
+    wanted = p if labels is None else torch.stack([1 - labels, labels], dim=-1).view_as(p)
+    pseudo = -(wanted * p.log()).sum(dim=-1).mean(dim=-1)
+    corrupted = -(p_noisy[..., 1].log() + p[..., 0].log()).mean(dim=-1)
+    return pseudo + 0.5 * corrupted
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("tiled", [False, True])
+@pytest.mark.parametrize("adapter", ["dictionary", "linear"])
+def test_closed_form_gradient_is_autograds(adapter, tiled, frozen):
+    tokens, noise, direction, table, spread, random = problem()
+    spread, table = spread if tiled else None, table if adapter == "dictionary" else None
+    rows = 10 if adapter == "dictionary" else 8
+    weight, bias = random(3, rows, 8).requires_grad_(), random(3, rows).requires_grad_()
+    labels = None
+    if frozen:
+        delta = F.normalize(tokens, dim=-1) @ direction
+        labels = torch.sigmoid(maps.apply(spread[0], delta.view(3, 3, 4), spread[1]) if tiled else delta)
+    noisy = tokens + noise[:, 0]
+    expected = written_out(tokens, noisy, direction, weight, bias, table, spread, labels)
+    expected.sum().backward()
+    with torch.no_grad():
+        loss, (grad_weight, grad_bias) = loss_and_gradient(
+            tokens, noisy, direction, (weight, bias), table=table, spread=spread, labels=labels
+        )
+    torch.testing.assert_close(loss, expected.detach(), rtol=0, atol=1e-13)
+    for found, exact in ((grad_weight, weight.grad), (grad_bias, bias.grad)):
+        assert (found - exact).abs().max() < 1e-10 * exact.abs().max()
+
+
+def test_loss_is_twice_log_two_where_nothing_points_anywhere():
+    tokens, noise, _, _, _, random = problem()
+    nowhere = torch.zeros(8, dtype=torch.float64)
+    loss, _ = loss_and_gradient(tokens, tokens + noise[:, 0], nowhere, (random(3, 8, 8), random(3, 8)))
+    torch.testing.assert_close(loss, torch.full_like(loss, 1.3862943611198906))
+
+
+@pytest.mark.parametrize("adapter", ["dictionary", "linear"])
+def test_five_steps_are_those_of_torchs_adamw(adapter):
+    tokens, noise, direction, table, _, random = problem(images=1)
+    table = table if adapter == "dictionary" else None
+    rows = 10 if adapter == "dictionary" else 8
+    weight, bias = random(1, rows, 8), random(1, rows)
+    found = adapt(tokens, direction, (weight, bias), noise, DEFAULT, table=table)
+    w, b = weight.clone().requires_grad_(), bias.clone().requires_grad_()
+    reference = torch.optim.AdamW([w, b], lr=DEFAULT.lr, weight_decay=DEFAULT.weight_decay)
+    for step in range(DEFAULT.steps):
+        reference.zero_grad()
+        loss = written_out(tokens, tokens + noise[:, step], direction, w, b, table, None, None)
+        loss.sum().backward()
+        torch.testing.assert_close(found.losses[0, step], loss.detach()[0])
+        reference.step()
+    branch = F.normalize(tokens, dim=-1) @ w.mT + b[:, None]
+    expected = 0.5 * tokens + 0.5 * (branch if table is None else branch.tanh() @ table)
+    torch.testing.assert_close(found.tokens, expected.detach(), rtol=0, atol=1e-9)
+
+
+# --------------------------------------------------------------------------------------------------------- behaviour
+@pytest.mark.parametrize("pseudo", ["self", "frozen"])
+def test_a_batch_is_its_images_one_by_one_in_any_order(pseudo):
+    tokens, _, direction, table, _, _ = problem()
+    tokens, direction, table = tokens.float(), direction.float(), table.float()
+    config = replace(DEFAULT, pseudo=pseudo)
+    keys = (7, -3, 2**63)
+    init, noise = draw(keys, 10, 12, 8, config, tokens)
+    together = adapt(tokens, direction, init, noise, config, table=table)
+    order = [2, 0, 1]
+    init, noise = draw([keys[i] for i in order], 10, 12, 8, config, tokens)
+    shuffled = adapt(tokens[order], direction, init, noise, config, table=table)
+    torch.testing.assert_close(shuffled.tokens, together.tokens[order], rtol=0, atol=1e-6)
+    init, noise = draw(keys[1:2], 10, 12, 8, config, tokens)
+    alone = adapt(tokens[1:2], direction, init, noise, config, table=table)
+    torch.testing.assert_close(alone.tokens[0], together.tokens[1], rtol=0, atol=1e-6)
+
+
+def test_steps_lower_the_loss_and_frozen_labels_change_it():
+    tokens, noise, direction, table, _, random = problem()
+    config = replace(DEFAULT, steps=40, lr=0.02)
+    noise = noise[:, :1].expand(-1, 40, -1, -1)
+    init = (random(3, 10, 8), random(3, 10))
+    own = adapt(tokens, direction, init, noise, config, table=table)
+    frozen = adapt(tokens, direction, init, noise, replace(config, pseudo="frozen"), table=table)
+    assert (own.losses[:, -1] < own.losses[:, 0]).all()
+    assert not torch.allclose(own.tokens, frozen.tokens)
+
+
+def test_draws_follow_seed_and_content_only():
+    like = torch.zeros(1)
+    init, noise = draw([1, 2], 6, 5, 16, DEFAULT, like)
+    again, _ = draw([2], 6, 5, 16, DEFAULT, like)
+    other, _ = draw([2], 6, 5, 16, replace(DEFAULT, seed=1), like)
+    assert torch.equal(init[0][1], again[0][0])
+    assert not torch.equal(init[0][1], other[0][0])
+    assert not torch.equal(init[0][0], init[0][1])
+    assert init[0].shape == (2, 6, 16)
+    assert init[1].shape == (2, 6)
+    assert noise.shape == (2, 5, 5, 16)
+    assert init[0].abs().max() <= 0.25
+    assert noise.std().item() == pytest.approx(0.055, rel=0.1)
+
+
+def test_no_steps_is_the_adapter_as_drawn():
+    tokens, _, direction, table, _, random = problem(images=2)
+    weight, bias = random(2, 10, 8), random(2, 10)
+    found = adapt(
+        tokens, direction, (weight, bias), tokens.new_empty(2, 0, 12, 8), replace(DEFAULT, steps=0), table=table
+    )
+    branch = torch.tanh(F.normalize(tokens, dim=-1) @ weight.mT + bias[:, None]) @ table
+    torch.testing.assert_close(found.tokens, 0.5 * tokens + 0.5 * branch)
+    assert found.losses.shape == (2, 0)
+    assert found.norms.shape == (2, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"adapter": "mlp"}, "'dictionary' or 'linear'"),
+        ({"pseudo": "hard"}, "'self' or 'frozen'"),
+        ({"steps": -1}, "must not be negative"),
+        ({"noise": -0.1}, "must not be negative"),
+    ],
+)
+def test_wrong_options_say_what_would_be_right(options, message):
+    with pytest.raises(ConfigError, match=message):
+        AdaptationConfig(**options)
