@@ -23,11 +23,11 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=60, help="images, half of them defective (default 60)")
     parser.add_argument("--seed", type=int, default=0, help="which images (default 0)")
     parser.add_argument("--method", default="auto", help="a method from `anomalens methods`")
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for images and heatmaps")
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for the heatmaps")
     asked = parser.parse_args()
 
     console = Console()
-    samples = demo_samples(asked.count, asked.seed, asked.out / "images")
+    samples = demo_samples(asked.count, asked.seed)
     detector = load_detector(asked.method, object_name="solar cell")
     paths = [sample.image for sample in samples]
     found = list(track(detector.predict_iter(paths), total=len(paths), description="detecting", console=console))

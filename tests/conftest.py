@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from anomalens.clip.backbones import CLIP_MEAN, CLIP_STD
+from anomalens.clip.bundle import save_bundle
 from anomalens.clip.config import ClipConfig, TextConfig, VisionConfig
 from anomalens.clip.tower import Clip
 
@@ -35,11 +37,9 @@ def tiny_clip(tiny_config: ClipConfig) -> Clip:
 
 @pytest.fixture(scope="session")
 def tiny_weights(tiny_clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`tiny_clip` as a file in OpenAI's layout, for everything that starts from weights on disk."""
-    from safetensors.torch import save_file
-
+    """`tiny_clip` as a file that says its own sizes, for everything that starts from weights on disk."""
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_file({k: v.contiguous() for k, v in tiny_clip.canonical_state_dict().items()}, path)
+    save_bundle(path, tiny_clip, licence="none", version="0", mean=CLIP_MEAN, std=CLIP_STD)
     return path
 
 

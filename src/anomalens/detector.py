@@ -6,7 +6,6 @@ Everything to the left of a Prediction is here, everything to the right of it (o
 """
 
 import copy
-import glob
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,6 @@ from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from anomalens.calibration import BUNDLED, Calibration, bundled_calibration
@@ -28,7 +26,7 @@ from anomalens.maps import Box, merge_tiles, tiles
 from anomalens.methods import base
 from anomalens.methods.base import Method, ScoreMap
 from anomalens.prediction import Failure, Prediction
-from anomalens.sources import Loaded, list_images, stream
+from anomalens.sources import is_image_input, list_images, stream
 
 Dtype = Literal["float32", "bfloat16"]
 Result: TypeAlias = Prediction | Failure
@@ -66,6 +64,9 @@ class _Pending:
     boxes: list[Box]
     note: str | None
     results: list[tuple[float, np.ndarray]] = field(default_factory=list)
+
+
+_Loaded: TypeAlias = tuple[_Pending, list[Tensor], list[int]]  # an image, its tiles' pixels, their content keys
 
 
 class Detector:
@@ -132,7 +133,7 @@ class Detector:
         Raises:
             InputError: an image cannot be read. `predict_iter` reports such images and goes on.
         """
-        single = _is_one_image(images)
+        single = is_image_input(images)
         out = []
         for result in self.predict_iter([images] if single else images):
             if isinstance(result, Failure):
@@ -148,7 +149,7 @@ class Detector:
                 [H, W, 3] or [H, W, 4] and tensors [3, H, W].
         """
         items: Iterable[Any] = images
-        if _is_one_image(images):
+        if is_image_input(images):
             items = [images]
         elif isinstance(images, (str, Path)):
             items = list_images([images])
@@ -170,26 +171,30 @@ class Detector:
         top = flat.topk(max(1, round(self.calibration.top * flat.shape[1])), dim=1).values.mean(dim=1)
         return (1 - share) * found.score + share * top
 
-    def _load(self, item: Any) -> tuple[_Pending, list[Tensor], list[int]]:
+    def _load(self, item: Any) -> _Loaded:
         """Decode one input and cut it into preprocessed tiles (runs in a background thread)."""
         decoded = decode(item)
         rgb = decoded.rgb
         height, width = rgb.shape[:2]
         tile = self.config.tile or max(height, width)
-        boxes = tiles(height, width, tile, int(self.config.overlap * tile))
+        boxes = tiles(height, width, tile, self.config.overlap)
         parts = [rgb[box.slices] for box in boxes]
         pixels = [preprocess(part, self.preprocess) for part in parts]
-        return _Pending(_path_of(item), height, width, boxes, decoded.note), pixels, [content_key(part) for part in parts]
+        return (
+            _Pending(_path_of(item), height, width, boxes, decoded.note),
+            pixels,
+            [content_key(part) for part in parts],
+        )
 
-    def _run(self, loaded: Iterator[Loaded[Any, tuple[_Pending, list[Tensor], list[int]]]]) -> Iterator[Result]:
+    def _run(self, loaded: Iterator[tuple[Any, _Loaded | Exception]]) -> Iterator[Result]:
         """Batch tiles across images; give results back in the order of the inputs."""
         waiting: deque[_Pending | Failure] = deque()
         batch: list[tuple[_Pending, Tensor, int]] = []
-        for one in loaded:
-            if one.value is None:
-                waiting.append(Failure(_path_of(one.item), _one_line(one.error)))
+        for item, result in loaded:
+            if isinstance(result, Exception):
+                waiting.append(Failure(_path_of(item), _one_line(result)))
             else:
-                pending, pixels, keys = one.value
+                pending, pixels, keys = result
                 waiting.append(pending)
                 for tile, key in zip(pixels, keys, strict=True):
                     # A batch has one shape; where the aspect is kept, an image of another shape starts a new one.
@@ -255,20 +260,11 @@ class Detector:
         return merge_tiles(maps, boxes, (round(done.height * shrink), round(done.width * shrink)))
 
 
-def _is_one_image(images: Any) -> bool:
-    """Whether `predict` was given one image rather than many: a file's path is one image, a folder or pattern not."""
-    if isinstance(images, (str, Path)):
-        return not Path(images).is_dir() and (Path(images).exists() or not glob.has_magic(str(images)))
-    if isinstance(images, (np.ndarray, Tensor)):
-        return images.ndim <= 3
-    return isinstance(images, (bytes, Image.Image))
-
-
 def _path_of(item: Any) -> str | None:
     return str(item) if isinstance(item, (str, Path)) else None
 
 
-def _one_line(error: Exception | None) -> str:
+def _one_line(error: Exception) -> str:
     """The reason a row gives. An error nobody foresaw still is a row, with its type in front."""
     text = " ".join(str(error).split())
     return text if isinstance(error, AnomalensError) else f"{type(error).__name__}: {text}"
