@@ -10,7 +10,7 @@ from anomalens.clip.config import ClipConfig
 from anomalens.clip.tower import Features
 from anomalens.methods.base import Method
 from anomalens.methods.maps import apply, resampler
-from anomalens.training.losses import Loss
+from anomalens.training.losses import Loss, focal, overlap_separable
 
 PAPER_SIZE = 518  # pixels a side in all four papers: 37 x 37 patches of 14
 
@@ -66,8 +66,24 @@ def quarter_taps(clip: ClipConfig) -> tuple[int, ...]:
 
 def enlarge(values: Tensor, size: tuple[int, int], sigma: float = 0.0, *, align_corners: bool = False) -> Tensor:
     """Bilinear upsampling, then a Gaussian blur of `sigma` pixels: [..., h, w] -> [..., H, W] in two products."""
-    rows, columns = (
-        resampler(source, target, align_corners=align_corners, sigma=sigma, dtype=values.dtype, device=values.device)
-        for source, target in zip(values.shape[-2:], size, strict=True)
-    )
+    rows, columns = _sides(values, size, sigma, align_corners)
     return apply(rows, values, columns)
+
+
+def separable_loss(p: Tensor, masks: Tensor) -> Tensor:
+    """Focal(P) + Dice(P, G) + Dice(1 - P, 1 - G) of P = Up(p), bilinear (AnomalyCLIP, TokenCLIP, AdaCLIP).
+
+    p: [B, h, w] probabilities "abnormal"; masks: [B, H, W], 1 = abnormal. Dice never leaves the patch grid (exact).
+    """
+    rows, columns = _sides(p, (masks.shape[-2], masks.shape[-1]), 0.0, False)
+    sums = overlap_separable(p, masks, rows, columns)
+    return focal(apply(rows, p, columns), masks) + sums.dice() + sums.complement().dice()
+
+
+def _sides(values: Tensor, size: tuple[int, int], sigma: float, align_corners: bool) -> tuple[Tensor, Tensor]:
+    height, width = values.shape[-2:]
+    kind: dict[str, Any] = {"align_corners": align_corners, "sigma": sigma, "dtype": values.dtype}
+    return tuple(  # type: ignore[return-value]
+        resampler(source, target, device=values.device, **kind)
+        for source, target in ((height, size[0]), (width, size[1]))
+    )

@@ -1,0 +1,100 @@
+"""APRIL-GAN (VAND): hand-written prompts, and one learned affine map for the tokens of each quarter of the tower.
+
+Paper: Chen, Han, Zhang, "APRIL-GAN: A Zero-/Few-Shot Anomaly Classification and Segmentation Method for CVPR 2023 VAND
+Workshop Challenge Tracks 1&2" (arXiv 2305.17382). Official code: github.com/ByChelsea/VAND-APRIL-GAN (f13b8a6, MIT).
+
+    Y_k   = X_k W_k + b_k                     X_k: patch tokens after blocks 6, 12, 18, 24, no LayerNorm, no projection
+    P_k   = softmax_c( Up(100 · unit(Y_k) · t_c) )_a = σ( Up(100 · unit(Y_k) · (t_a - t_n)) )
+    map   = Σ_k P_k   (0 .. 4, not smoothed)
+    score = softmax_c(100 · f̂ · t_c)_a        f̂: CLIP's unit image embedding, nothing learned
+    loss  = Σ_k [ Focal(P_k) + Dice(P_k, G) ]
+
+Upsampling is bilinear with aligned corners, of logits, before the softmax. 3,148,800 parameters on ViT-L/14.
+
+The same as the code: all of it, to float32 (tests compare block outputs, positions, maps, scores, losses, gradients;
+for both activations). Different: one channel instead of two (exact). Activation travels with the backbone here: the
+public code runs OpenAI's quick-GELU weights with exact GELU at 518 pixels, so its released maps W_k, b_k want a
+backbone whose config says "gelu"; for maps trained here the activation the weights were trained with is right.
+Ours: on backbones of another depth the taps are the ends of its quarters.
+
+Input: 518 x 518, bicubic, aspect not kept; position grid bicubic, antialiased. Published (image AUROC, AP | pixel
+AUROC, AUPRO, %): MVTec 86.1, 93.5 | 87.6, 44.0; VisA 78.0, 81.4 | 94.2, 86.8.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from anomalens.clip.config import ClipConfig
+from anomalens.clip.prompt_encoder import PromptEncoder
+from anomalens.clip.streams import Dense
+from anomalens.clip.tower import Features
+from anomalens.methods.base import ScoreMap, register
+from anomalens.methods.learned import LearnedMethod, Recipe, enlarge, quarter_taps
+from anomalens.prompts.ensembles import aprilgan as prompts
+from anomalens.training.losses import Loss, focal, overlap
+
+
+@dataclass(frozen=True)
+class Config:
+    """APRIL-GAN's settings."""
+
+    taps: tuple[int, ...] = ()  # blocks read, counted from 1; (): the ends of the tower's quarters (6, 12, 18, 24)
+    scale: float = 100.0  # factor of cosines before the softmax
+
+
+class AprilGan(LearnedMethod):
+    """APRIL-GAN. The text side is the unit pair [C, E] of an object's name."""
+
+    recipe: ClassVar[Recipe] = Recipe(epochs=3)  # MVTec as source; the paper trains 15 on VisA
+
+    def __init__(self, clip: ClipConfig, config: Config) -> None:
+        super().__init__(clip)
+        self.config = config
+        taps = config.taps or quarter_taps(clip)
+        self.dense = (Dense("plain", 1, taps, project=False),)
+        self.maps = nn.ModuleList(nn.Linear(clip.vision.width, clip.joint) for _ in taps)
+        self.heat_range = (0.0, float(len(taps)))
+
+    def text(self, encoder: PromptEncoder, name: str) -> Tensor:
+        """[C, E] unit: 245 + 175 sentences about `name`, each normalised, averaged, normalised."""
+        ensemble = prompts(name)
+        return ensemble.directions(encoder(ensemble.prompts), unit_first=True)
+
+    def logits(self, features: Features, text: Tensor) -> Tensor:
+        """100 · unit(Y_k) · (t_a - t_n) of every stage: [stages, B, h, w]."""
+        direction = text[1] - text[0]
+        stages = zip(self.maps, features.dense[0], strict=True)
+        unit = torch.stack([F.normalize(cast(Tensor, affine(tokens)), dim=-1) for affine, tokens in stages])
+        return (self.config.scale * unit @ direction).view(*unit.shape[:2], *features.grid)
+
+    def score(self, features: Features, text: Tensor, size: tuple[int, int]) -> ScoreMap:
+        """Scores in (0, 1); maps in (0, 4), one unit a stage."""
+        assert features.cls is not None
+        score = (self.config.scale * F.normalize(features.cls, dim=-1) @ (text[1] - text[0])).sigmoid()
+        heat = enlarge(self.logits(features, text), size, align_corners=True).sigmoid().sum(dim=0)
+        return ScoreMap(score, heat)
+
+    def loss(self, features: Features, text: Tensor, masks: Tensor, labels: Tensor) -> Loss:
+        """Σ_k focal + dice at the pixels; `labels` play no part."""
+        size = (masks.shape[-2], masks.shape[-1])
+        maps = enlarge(self.logits(features, text.detach()), size, align_corners=True).sigmoid()
+        focals = torch.stack([focal(p, masks) for p in maps]).sum()
+        dices = torch.stack([overlap(p, masks).dice() for p in maps]).sum()
+        return Loss(focals + dices, {"focal": focals, "dice": dices})
+
+
+@register(
+    "aprilgan",
+    title="APRIL-GAN",
+    source="Chen et al., CVPR 2023 VAND challenge (arXiv 2305.17382)",
+    year=2023,
+    config=Config,
+    learned=True,
+)
+def aprilgan(clip: ClipConfig, **options: Any) -> AprilGan:
+    """APRIL-GAN with fields of Config as options."""
+    return AprilGan(clip, Config(**options))
