@@ -58,7 +58,9 @@ def _stairs(ranks: Ranks, height: Floats) -> tuple[Floats, Floats, Floats]:
     x = np.stack((ranks.above, ranks.upto), axis=1).ravel() / ranks.normals
     y = np.stack((before, height), axis=1).ravel()
     score = ranks.threshold
-    threshold = np.stack((np.nextafter(score, np.asarray(np.inf, score.dtype)), score), axis=1).ravel()
+    with np.errstate(over="ignore"):  # beyond the largest float lies infinity, rightly
+        beyond = np.nextafter(score, np.asarray(np.inf, score.dtype))
+    threshold = np.stack((beyond, score), axis=1).ravel()
     x, y = np.concatenate(([0.0], x, [1.0])), np.concatenate(([0.0], y, [1.0]))
     return x, y, np.concatenate(([np.inf], threshold, [-np.inf]))
 

@@ -40,5 +40,6 @@ def key_values(keys: NDArray[np.int64]) -> NDArray[np.float64]:
 def round_down(values: NDArray[np.float64]) -> NDArray[np.float32]:
     """The largest float32 not above each value: a float32 score exceeds the one where it exceeds the other."""
     nearest = np.clip(values, -_LARGEST, _LARGEST).astype(np.float32)
-    below = np.nextafter(nearest, np.float32(-np.inf))
+    with np.errstate(over="ignore"):  # below the smallest float32 lies minus infinity, rightly
+        below = np.nextafter(nearest, np.float32(-np.inf))
     return np.where(nearest > values, below, nearest) + np.float32(0)

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from anomalens.evaluation.arrays import Array
 from anomalens.evaluation.floats import key_values, order_keys, round_down
-from anomalens.evaluation.ranks import Ranks
+from anomalens.evaluation.ranks import Floats, Ranks
 from anomalens.evaluation.regions import UNITS, deal_units
 
 BINS = 1 << 16
@@ -79,24 +79,20 @@ class OrderedHistogram:
             regions=np.asarray(regions),
         )
 
-    def above(self, threshold: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def above(self, threshold: Floats) -> tuple[NDArray[np.int64], Floats]:
         """Normal pixels, and region weight, scoring strictly more than each threshold.
 
-        The bin that holds a threshold counts in proportion to the floats in it that lie above.
+        A threshold inside a bin acts as one at the bin's upper end, so the pair is a true point of the curve, at
+        a threshold less than one bin away. (Sharing the bin out instead would spread scores that are all equal,
+        such as a background of zeros.)
         """
         bins, normal, _, units = self.descending()
-        low, high = self._ends()
         lowest, highest = self.extremes()
-        keys = order_keys(round_down(np.clip(threshold, lowest, highest))).astype(np.int64)
+        keys = order_keys(round_down(np.clip(threshold, lowest, highest)))
         row = bins[0] - (keys >> self._shift)  # bins descend by one
-        first = np.maximum(bins[row] << self._shift, low)
-        last = np.minimum(((bins[row] + 1) << self._shift) - 1, high)
-        part = (last - keys) / (last - first + 1)
-        parted = []
-        for count in (normal, units / UNITS):
-            higher = np.concatenate(([0], np.cumsum(count)))
-            parted.append(np.where(threshold < lowest, higher[-1], higher[row] + part * count[row]))
-        return parted[0], parted[1]
+        row = np.where(threshold < lowest, bins.size, row)
+        normal_above = np.append(0, np.cumsum(normal))[row]
+        return normal_above, np.append(0, np.cumsum(units))[row] / UNITS
 
     def extremes(self) -> tuple[float, float]:
         """Smallest and largest score of all pixels, exact; at least one pixel must have been added."""

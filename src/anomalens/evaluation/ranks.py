@@ -93,10 +93,10 @@ def aupro_200(false_positive_rate: Floats, overlap: Floats, limit: float) -> flo
 
 def sweep_thresholds(low: float, high: float, steps: int = 200) -> Floats:
     """The papers' thresholds: low + k (high - low) / steps for k = 0 .. steps-1, in float64."""
-    step = (high - low) / steps
-    if not np.isfinite(step):  # the range itself is beyond float64
-        step = high / steps - low / steps
-    return low + np.arange(steps, dtype=np.float64) * step
+    part = np.arange(steps, dtype=np.float64)
+    if high / 2 - low / 2 > np.finfo(np.float64).max / 2:  # the range itself is beyond float64
+        return low * (1 - part / steps) + high * (part / steps)
+    return low + part * ((high - low) / steps)
 
 
 def _share_of(count: Array, total: Array) -> Floats:
