@@ -5,7 +5,7 @@ Raw scores are never changed by any of this; a threshold is a number that says w
 
 import json
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ class Calibration:
     source: str  # where the numbers come from, in words
     pooling: float = 0.0  # share of the map in the image score: score = (1 - pooling) * method's + pooling * map's top
     top: float = 0.01  # share of the map's pixels, the highest ones, whose mean is "the map's top"
+    options: dict[str, Any] = field(default_factory=dict)  # the method's options that the numbers hold for
 
     def __post_init__(self) -> None:
         low, high = self.heat_range

@@ -329,6 +329,8 @@ def load_detector(
     table = bundled_calibration() if loaded.name == BUNDLED else None
     if method == "auto":
         method = table.best if table else "anoclip"
+    known = table.methods.get(method) if table else None
+    options = (known.options if known else {}) | options
     if base.entry(method).accepts("seed"):
         options["seed"] = seed
     built = base.create(method, loaded.config, **options)
@@ -336,7 +338,6 @@ def load_detector(
         raise ConfigError(f"method {method!r} learns nothing, so it takes no checkpoint")
     clip = Clip.from_state_dict(loaded.config, loaded.state).to(where, getattr(torch, dtype))
     built = built.to(where).eval()
-    known = table.methods.get(method) if table else None
     calibration = (known or Calibration.neutral(built)).override(threshold, pixel_threshold)
     side = size or built.working_size(loaded.image_size)
     sizes = Preprocess(

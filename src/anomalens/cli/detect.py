@@ -1,5 +1,6 @@
 """`anomalens detect`: images in, one folder of results out."""
 
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -39,6 +40,7 @@ def detect(
     maps: Annotated[Maps, typer.Option(help="Also write raw anomaly maps: 16-bit PNG or .npy.")] = Maps.none,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in --out.")] = False,
     offline: options.Offline = False,
+    chosen: options.Set = None,
 ) -> None:
     """Find defects: one row, one heatmap and one mask for every image.
 
@@ -72,6 +74,7 @@ def detect(
             dtype=dtype.value,
             offline=offline,
             seed=seed,
+            **options.method_options(chosen),
         )
     settings = settings_of(detector) | {"dtype": dtype.value, "seed": seed, "maps": maps.value}
     run = RunFolder(out, settings, paths, resume=resume)
@@ -101,6 +104,7 @@ def settings_of(detector: "Detector") -> dict[str, Any]:
         "method": detector.method_name,
         "backbone": detector.backbone,
         "weights": detector.weights_hash,
+        "options": asdict(detector.method.config),
         "object": config.object_name,
         "size": prepared.size,
         "geometry": prepared.geometry,

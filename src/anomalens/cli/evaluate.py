@@ -31,6 +31,7 @@ def evaluate(
     seed: options.Seed = 0,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse data with faults, do not only report them.")] = False,
     offline: options.Offline = False,
+    chosen: options.Set = None,
 ) -> None:
     """Measure a method: image and pixel AUROC, AP, F1-max and AUPRO, per class and in the mean, in per cent.
 
@@ -62,6 +63,7 @@ def evaluate(
         dtype=dtype.value,
         offline=offline,
         seed=seed,
+        **options.method_options(chosen),
     )
     config = EvaluationConfig(eval_size, limit, "exact" if exact else "histogram", class_names)
     for number, one in enumerate(datasets):

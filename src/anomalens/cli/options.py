@@ -1,10 +1,13 @@
 """Options that several commands share, written once so that they mean the same everywhere."""
 
+import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from anomalens.errors import ConfigError
 
 
 class Dtype(StrEnum):
@@ -27,3 +30,20 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, 
 Precision = Annotated[Dtype, typer.Option("--dtype", help="Precision of the tower.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of methods that draw random numbers (anoclip+).")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="An option of the method as NAME=VALUE, for instance views=1.")
+]
+
+
+def method_options(given: list[str] | None) -> dict[str, Any]:
+    """["views=1", "adapter=linear"] -> {"views": 1, "adapter": "linear"}. Raises ConfigError without a "="."""
+    found = {}
+    for text in given or []:
+        name, sign, value = text.partition("=")
+        if not sign or not name:
+            raise ConfigError(f"--set takes NAME=VALUE, not {text!r}")
+        try:
+            found[name.strip()] = json.loads(value)
+        except json.JSONDecodeError:
+            found[name.strip()] = value
+    return found

@@ -42,6 +42,7 @@ class Method(nn.Module, ABC):
     cls: ClassVar[Literal["normed", "raw"]] = "normed"  # how the class token is read (see ImageTower)
     positions: ClassVar[Positions] = "bicubic"  # how position tables reach another grid
     dense: tuple[Dense, ...] = ()  # the streams this method reads
+    config: Any  # the frozen Config dataclass it was built from
 
     def __init__(self, clip: ClipConfig) -> None:
         super().__init__()
@@ -84,7 +85,6 @@ class Entry:
 
 
 _REGISTRY: dict[str, Entry] = {}
-_NOT_METHODS = {"base", "maps", "adaptation", "transport"}
 
 
 def register(
@@ -105,8 +105,7 @@ def entries() -> list[Entry]:
     """All methods, by year and name. Imports every method file."""
     package = importlib.import_module("anomalens.methods")
     for module in pkgutil.iter_modules(package.__path__):
-        if module.name not in _NOT_METHODS:
-            importlib.import_module(f"anomalens.methods.{module.name}")
+        importlib.import_module(f"anomalens.methods.{module.name}")
     return sorted(_REGISTRY.values(), key=lambda e: (e.year, e.name))
 
 
