@@ -123,15 +123,28 @@ def check(name: str, root: str | Path, *, deep: bool = False) -> Check:
     benchmark = find(name)
     dataset = open_dataset(root, deep=deep)
     totals = list(dataset.counts().values())
+    messages = (*differences(name, dataset), *fault_lines(dataset.faults))
+    return Check(
+        key=benchmark.key,
+        ok=not messages,
+        classes=len(totals),
+        normal=sum(c.normal for c in totals),
+        anomalous=sum(c.anomalous for c in totals),
+        masks=sum(c.masks for c in totals),
+        messages=messages,
+    )
+
+
+def differences(name: str, dataset: Dataset) -> tuple[str, ...]:
+    """What sets a data set already read apart from what the catalogue states about `name`; faults are not repeated."""
+    benchmark = find(name)
+    totals = list(dataset.counts().values())
     normal, anomalous = sum(c.normal for c in totals), sum(c.anomalous for c in totals)
-    masks = sum(c.masks for c in totals)
-    messages = [
+    return (
         *_class_messages(benchmark, dataset),
         *_count_messages(benchmark, normal, anomalous),
-        *_task_messages(benchmark, normal, anomalous, masks),
-        *fault_lines(dataset.faults),
-    ]
-    return Check(benchmark.key, not messages, len(totals), normal, anomalous, masks, tuple(messages))
+        *_task_messages(benchmark, normal, anomalous, sum(c.masks for c in totals)),
+    )
 
 
 def _class_messages(benchmark: Benchmark, dataset: Dataset) -> list[str]:
