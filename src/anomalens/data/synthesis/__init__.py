@@ -3,18 +3,18 @@
     from anomalens.data.synthesis import SynthesisConfig, scene
     picture = scene(7, SynthesisConfig(size=256))
 
-`scene(seed)` is a pure function of its seed and configuration. Surfaces are painted in `surfaces` and `patterns`,
-parts in `parts` and `assemblies`; `defects` changes a surface, `faults` rearranges pieces, `camera` photographs.
+`scene(seed)` is a pure function of its seed and configuration. Surfaces are painted in `surfaces` and `patterns`;
+parts are planned in `hardware`, `goods`, `electronics` and `arrays`; `defects` changes a surface, `faults` rearranges
+pieces, `camera` photographs, `captions` finds the words, `export` writes a data set.
 """
 
 from anomalens.data.synthesis.captions import (
-    GENERIC,
-    KINDS,
     defect_phrases,
     kind_phrases,
     opposite_captions,
     state_captions,
 )
+from anomalens.data.synthesis.export import synthesize
 from anomalens.data.synthesis.scene import (
     FAMILIES,
     HELD_OUT_FAMILIES,
@@ -28,6 +28,7 @@ from anomalens.data.synthesis.scene import (
     scenes,
     twins,
 )
+from anomalens.data.synthesis.words import GENERIC, KINDS
 
 __all__ = [
     "FAMILIES",
@@ -46,5 +47,6 @@ __all__ = [
     "scene",
     "scenes",
     "state_captions",
+    "synthesize",
     "twins",
 ]

@@ -83,7 +83,7 @@ def scratch(rng: Random, canvas: Canvas, spot: Spot) -> Field:
     if chance(rng, 0.4):
         # A groove: one flank catches the light, the other lies in shade.
         lit = slope(blur(alpha, 0.6), canvas.lamp) * np.float32(log_uniform(rng, 0.25, 1.0))
-        return image + lit[..., None] - (0.25 * rng.random()) * (alpha[..., None] * image)
+        return np.asarray(image + lit[..., None] - (0.25 * rng.random()) * (alpha[..., None] * image), np.float32)
     tone = _shift(rng, image, alpha)
     if chance(rng, 0.5):
         alpha = alpha * np.clip(0.7 + 0.5 * octaves(rng, spot.h, spot.w, 12, count=2), 0.15, 1)
@@ -126,7 +126,7 @@ def hole(rng: Random, canvas: Canvas, spot: Spot) -> Field:
         inner = np.broadcast_to(colour(rng, low=0.0, high=1.0, vivid=0.1), canvas.image.shape)
     image = mix(canvas.image, np.asarray(inner, np.float32), alpha * np.float32(rng.uniform(0.7, 1)))
     lit = np.clip(depth * np.float32(rng.uniform(0, 2.5) * max(1, spot.radius * 0.15)), -0.4, 0.4)
-    return image + lit[..., None] * (0.3 + 0.7 * canvas.image)
+    return np.asarray(image + lit[..., None] * (0.3 + 0.7 * canvas.image), np.float32)
 
 
 def stain(rng: Random, canvas: Canvas, spot: Spot) -> Field:
@@ -198,7 +198,7 @@ def deformation(rng: Random, canvas: Canvas, spot: Spot) -> Field:
     """The surface is pushed: bulged, pinched, twisted, sheared or folded."""
     dx, dy = spot.gaps()
     radius = np.float32(max(6.0, spot.radius * 1.4))
-    distance = np.sqrt(dx * dx + dy * dy) / radius
+    distance = np.asarray(np.sqrt(dx * dx + dy * dy) / radius, np.float32)
     fade = smoothstep(distance, 1, 0)
     style = int(rng.integers(4))
     if style == 3:
@@ -290,13 +290,13 @@ def misprint(rng: Random, canvas: Canvas, spot: Spot) -> Field:
         alpha = canvas.inside(np.where((np.abs(u) < 1) & (np.abs(v) < 1), read, 0).astype(np.float32))
         return mix(image, _shift(rng, image, alpha, (0.3, 1.0)), alpha * np.float32(rng.uniform(0.5, 1)))
     alpha = canvas.inside(patch(rng, Spot(spot.h, spot.w, spot.y, spot.x, spot.radius * 1.3)))
-    dy, dx = (int(v) for v in rng.choice([-1, 1], 2) * rng.integers(2, max(4, int(spot.radius * 0.5)), 2))
+    down, right = (int(v) for v in rng.choice([-1, 1], 2) * rng.integers(2, max(4, int(spot.radius * 0.5)), 2))
     if style < 0.7:
-        ghost = np.roll(image, (dy, dx), (0, 1))
+        ghost = np.roll(image, (down, right), (0, 1))
         return mix(image, ghost, alpha * np.float32(rng.uniform(0.4, 0.8)))
     # Colours out of register.
     shifted = np.stack(
-        [image[..., 0], np.roll(image[..., 1], (dy, dx), (0, 1)), np.roll(image[..., 2], (-dy, -dx), (0, 1))],
+        [image[..., 0], np.roll(image[..., 1], (down, right), (0, 1)), np.roll(image[..., 2], (-down, -right), (0, 1))],
         -1,
     )
     return mix(image, shifted, alpha)

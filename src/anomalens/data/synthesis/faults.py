@@ -32,7 +32,7 @@ def _inside(plan: Plan, items: Items, group: int) -> bool:
     """Whether the group's place lies on the canvas, so that a fault of it can be seen."""
     h, w = plan.ground.shape[:2]
     first = next(i for i in items if i.group == group)
-    return 0 <= first.x < w and 0 <= first.y < h
+    return bool(0 <= first.x < w and 0 <= first.y < h)
 
 
 def _choose(rng: Random, plan: Plan, items: Items) -> int | None:

@@ -189,7 +189,7 @@ def hsv(hue: float, saturation: float, value: float) -> Field:
     """One colour [3] in 0..1 from hue (turns), saturation and value."""
     offsets = np.array([0.0, 2 / 3, 1 / 3])
     channel = np.clip(np.abs((hue + offsets) % 1 * 6 - 3) - 1, 0, 1)
-    return (value * (1 - saturation * (1 - channel))).astype(np.float32)
+    return np.asarray(value * (1 - saturation * (1 - channel)), np.float32)
 
 
 def colour(rng: Random, *, low: float = 0.12, high: float = 0.92, vivid: float = 0.3) -> Field:
@@ -208,7 +208,7 @@ def tinted(rng: Random, t: Field, *, base: Field | None = None, contrast: float 
     swing = (t - np.float32(0.5)) * np.float32(contrast)
     if chance(rng, 0.5):
         swing = -swing
-    return cast(Field, base + swing[..., None] * (np.float32(0.35) + np.float32(0.65) * base + drift))
+    return base + swing[..., None] * (np.float32(0.35) + np.float32(0.65) * base + drift)
 
 
 def ramp(t: Field, colours: Sequence[Field]) -> Field:
@@ -216,7 +216,7 @@ def ramp(t: Field, colours: Sequence[Field]) -> Field:
     stops = np.linspace(0, 1, len(colours))
     position = np.linspace(0, 1, 256)
     table = np.stack([np.interp(position, stops, [c[k] for c in colours]) for k in range(3)], axis=-1)
-    return cast(Field, table.astype(np.float32)[np.clip(t * 255, 0, 255).astype(np.uint8)])
+    return table.astype(np.float32)[np.clip(t * 255, 0, 255).astype(np.uint8)]
 
 
 def mix(a: Field, b: Field, alpha: Field) -> Field:

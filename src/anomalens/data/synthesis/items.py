@@ -71,7 +71,7 @@ class Plan:
     items: tuple[Item, ...]
     light: Light
     subject: str
-    # Which structural faults mean something here: "missing", "misplaced", "deformation", "broken", "discolouration", "misprint"
+    # Which structural faults mean something here (names in `faults.FAULTS`); twice is drawn twice as often.
     faults: tuple[str, ...] = ()
     # Roles that come alone and whose place is free in normal scenes: they are never "misplaced".
     free: tuple[str, ...] = ("body",)
@@ -113,7 +113,7 @@ def radial(name: str, rng: Random, **options: float) -> Field:
         radius = np.where(np.cos(t) > 0, radius, 1.0)
     else:
         radius = np.ones(ANGLES)
-    return (radius / radius.max()).astype(np.float32)
+    return np.asarray(radius / radius.max(), np.float32)
 
 
 def stamp(text: str, height: int) -> Field:
@@ -122,7 +122,7 @@ def stamp(text: str, height: int) -> Field:
     left, top, right, bottom = font.getbbox(text)
     canvas = Pillow.new("L", (int(right - left) + 4, int(bottom - top) + 4))
     ImageDraw.Draw(canvas).text((2 - left, 2 - top), text, fill=255, font=font)
-    return np.asarray(canvas, np.float32) / 255
+    return np.asarray(canvas, np.float32) / np.float32(255)
 
 
 def reach(item: Item) -> float:
@@ -146,9 +146,9 @@ def _distance(item: Item, u: Field, v: Field) -> Field:
         rim = form[low % ANGLES] * (1 - part) + form[(low + 1) % ANGLES] * part
         scale = np.float32(min(a, b))
         gap = (radius - rim) * scale
-        return np.maximum(gap, (np.float32(item.inner) - radius) * scale) if item.inner > 0 else gap
+        return np.asarray(np.maximum(gap, (item.inner - radius) * scale) if item.inner > 0 else gap, np.float32)
     if item.outline == "box":
-        r = np.float32(min(item.corner, a, b))
+        r = np.float32(min(item.corner, float(a), float(b)))
         du, dv = np.abs(u) - a + r, np.abs(v) - b + r
         outside = np.sqrt(np.maximum(du, 0) ** 2 + np.maximum(dv, 0) ** 2)
         return cast(Field, outside + np.minimum(np.maximum(du, dv), 0) - r)
@@ -200,7 +200,7 @@ def paint_item(item: Item, light: Light, h: int, w: int) -> Patch | None:
     gap = _distance(item, u, v)
     for piece in item.breaks:
         line = np.cos(piece.angle) * u + np.sin(piece.angle) * v
-        rough = octaves(generator(piece.seed), *u.shape, max(4.0, piece.roughness * 3), count=4, gain=0.6)
+        rough = octaves(generator(piece.seed), u.shape[0], u.shape[1], max(4.0, piece.roughness * 3), count=4, gain=0.6)
         gap = np.maximum(gap, line - np.float32(piece.offset) + np.float32(piece.roughness) * rough)
     alpha = np.clip(0.5 - gap, 0, 1) * np.float32(item.opacity)
     if item.texture is None:
@@ -217,7 +217,9 @@ def paint_item(item: Item, light: Light, h: int, w: int) -> Patch | None:
         tone = light.ambient + (1 - light.ambient) * (0.75 * norm + 0.6 * lamp * norm)
         tone = 1 + np.float32(item.relief) * (tone - 1)
     if item.grain:
-        noise = octaves(generator(item.seed), *gap.shape, max(2.0, max(item.size) * 0.3), count=4, gain=0.7)
+        noise = octaves(
+            generator(item.seed), gap.shape[0], gap.shape[1], max(2.0, max(item.size) * 0.3), count=4, gain=0.7
+        )
         tone = tone + np.float32(item.grain) * noise
     rgb = rgb * tone[..., None]
     if item.gloss and item.profile != "flat" and min(gap.shape) > 2:

@@ -71,7 +71,7 @@ def polygon(rng: Random, spot: Spot) -> Field:
     points = [(float(spot.x + r * np.cos(t)), float(spot.y + r * np.sin(t))) for r, t in zip(reach, turns, strict=True)]
     canvas = Pillow.new("L", (spot.w * 2, spot.h * 2))
     ImageDraw.Draw(canvas).polygon([(2 * x, 2 * y) for x, y in points], fill=255)
-    return np.asarray(canvas.reduce(2), np.float32) / 255
+    return np.asarray(canvas.reduce(2), np.float32) / np.float32(255)
 
 
 def patch(rng: Random, spot: Spot, *, soft: float | None = None) -> Field:
@@ -182,10 +182,9 @@ def cracks(rng: Random, spot: Spot) -> Field:
         wild,
         step,
     )
-    lines = []
     third = max(2, len(trunk) // 3)
-    for k in range(0, len(trunk) - 1, third):
-        lines.append((trunk[k : k + third + 1], wide * float(rng.uniform(0.6, 1.2))))
+    starts = range(0, len(trunk) - 1, third)
+    lines = [(trunk[k : k + third + 1], wide * float(rng.uniform(0.6, 1.2))) for k in starts]
     for _ in range(int(rng.poisson(1.6))):
         x, y = trunk[int(rng.integers(len(trunk)))]
         turn = heading + float(rng.choice([-1, 1]) * rng.uniform(0.4, 1.4))
@@ -202,7 +201,7 @@ def particles(rng: Random, spot: Spot) -> Field:
         x, y = rng.normal((spot.x, spot.y), spot.radius * 0.6) * 2
         a, b = np.exp(rng.uniform(np.log(0.8), np.log(max(1.6, spot.radius * 0.15)), 2)) * 2
         pen.ellipse((x - a, y - b, x + a, y + b), fill=255)
-    return np.asarray(canvas.reduce(2), np.float32) / 255
+    return np.asarray(canvas.reduce(2), np.float32) / np.float32(255)
 
 
 def hairs(rng: Random, spot: Spot) -> Field:

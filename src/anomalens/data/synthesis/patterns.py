@@ -4,9 +4,10 @@ Same contract as `surfaces`: (generator, height, width) -> image [H,W,3]; the re
 because real repeats are.
 """
 
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from anomalens.data.synthesis.fields import (
     Field,
@@ -42,7 +43,7 @@ def lattice(rng: Random, h: int, w: int, *, wobble: float = 0.02, upright: float
     return u + bend * octaves(rng, h, w, shape, count=2), v + bend * octaves(rng, h, w, shape, count=2)
 
 
-def uneven(rng: Random, index: Field, spread: float) -> Field:
+def uneven(rng: Random, index: npt.NDArray[Any], spread: float) -> Field:
     """A random factor for each thread or row, by its integer index [H,W]."""
     table = rng.normal(1, spread, 512).astype(np.float32)
     return table[index.astype(np.int64) % 512]
@@ -175,7 +176,7 @@ def ribbed(rng: Random, h: int, w: int) -> Field:
     light = slope(height, float(rng.uniform(0, 6.3)))
     base = colour(rng, low=0.1, high=0.85, vivid=0.2)
     tone = 1 + np.float32(rng.uniform(0.15, 0.6)) * light + 0.05 * octaves(rng, h, w, s * 0.1, count=4)
-    return cast(Field, base * tone[..., None].astype(np.float32))
+    return base * tone[..., None].astype(np.float32)
 
 
 @surface("embossed", "embossed metal", "diamond plate", "hammered metal", "dimpled surface", "embossed wallpaper")
@@ -238,7 +239,7 @@ def solar(rng: Random, h: int, w: int) -> Field:
     image = mix(base.astype(np.float32), colour(rng, vivid=0.05), bar)
     if chance(rng, 0.4):
         gap = np.clip(np.maximum(np.abs(u) - w * 0.47, np.abs(v) - h * 0.47), 0, 1)
-        image = image * (1 - 0.8 * gap)[..., None]
+        image = image * (1 - np.float32(0.8) * gap.astype(np.float32))[..., None]
     return cast(Field, image.astype(np.float32))
 
 

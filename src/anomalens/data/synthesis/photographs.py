@@ -38,7 +38,10 @@ def _decode(path: Path) -> npt.NDArray[np.uint8] | None:
 
 
 def photograph(rng: Random, paths: tuple[Path, ...], h: int, w: int) -> Field | None:
-    """A random crop [h,w,3] of one of the photographs: rescaled, turned, mirrored, recoloured; None if none can be read."""
+    """A random crop [h,w,3] of one of the photographs: rescaled, turned, mirrored, recoloured.
+
+    None if none of a few tries can be read.
+    """
     for _ in range(4):
         pixels = _decode(pick(rng, paths))
         if pixels is not None:

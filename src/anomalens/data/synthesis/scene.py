@@ -10,17 +10,18 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from anomalens.data.synthesis import assemblies, patterns  # noqa: F401  (they register their families)
+from anomalens.data.synthesis import arrays, electronics, goods, hardware, patterns  # noqa: F401  (they register families)
 from anomalens.data.synthesis.camera import Shot, develop, develop_mask, draw_shot, expose
-from anomalens.data.synthesis.captions import KINDS, kind_phrases, state_captions
+from anomalens.data.synthesis.captions import kind_phrases, state_captions
 from anomalens.data.synthesis.defects import DEFECTS, Canvas
 from anomalens.data.synthesis.faults import FAULTS
 from anomalens.data.synthesis.fields import Bool, Field, Random, blur, chance, generator, log_uniform, pick
 from anomalens.data.synthesis.items import Cache, Plan, paint
 from anomalens.data.synthesis.marks import choose_spot
-from anomalens.data.synthesis.parts import PARTS
 from anomalens.data.synthesis.photographs import list_photographs, photograph
 from anomalens.data.synthesis.surfaces import SURFACES
+from anomalens.data.synthesis.words import KINDS
+from anomalens.data.synthesis.workshop import PARTS
 from anomalens.errors import ConfigError
 
 SURFACE_FAMILIES: tuple[str, ...] = tuple(SURFACES)
@@ -34,7 +35,8 @@ HELD_OUT_FAMILIES: tuple[str, ...] = (
 
 # A piece of these can visibly sit wrong: they have lines, grain or a repeat.
 _ORDERED = (
-    "wood", "woven", "knit", "striped", "mesh", "perforated", "tiled", "ribbed", "embossed", "printed", "solar", "quilted",
+    "wood", "woven", "knit", "striped", "mesh", "perforated", "tiled", "ribbed", "embossed", "printed", "solar",
+    "quilted",
 )  # fmt: skip
 _PHOTO_SUBJECTS = (
     "textured surface",
@@ -167,7 +169,7 @@ def _canvas(rng: Random, config: SynthesisConfig) -> tuple[int, int]:
 
 def _radius(rng: Random, extent: float) -> float:
     """Half the size of a defect, pixels: from specks to half of the thing, equally likely on a log scale."""
-    return max(1.5, extent * log_uniform(rng, 0.012, 0.3))
+    return max(1.5, extent * log_uniform(rng, 0.014, 0.38))
 
 
 def _visible(before: Field, after: Field, kind: str) -> Bool | None:
@@ -194,7 +196,7 @@ def _visible(before: Field, after: Field, kind: str) -> Bool | None:
         return None
     if mask.mean() > 0.7:
         return None
-    return mask
+    return np.asarray(mask, bool)
 
 
 def _faulty_items(
@@ -254,18 +256,20 @@ def render(seed: int, config: SynthesisConfig, *, anomalous: bool | None = None)
             layers.append(layer)
     kinds = [k for k in config.kinds if k != "misplaced" or plan is not None or family in _ORDERED]
     extent = min(h, w) if region is None else float(np.sqrt(region.mean() * h * w)) + 8
-    for _ in range(6 * config.max_defects):
+    for _ in range(2 * config.max_defects):
         if not wanted or not kinds or len(layers) >= count:
             break
         kind = str(pick(rng, kinds))
-        canvas = Canvas(raw, None if plan is None else plan.ground, region, lamp, skins)
-        changed = DEFECTS[kind](rng, canvas, choose_spot(rng, region, h, w, _radius(rng, extent)))
-        after = expose(changed, shot)
-        mask = _visible(faulty, after, kind)
-        if mask is None:
-            continue
-        raw, faulty = changed, after
-        layers.append((kind, mask))
+        # The same kind is tried again before another one, so that subtle kinds are not crowded out by loud ones.
+        for _ in range(4):
+            canvas = Canvas(raw, None if plan is None else plan.ground, region, lamp, skins)
+            changed = DEFECTS[kind](rng, canvas, choose_spot(rng, region, h, w, _radius(rng, extent)))
+            after = expose(changed, shot)
+            mask = _visible(faulty, after, kind)
+            if mask is not None:
+                raw, faulty = changed, after
+                layers.append((kind, mask))
+                break
     return Rendering(clean, faulty, tuple(layers), family, subject, shot)
 
 

@@ -105,7 +105,7 @@ def wood(rng: Random, h: int, w: int) -> Field:
     dark_knot = np.zeros((h, w), np.float32)
     for _ in range(int(rng.poisson(0.7))):
         x, y, r = rng.uniform(-w / 2, w / 2), rng.uniform(-h / 2, h / 2), s * log_uniform(rng, 0.015, 0.06)
-        distance = np.sqrt(((u - np.float32(x)) / 2) ** 2 + (v - np.float32(y)) ** 2) / np.float32(r)
+        distance = np.asarray(np.sqrt(((u - np.float32(x)) / 2) ** 2 + (v - np.float32(y)) ** 2) / r, np.float32)
         rings = rings + 2.5 * np.exp(-distance / 1.5)
         dark_knot += smoothstep(distance, 1.1, 0.5)
     grain = 0.5 + 0.5 * np.sin(2 * np.pi * rings)
@@ -224,12 +224,12 @@ def leather(rng: Random, h: int, w: int) -> Field:
     bump = blur(np.minimum(edge / np.float32(spacing * 0.35), 1), 0.8)
     bump = bump + 0.3 * octaves(rng, h, w, spacing, count=2)
     if chance(rng, 0.4):
-        bump = bump + 1.2 * np.abs(octaves(rng, h, w, s * 0.2, count=3)) ** 0.5
+        bump = bump + np.float32(1.2) * np.sqrt(np.abs(octaves(rng, h, w, s * 0.2, count=3)), dtype=np.float32)
     light = slope(bump * np.float32(spacing * 0.3), float(rng.uniform(0, 6.3)))
     base = colour(rng, low=0.1, high=0.7, vivid=0.4)
     tone = 1 + 0.25 * np.clip(light, -2, 2) + np.float32(rng.uniform(0, 0.25)) * (bump - 0.7)
     tone += 0.06 * octaves(rng, h, w, s * 0.5, count=3)
-    return cast(Field, base * tone[..., None])
+    return base * tone[..., None]
 
 
 @surface("fur", "carpet", "felt", "wool fabric", "fleece", "fur", "plush fabric", "brush hair")
@@ -275,7 +275,7 @@ def paper(rng: Random, h: int, w: int) -> Field:
     if chance(rng, 0.35):
         u, _ = coordinates(h, w, float(pick(rng, (0.0, np.pi / 2))))
         tone = tone + 0.04 * np.sin(u * np.float32(2 * np.pi / (s * log_uniform(rng, 0.02, 0.08))))
-    return cast(Field, base + tone[..., None].astype(np.float32))
+    return base + tone[..., None].astype(np.float32)
 
 
 @surface("film", "glass pane", "display panel", "foil", "optical film", "semiconductor wafer", "touch screen")
