@@ -11,7 +11,7 @@ from PIL import Image
 from anomalens.imaging import Rgb
 from anomalens.maps import Map
 
-# Anchors, evenly spaced from cold to hot: lightness rises steadily (18 to 96 in CIELAB), so that the scale survives
+# Anchors, evenly spaced from cold to hot: lightness rises steadily (L* 18 to 98 in CIELAB), so that the scale survives
 # grey printing and colour blindness. Purple, magenta, red, orange, yellow.
 _ANCHORS = ((60, 15, 110), (120, 28, 109), (187, 55, 84), (229, 92, 48), (249, 142, 9), (249, 201, 50), (252, 255, 164))
 _CONTOUR = (0, 255, 255)  # cyan: the complement of the hot colours, and rare on things people photograph
