@@ -41,7 +41,6 @@ from anomalens.methods.base import Method, ScoreMap, register
 from anomalens.prompts import ensembles
 
 _HEAT = 0.05  # |f̂·(t_a − t_n)| drawn as coldest and hottest: cosines of window tokens differ by less than this
-
 _LEAST = -80.0  # log-odds; a score of 1e-35, close to the least that float32 holds a reciprocal of
 
 
