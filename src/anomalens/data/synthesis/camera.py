@@ -40,8 +40,9 @@ class Shot:
     size: int  # side of the square that leaves the camera
 
 
-def draw_shot(rng: Random, h: int, w: int, size: int, grey_share: float) -> Shot:
-    """Random settings for a canvas [H,W]."""
+def draw_shot(rng: Random, raw: Field, size: int, grey_share: float) -> Shot:
+    """Random settings for the painted scene `raw` [H,W,3]; most dark scenes are exposed longer."""
+    h, w = raw.shape[:2]
     u, v = coordinates(h, w, float(rng.uniform(0, 2 * np.pi)))
     u, v = u / np.float32(w), v / np.float32(h)
     light = np.ones((h, w), np.float32)
@@ -60,10 +61,12 @@ def draw_shot(rng: Random, h: int, w: int, size: int, grey_share: float) -> Shot
         )
     grey = chance(rng, grey_share)
     cast = rng.normal(1, 0.05, 3) if chance(rng, 0.5) else np.ones(3)
+    level = float(np.quantile(raw[::4, ::4].mean(-1), 0.9))
+    longer = float(rng.uniform(0.4, 0.8)) / max(level, 0.08) if level < 0.4 and chance(rng, 0.7) else 1.0
     return Shot(
         light=np.clip(light, 0.3, 1.7).astype(np.float32),
         glare=glare.astype(np.float32),
-        gain=(cast * rng.uniform(0.75, 1.25)).astype(np.float32),
+        gain=(cast * longer * rng.uniform(0.75, 1.25)).astype(np.float32),
         offset=float(rng.normal(0, 0.03)),
         gamma=log_uniform(rng, 0.7, 1.4) if chance(rng, 0.5) else 1.0,
         grey=grey,

@@ -28,6 +28,7 @@ SURFACE_FAMILIES: tuple[str, ...] = tuple(SURFACES)
 PART_FAMILIES: tuple[str, ...] = tuple(PARTS)
 FAMILIES: tuple[str, ...] = SURFACE_FAMILIES + PART_FAMILIES
 # About a fifth of both, of unlike character, to be left out of training where choices are made on unseen families.
+# No other family is built upon them, so excluding them removes every trace.
 HELD_OUT_FAMILIES: tuple[str, ...] = (
     "knit", "embossed", "solar", "fibrous", "paper", "cast",
     "washer", "capsule", "chip", "blister", "tube",
@@ -63,7 +64,7 @@ class SynthesisConfig:
     normal_share: float = 0.38  # scenes without defect
     part_share: float = 0.5  # scenes showing parts; the others are surfaces
     include: tuple[str, ...] = ()  # families to use; empty: all
-    exclude: tuple[str, ...] = ()  # families never to use, not even as a texture or ground
+    exclude: tuple[str, ...] = ()  # families never drawn, neither by themselves nor as texture or ground of a part
     kinds: tuple[str, ...] = KINDS[1:]  # defect kinds to use
     materials: tuple[Path, ...] = ()  # folders of texture photographs; may be empty
     material_share: float = 0.4  # surfaces taken from photographs, where there are any
@@ -241,7 +242,7 @@ def render(seed: int, config: SynthesisConfig, *, anomalous: bool | None = None)
         subject = str(pick(rng, SURFACES[family].subjects if photo is None else _PHOTO_SUBJECTS))
         family = family if photo is None else "photograph"
         lamp = float(rng.uniform(0, 2 * np.pi))
-    shot = draw_shot(rng, h, w, config.size, config.grey_share)
+    shot = draw_shot(rng, raw, config.size, config.grey_share)
     clean = expose(raw, shot)
     wanted = not chance(rng, config.normal_share)
     if anomalous is not None:

@@ -224,7 +224,7 @@ def leather(rng: Random, h: int, w: int) -> Field:
     bump = blur(np.minimum(edge / np.float32(spacing * 0.35), 1), 0.8)
     bump = bump + 0.3 * octaves(rng, h, w, spacing, count=2)
     if chance(rng, 0.4):
-        bump = bump + np.float32(1.2) * np.sqrt(np.abs(octaves(rng, h, w, s * 0.2, count=3)), dtype=np.float32)
+        bump += 1.2 * np.sqrt(np.abs(octaves(rng, h, w, s * 0.2, count=3)))
     light = slope(bump * np.float32(spacing * 0.3), float(rng.uniform(0, 6.3)))
     base = colour(rng, low=0.1, high=0.7, vivid=0.4)
     tone = 1 + 0.25 * np.clip(light, -2, 2) + np.float32(rng.uniform(0, 0.25)) * (bump - 0.7)
