@@ -171,6 +171,21 @@ def test_a_full_disk_loses_nothing(
     assert [row["path"] for row in rows(out)] == [str(path) for path in images]
 
 
+def test_an_image_that_vanishes_meanwhile_is_a_row(
+    detector: Detector, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = runs.RunFolder._pictures
+
+    def gone(self: RunFolder, found: runs.Prediction, stem: str, maps: runs.MapFormat) -> dict[str, str | None]:
+        if stem.startswith("000001"):
+            images[1].unlink()
+        return real(self, found, stem, maps)
+
+    monkeypatch.setattr(runs.RunFolder, "_pictures", gone)
+    assert RunFolder(tmp_path / "out", SETTINGS, images).write(detector).failed == 2
+    assert "error" in rows(tmp_path / "out")[1]
+
+
 def test_file_names_suit_every_file_system() -> None:
     assert file_stem(7, Path('a/ü:*?"<>|\n .jpg')) == "000007"
     assert file_stem(7, Path("a/con.tar.gz")) == "000007-con.tar"

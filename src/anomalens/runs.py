@@ -22,10 +22,11 @@ import numpy as np
 import torch
 
 from anomalens._version import __version__
-from anomalens.detector import Detector
-from anomalens.errors import ConfigError
+from anomalens.detector import Detector, Result
+from anomalens.errors import ConfigError, InputError
 from anomalens.files import write_json
 from anomalens.prediction import Failure, Prediction
+from anomalens.sources import stream
 
 MapFormat = Literal["none", "png", "npy"]
 _ROWS, _RUN = "predictions.jsonl", "run.json"
@@ -117,8 +118,8 @@ class RunFolder:
         self._describe(summary)
         begin = time.perf_counter()
         try:
-            for index, row in enumerate(self._rows(detector, maps), start=len(self.rows)):
-                self._append(row | {"path": str(self.inputs[index])})
+            for row in self._rows(detector, maps):
+                self._append(row)
                 summary.done += 1
                 summary.failed += "error" in row
                 summary.anomalous += row.get("label") == "anomalous"
@@ -133,12 +134,23 @@ class RunFolder:
         return summary
 
     def _rows(self, detector: Detector, maps: MapFormat) -> Iterator[dict[str, Any]]:
+        """Rows in input order. Pictures are drawn and written in background threads while the tower goes on."""
         begin = len(self.rows)
-        for index, result in enumerate(detector.predict_iter(iter(self.inputs[begin:])), start=begin):
-            if isinstance(result, Failure):
-                yield result.to_dict()
-                continue
-            yield {**result.to_dict(), **self._pictures(result, file_stem(index, self.inputs[index]), maps)}
+        found = enumerate(detector.predict_iter(iter(self.inputs[begin:])), start=begin)
+        workers = detector.config.workers
+        for _, row in stream(found, lambda one: self._row(*one, maps), workers=workers, ahead=2 * workers):
+            if isinstance(row, Exception):
+                raise row  # pictures that cannot be written stop the run; what was written stays
+            yield row
+
+    def _row(self, index: int, found: Result, maps: MapFormat) -> dict[str, Any]:
+        row = found.to_dict() | {"path": str(self.inputs[index])}
+        if isinstance(found, Failure):
+            return row
+        try:
+            return row | self._pictures(found, file_stem(index, self.inputs[index]), maps)
+        except InputError as error:  # the file vanished or changed since it was read
+            return Failure(str(self.inputs[index]), str(error)).to_dict()
 
     def _pictures(self, found: Prediction, stem: str, maps: MapFormat) -> dict[str, str | None]:
         heatmap, mask = f"heatmaps/{stem}.png", f"masks/{stem}.png"
