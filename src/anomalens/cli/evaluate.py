@@ -11,6 +11,8 @@ from anomalens.cli import options
 if TYPE_CHECKING:
     from anomalens.evaluation.evaluate import Evaluation
 
+_EXAMPLES = 5  # failed images named on the screen
+
 
 def evaluate(
     data: Annotated[list[str], typer.Option("--data", help="LAYOUT:PATH of a labelled data set; may be repeated.")],
@@ -29,6 +31,7 @@ def evaluate(
     device: options.Device = "auto",
     dtype: options.Precision = options.Dtype.float32,
     seed: options.Seed = 0,
+    gallery: Annotated[int, typer.Option(min=0, help="Pictures kept for the report, of each sort and class.")] = 3,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse data with faults, do not only report them.")] = False,
     offline: options.Offline = False,
     chosen: options.Set = None,
@@ -36,7 +39,8 @@ def evaluate(
     """Measure a method: image and pixel AUROC, AP, F1-max and AUPRO, per class and in the mean, in per cent.
 
     With several --data, each has its own folder below --out. LAYOUT is one of mvtec, visa, meta, folders, flat,
-    manifest; without it the layout is recognised.
+    manifest; without it the layout is recognised. Exit status: 0 all well, 1 some images failed (their rows in
+    scores.parquet say why), 2 wrong usage.
 
     Example:
 
@@ -45,12 +49,15 @@ def evaluate(
     from anomalens.cli.console import errors, output, progress_bar
     from anomalens.data.layouts import open_dataset
     from anomalens.detector import load_detector
-    from anomalens.evaluation.evaluate import EvaluationConfig
+    from anomalens.evaluation.evaluate import EvaluationConfig, check_folder, tested
     from anomalens.evaluation.evaluate import evaluate as measure
 
+    config = EvaluationConfig(eval_size, limit, "exact" if exact else "histogram", class_names, gallery)
     datasets = [open_dataset(spec, strict=strict) for spec in data]
     for one in datasets:
-        errors.print(one.summary(), highlight=False, markup=False)
+        errors.print(one.summary(), highlight=False, markup=False, soft_wrap=True)
+    totals = [sum(map(len, tested(one).values())) for one in datasets]
+    check_folder(out)
     detector = load_detector(
         method,
         backbone,
@@ -65,19 +72,25 @@ def evaluate(
         seed=seed,
         **options.method_options(chosen),
     )
-    config = EvaluationConfig(eval_size, limit, "exact" if exact else "histogram", class_names)
-    for number, one in enumerate(datasets):
-        total = sum(sample.label is not None for sample in one.samples())
+    failed = 0
+    for number, (one, total) in enumerate(zip(datasets, totals, strict=True)):
         with progress_bar() as bar:
             task = bar.add_task(one.name, total=total)
             found = measure(detector, one, config, progress=partial(bar.advance, task))
         folder = out if len(datasets) == 1 else out / f"{number:02d}-{one.name}"
         found.write(folder)
         output.print(_table(found))
-        output.print(f"written to {folder}", highlight=False)
+        output.print(f"written to {folder}; a page to look at: anomalens report {folder}", highlight=False)
+        failed += len(found.failed)
+        for row in found.failed[:_EXAMPLES]:
+            errors.print(f"failed: {row.error}", highlight=False, markup=False, soft_wrap=True)
+    if failed:
+        errors.print(f"{failed} images failed and count nowhere; scores.parquet says why", highlight=False)
+        raise typer.Exit(1)
 
 
 def _table(found: "Evaluation") -> object:
+    from rich.markup import escape
     from rich.table import Table
 
     from anomalens.evaluation.metrics import SUMMARY_KEYS
@@ -86,7 +99,7 @@ def _table(found: "Evaluation") -> object:
     table.title = f"{found.dataset}: {found.method} on {found.backbone}, per cent"
     for name, values in found.classes.items():
         table.add_row(
-            name, str(values["n_normal"]), str(values["n_anomalous"]), *(_cell(values[k]) for k in SUMMARY_KEYS)
+            escape(name), str(values["n_normal"]), str(values["n_anomalous"]), *(_cell(values[k]) for k in SUMMARY_KEYS)
         )
     mean = found.mean
     table.add_section()

@@ -1,0 +1,115 @@
+"""`anomalens evaluate` from the outside."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anomalens.cli import main
+
+
+class Ran(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def evaluate(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny_weights: Path
+) -> Callable[..., Ran]:
+    def call(*arguments: object) -> Ran:
+        fixed = ["--backbone", tiny_weights, "--method", "anoclip", "--size", 64, "--eval-size", 32]
+        monkeypatch.setattr(sys, "argv", ["anomalens", "evaluate", *map(str, [*fixed, *arguments])])
+        monkeypatch.setenv("COLUMNS", "240")
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+        return Ran(code, *capsys.readouterr())
+
+    return call
+
+
+def folder(root: Path, images: int = 2, masks: bool = True) -> Path:
+    noise = np.random.default_rng(0)
+    for label in ("normal", "anomalous"):
+        (root / label).mkdir(parents=True)
+        for i in range(images):
+            Image.fromarray(noise.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(root / label / f"{label}{i}.png")
+    if masks:
+        (root / "masks").mkdir()
+        for i in range(images):
+            marked = np.zeros((40, 40), np.uint8)
+            marked[:9, :9] = 255
+            Image.fromarray(marked).save(root / "masks" / f"anomalous{i}.png")
+    return root
+
+
+def test_one_data_set(evaluate: Callable[..., Ran], tmp_path: Path) -> None:
+    ran = evaluate("--data", f"folders:{folder(tmp_path / 'in')}", "--out", tmp_path / "out")
+    assert ran.code == 0, ran.err
+    content = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (content["dataset"], content["method"]) == ("in", "anoclip")
+    assert content["protocol"]["weights"]
+    assert content["protocol"]["image_size"] == 64
+    assert "image auroc" in ran.out
+    assert "2 normal, 2 anomalous (2 with mask)" in ran.err
+    for name in ("metrics.csv", "scores.parquet", "report.json"):
+        assert (tmp_path / "out" / name).is_file()
+
+
+def test_several_data_sets_have_a_folder_each(evaluate: Callable[..., Ran], tmp_path: Path) -> None:
+    one, two = folder(tmp_path / "a" / "x"), folder(tmp_path / "b" / "x", masks=False)
+    ran = evaluate("--data", one, "--data", two, "--out", tmp_path / "out", "--gallery", 0)
+    assert ran.code == 0, ran.err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["00-x", "01-x"]
+    content = json.loads((tmp_path / "out" / "01-x" / "metrics.json").read_text())
+    assert content["mean"]["pixel_auroc"] is None
+    assert not (tmp_path / "out" / "00-x" / "gallery").exists()
+
+
+def test_strict_refuses_faults_and_otherwise_they_are_said(evaluate: Callable[..., Ran], tmp_path: Path) -> None:
+    (folder(tmp_path / "in") / "masks" / "anomalous1.png").unlink()
+    ran = evaluate("--data", tmp_path / "in", "--out", tmp_path / "out", "--strict")
+    assert ran.code == 2
+    assert "missing_mask" in ran.err
+    assert not (tmp_path / "out").exists()
+    ran = evaluate("--data", tmp_path / "in", "--out", tmp_path / "out")
+    assert ran.code == 0
+    assert "1 x missing_mask" in ran.err
+
+
+def test_failed_images_show_in_the_exit_status(evaluate: Callable[..., Ran], tmp_path: Path) -> None:
+    path = folder(tmp_path / "in") / "normal" / "normal0.png"
+    path.write_bytes(path.read_bytes()[:200])
+    ran = evaluate("--data", tmp_path / "in", "--out", tmp_path / "out")
+    assert ran.code == 1
+    assert "1 images failed" in ran.err
+    assert "normal0.png" in ran.err
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["protocol"]["failed_images"] == 1
+
+
+def test_what_cannot_be_measured_is_said_first(evaluate: Callable[..., Ran], tmp_path: Path) -> None:
+    good = folder(tmp_path / "good")
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    (good / "normal" / "normal0.png").rename(flat / "a.png")
+    ran = evaluate("--data", good, "--data", flat, "--out", tmp_path / "out")
+    assert ran.code == 2
+    assert "no labelled test image" in ran.err
+    assert not (tmp_path / "out").exists()
+    assert evaluate("--data", good, "--out", tmp_path / "out", "--limit", 2).code == 2
+    (tmp_path / "file").write_text("")
+    ran = evaluate("--data", good, "--out", tmp_path / "file")
+    assert ran.code == 2
+    assert "choose another --out" in ran.err
+    ran = evaluate("--data", f"imagenet:{good}", "--out", tmp_path / "out")
+    assert ran.code == 2
+    assert "is not a layout" in ran.err
