@@ -40,6 +40,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anomalens.clip.config import ClipConfig
+from anomalens.clip.dinov2 import Dinov2Guide, load_dinov2
 from anomalens.clip.prefix import Prefix
 from anomalens.clip.prompt_encoder import PromptEncoder
 from anomalens.clip.streams import Dense, StreamName
@@ -223,7 +224,22 @@ def crane(clip: ClipConfig, **options: Any) -> Crane:
     return Crane(clip, Config(**options))
 
 
-@register("crane+", title="Crane+", source=_SOURCE, year=2025, config=Config, learned=True)
-def crane_plus(clip: ClipConfig, guide: Guide | None = None, **options: Any) -> Crane:
-    """Crane+: with the D-Attn map, guided by `guide` (default: the backbone's own stem)."""
-    return Crane(clip, Config(**{"guided": True, "map_weight": 1.0} | options), guide)
+@dataclass(frozen=True)
+class PlusConfig(Config):
+    """Crane+'s settings; the defaults are the published evaluation, but for the fusion (see the module text)."""
+
+    guided: bool = True
+    map_weight: float = 1.0
+    guide: str | None = None  # folder or hub id of DINOv2 with registers; None: the backbone's own stem
+
+
+@register("crane+", title="Crane+", source=_SOURCE, year=2025, config=PlusConfig, learned=True)
+def crane_plus(clip: ClipConfig, guide: Guide | str | None = None, **options: Any) -> Crane:
+    """Crane+: with the D-Attn map, guided by `guide` (default: the backbone's own stem).
+
+    The published guide is "facebook/dinov2-with-registers-base". Any object with `features` will do.
+    """
+    if not isinstance(guide, str):
+        return Crane(clip, PlusConfig(**options), guide)
+    network = Dinov2Guide(load_dinov2(guide), clip.vision.patch)
+    return Crane(clip, PlusConfig(guide=guide, **options), network)
