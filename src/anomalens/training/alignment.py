@@ -1,0 +1,101 @@
+"""What the bundled backbone is trained to do: tokens and class token agree with words about state and kind.
+
+All comparisons are cosines over τ = 0.07, the temperature Crane, AnomalyCLIP and TokenCLIP read maps with, so their
+probabilities come out calibrated; AnoCLIP's plain difference is the same ranking.
+
+Shapes: B images, N = h*w tokens, E joint width, P prompts, K pairs of prompts, S streams, C kinds.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+TEMPERATURE = 0.07
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How much each part of the loss counts."""
+
+    dense: float = 1.0  # each stream's map against the cover of its patches
+    dice: float = 0.5  # the same as overlap
+    kind: float = 0.25  # naming the defect at its patches
+    image: float = 0.5  # class token against sound and faulty
+    fused: float = 0.25  # class token with the tokens its own map points at (Crane's image score)
+    caption: float = 0.2  # class token against captions (contrastive)
+    window: float = 0.5  # class token of a few patches alone (WinCLIP)
+    teacher: float = 0.5  # sentences keep the similarities the sentence teacher gives them
+
+
+def directions(normal: Tensor, abnormal: Tensor) -> Tensor:
+    """Text features [K, E] of each state -> unit-difference directions g = t_a - t_n [K + 1, E].
+
+    One a pair, and one of the averaged ensemble: methods read both single pairs and means of hundreds.
+    """
+    pairs = F.normalize(abnormal, dim=1) - F.normalize(normal, dim=1)
+    mean = F.normalize(abnormal.mean(0), dim=0) - F.normalize(normal.mean(0), dim=0)
+    return torch.cat([pairs, mean[None]])
+
+
+def soft_focal(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy against targets in [0, 1], weighted by the squared miss (quality focal loss). Any one shape."""
+    return (
+        F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        * (logits.sigmoid() - target).square()
+    )
+
+
+def target_of(cover: Tensor) -> Tensor:
+    """Defective share of a patch -> wanted probability: thin defects fill few pixels of the patches they cross."""
+    return cover.clamp(0, 1).sqrt()
+
+
+def dense_loss(tokens: Tensor, g: Tensor, cover: Tensor) -> tuple[Tensor, Tensor]:
+    """Focal and Dice loss of maps. tokens [S, B, N, E] of unit length, g [K, E], cover [B, N]."""
+    logits = tokens @ (g / TEMPERATURE).T  # [S, B, N, K]
+    target = target_of(cover)[None, :, :, None].expand_as(logits)
+    # Patches with a little of a defect are neither: their blame counts less.
+    focal = soft_focal(logits, target).mean() * 10
+    p = logits.sigmoid()
+    both, mass = (p * target).sum(2), p.sum(2) + target.sum(2)
+    return focal, (1 - (2 * both + 1) / (mass + 1)).mean()
+
+
+def kind_loss(tokens: Tensor, phrases: Tensor, kinds: Tensor, cover: Tensor) -> Tensor:
+    """Cross-entropy of naming, at patches that are mostly defective. tokens [S, B, N, E], phrases [C, E] unit length
+    in the order of the kinds, the first being "sound"; kinds, cover [B, N]."""
+    chosen = ((cover > 0.4) & (kinds > 0)).flatten().nonzero()[:, 0][:2000]
+    if not len(chosen):
+        return tokens.new_zeros(())
+    picked = tokens.flatten(1, 2)[:, chosen]  # [S, M, E]
+    logits = picked @ (phrases / TEMPERATURE).T
+    wanted = kinds.flatten()[chosen].expand(len(tokens), -1)
+    return F.cross_entropy(logits.flatten(0, 1), wanted.flatten())
+
+
+def image_loss(cls: Tensor, g: Tensor, abnormal: Tensor) -> Tensor:
+    """Binary cross-entropy of class tokens [..., E] of unit length against g [K, E]; abnormal [...]."""
+    logits = cls @ (g / TEMPERATURE).T
+    return F.binary_cross_entropy_with_logits(logits, abnormal.float()[..., None].expand_as(logits))
+
+
+def fused_loss(cls: Tensor, tokens: Tensor, g: Tensor, abnormal: Tensor) -> Tensor:
+    """Crane's image score as a loss: class token joined with the tokens weighted by their own map, ensemble pair."""
+    weight = (tokens @ (g[-1] / TEMPERATURE)).sigmoid()
+    local = F.normalize((weight[..., None] * tokens).sum(1), dim=1)
+    return image_loss(F.normalize(local + cls, dim=1), g[-1:], abnormal)
+
+
+def caption_loss(cls: Tensor, captions: Tensor, texts: list[str], scale: Tensor) -> Tensor:
+    """Symmetric contrastive loss of B images and their captions; equal captions are right for each other."""
+    logits = scale.exp().clamp(max=100) * cls @ captions.T
+    same = torch.tensor([[a == b for b in texts] for a in texts], dtype=logits.dtype, device=logits.device)
+    wanted = same / same.sum(1, keepdim=True)
+    return (F.cross_entropy(logits, wanted) + F.cross_entropy(logits.T, wanted)) / 2
+
+
+def teacher_loss(texts: Tensor, taught: Tensor, head: Tensor) -> Tensor:
+    """1 - cosine of text features [P, E], carried by a linear `head` [E, T], to the teacher's sentences [P, T]."""
+    return 1 - F.cosine_similarity(texts @ head, taught, dim=1).mean()

@@ -1,0 +1,413 @@
+"""Training the bundled backbone: `pretrain` is the whole recipe, from painted scenes to a file of weights.
+
+1. The stem is EfficientNet-Lite0 with its ImageNet weights, frozen; its channels are standardised on the scenes.
+2. The token table is filled from a sentence teacher and frozen, so every English word has a sensible place.
+3. The transformers learn on procedural scenes and photographs of surfaces with painted defects: each step compares
+   class token, ordinary, value-to-value and self-correlation tokens of one pass with freshly drawn sentences.
+4. What is shipped is the running average of the weights.
+
+Everything random hangs on (seed, step): a stopped run continues from its checkpoint with the numbers it would have had.
+"""
+
+import io
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from torch import Tensor, nn
+
+from anomalens.clip.config import ClipConfig, TextConfig, VisionConfig
+from anomalens.clip.stem import LiteStem
+from anomalens.clip.streams import Dense
+from anomalens.clip.tokenizer import tokenize
+from anomalens.clip.tower import Clip
+from anomalens.data.synthesis.captions import KINDS, kind_phrases
+from anomalens.errors import ConfigError
+from anomalens.files import atomic_write
+from anomalens.training.alignment import (
+    Weights,
+    caption_loss,
+    dense_loss,
+    directions,
+    fused_loss,
+    image_loss,
+    kind_loss,
+    teacher_loss,
+)
+from anomalens.training.scenes import Batch, Scenes
+from anomalens.training.teacher import SentenceTeacher, load_imagenet_stem, token_table
+from anomalens.training.vocabulary import Random, frame, pick, state_pair, thing
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Everything that decides the weights, given the scenes."""
+
+    width: int = 192  # D of both towers and E, so that Crane can put image features among words
+    layers: int = 4  # blocks of the image tower
+    text_layers: int = 4
+    native: int = 448  # pixels a side the backbone prefers: 28 x 28 tokens
+    steps: int = 2400
+    batch: int = 32  # scenes a step
+    sides: tuple[int, ...] = (192, 224, 256)  # pixels a side; one is drawn each step
+    final_steps: int = 200  # last steps at `final_side`, so that attention knows long rows
+    final_side: int = 384
+    final_batch: int = 12
+    rate: float = 1.2e-3  # AdamW's peak learning rate
+    warmup: int = 100  # steps
+    decay: float = 0.05  # AdamW's weight decay, matrices only
+    average: float = 0.998  # of the running average of the weights, a step
+    pairs: int = 8  # pairs of state prompts a step
+    sentences: int = 4096  # sentences the teacher reads once
+    taught: int = 48  # of them compared a step
+    windows: int = 10  # windows an image on every third step
+    seed: int = 0
+    weights: Weights = field(default_factory=Weights)
+    text: bool = True  # ablation: False trains a fixed pair of directions instead of words
+    bf16: bool = True  # autocast; 1.5 times faster on CPUs with AVX512-BF16
+
+    def clip(self) -> ClipConfig:
+        """The sizes of the model this recipe trains."""
+        heads = self.width // 64
+        return ClipConfig(
+            VisionConfig(self.native, 16, self.width, self.layers, heads, stem="efficientnet-lite0"),
+            TextConfig(self.width, self.text_layers, heads),
+            joint=self.width,
+            activation="gelu",
+        )
+
+
+class GatherOnce:
+    """The frozen part of a stem, run without gradients and once for the same pixels."""
+
+    def __init__(self, stem: LiteStem) -> None:
+        self._gather = stem.gather
+        self._pixels: Tensor | None = None
+        self._found: Tensor | None = None
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """As LiteStem.gather."""
+        if pixels is not self._pixels or self._found is None:
+            with torch.no_grad():
+                self._pixels, self._found = pixels, self._gather(pixels)
+        return self._found
+
+
+class Trained(nn.Module):
+    """The model with what training needs beside it."""
+
+    def __init__(self, config: PretrainConfig) -> None:
+        super().__init__()
+        self.clip = Clip(config.clip())
+        self.head = nn.Parameter(torch.randn(config.width, 384) * config.width**-0.5)
+        nn.init.constant_(self.clip.logit_scale, math.log(1 / 0.07))
+        nn.init.normal_(self.clip.visual.positional_embedding, std=0.02)
+        for block in [*self.clip.visual.transformer.blocks, *self.clip.text.transformer.blocks]:
+            nn.init.normal_(block.attn.out_proj.weight, std=config.width**-0.5 * (2 * config.layers) ** -0.5)
+        self.clip.text.token_embedding.requires_grad_(False)
+
+
+def prepare_stem(stem: LiteStem, scenes: Scenes, seed: int, count: int = 192) -> None:
+    """ImageNet weights, whitening of the compared channels and standardisation of all, measured on scenes."""
+    load_imagenet_stem(stem)
+    rng = np.random.default_rng((seed, 1))
+    indices = rng.choice(len(scenes), min(count, len(scenes)), replace=False).tolist()
+    pixels = normalise(scenes.batch(indices, 256, rng).pixels)
+    with torch.no_grad():
+        found = [stem.backbone(part) for part in pixels.split(32)]
+        for conv, level in zip(stem.whiten, (1, 2, 3), strict=True):
+            rows = torch.cat([f[level].transpose(0, 1).flatten(1)[:, ::7] for f in found], dim=1).T
+            mean, covariance = rows.mean(0), torch.cov(rows.T)
+            values, axes = torch.linalg.eigh(covariance)
+            kept = cast(nn.Conv2d, conv).out_channels
+            values, axes = values[-kept:], axes[:, -kept:]
+            # Shrunk: the smallest directions are noise and would drown the rest if made equal to them.
+            matrix = (axes / (values + 0.1 * values.mean()).sqrt()).T
+            conv.load_state_dict({"weight": matrix[:, :, None, None], "bias": -matrix @ mean})
+        gathered = torch.cat([stem.gather(part) for part in pixels.split(32)])
+        spread, mean = torch.std_mean(gathered, dim=(0, 2, 3), keepdim=True)
+        stem.shift.copy_(mean)
+        stem.scale.copy_(1 / (spread + 1e-3))
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """0..1 -> what the stem was trained on."""
+    return (pixels - 0.498) / 0.502
+
+
+@dataclass
+class Sentences:
+    """The prompts of one step and where their parts are."""
+
+    texts: list[str]
+    parts: dict[str, slice]
+
+    @classmethod
+    def draw(cls, rng: Random, batch: Batch, pairs: int, words: tuple[str, ...]) -> "Sentences":
+        """Captions of the batch, state pairs about anything, one phrase a kind."""
+        subjects = tuple(batch.subjects)
+        drawn = [state_pair(rng, subjects, words) for _ in range(pairs)]
+        groups = {
+            "captions": batch.captions,
+            "normal": [n for n, _ in drawn],
+            "abnormal": [a for _, a in drawn],
+            "kinds": [str(pick(rng, kind_phrases(kind))) for kind in KINDS],
+        }
+        texts: list[str] = []
+        parts = {}
+        for name, group in groups.items():
+            parts[name] = slice(len(texts), len(texts) + len(group))
+            texts += group
+        return cls(texts, parts)
+
+
+def common_words() -> tuple[str, ...]:
+    """Some thousand whole English words: names no caption holds."""
+    from anomalens.training.teacher import _token_strings
+
+    return tuple(w for w in _token_strings()[2000:14000] if w.isalpha() and w.isascii() and len(w) > 3)
+
+
+def sentence_bank(rng: Random, count: int, words: tuple[str, ...]) -> list[str]:
+    """Sentences for the teacher: states and kinds of all sorts of things in all sorts of framings."""
+    bank: list[str] = []
+    while len(bank) < count:
+        name = thing(rng, (), words)
+        kind = str(pick(rng, kind_phrases(str(pick(rng, KINDS)))))
+        bank += [*state_pair(rng, (), words), name, kind, frame(rng)(name), f"{name} with {kind}"]
+    return bank[:count]
+
+
+def step_loss(
+    model: Trained, config: PretrainConfig, batch: Batch, rng: Random, text: "TextSide", step: int
+) -> dict[str, Tensor]:
+    """The parts of the loss of one step, unweighted."""
+    weights, clip = config.weights, model.clip
+    drawn = Sentences.draw(rng, batch, config.pairs, text.words)
+    features = clip.text(tokenize(drawn.texts))
+    g = directions(features[drawn.parts["normal"]], features[drawn.parts["abnormal"]])
+    pixels = normalise(batch.pixels)
+    start = int(rng.integers(1, 3))
+    streams = [Dense(), Dense("value-value", start=int(rng.integers(1, 3)))]
+    streams += [Dense("self-correlation", start=start)] if step % 2 else []
+    seen = clip.visual(pixels, streams)
+    cls = F.normalize(cast(Tensor, seen.cls).float(), dim=1)
+    tokens = F.normalize(torch.stack([d[0] for d in seen.dense]).float(), dim=3)
+    cover, kinds = batch.cover.flatten(1), batch.kinds.flatten(1)
+    losses = dict(zip(("dense", "dice"), dense_loss(tokens, g, cover), strict=True))
+    if weights.kind:
+        phrases = F.normalize(features[drawn.parts["kinds"]], dim=1)
+        losses["kind"] = kind_loss(tokens[:2], phrases, kinds, cover)
+    losses["image"] = image_loss(cls, g, batch.abnormal)
+    losses["fused"] = fused_loss(cls, tokens[-1], g, batch.abnormal)
+    if weights.caption:
+        captions = F.normalize(features[drawn.parts["captions"]], dim=1)
+        losses["caption"] = caption_loss(cls, captions, batch.captions, clip.logit_scale)
+    if weights.teacher:
+        rows = torch.from_numpy(rng.choice(len(text.bank), config.taught, replace=False))
+        losses["teacher"] = teacher_loss(clip.text(text.ids[rows]), text.taught[rows], model.head)
+    if weights.window and step % 3 == 0:
+        losses["window"] = window_loss(model, pixels, batch, rng, g, config.windows)
+    return losses
+
+
+def window_loss(model: Trained, pixels: Tensor, batch: Batch, rng: Random, g: Tensor, count: int) -> Tensor:
+    """Class tokens of 2 x 2 or 3 x 3 patches alone know whether those are sound."""
+    h, w = batch.cover.shape[1:]
+    side = int(rng.integers(2, 4))
+    top, left = rng.integers(0, h - side + 1, count), rng.integers(0, w - side + 1, count)
+    inner = (np.arange(side)[:, None] * w + np.arange(side)).ravel()
+    index = torch.from_numpy((top * w + left)[:, None] + inner)
+    found = F.normalize(model.clip.visual.windows(pixels, index).float(), dim=2)
+    cover = batch.cover.flatten(1)[:, index].mean(2)
+    logits = found @ (g / 0.07).T
+    wanted = cover.clamp(0, 1).sqrt()[..., None].expand_as(logits)
+    return F.binary_cross_entropy_with_logits(logits, wanted)
+
+
+@dataclass
+class TextSide:
+    """What is known of language before training."""
+
+    words: tuple[str, ...]
+    bank: list[str]
+    ids: Tensor  # [S, 77]
+    taught: Tensor  # [S, 384]
+
+
+def text_side(config: PretrainConfig, kept: Path) -> tuple[TextSide, Tensor]:
+    """The sentence bank with the teacher's answers, and the token table [vocab, D]; read from `kept` where it is."""
+    words = common_words()
+    bank = sentence_bank(np.random.default_rng((config.seed, 2)), config.sentences, words)
+    path = kept / f"text-{config.seed}-{config.sentences}-{config.width}.pt"
+    if not path.exists():
+        teacher = SentenceTeacher()
+        raw = io.BytesIO()
+        torch.save({"taught": teacher(bank), "table": token_table(teacher, config.width)}, raw)
+        atomic_write(path, raw.getvalue())
+    saved = torch.load(path, weights_only=True)
+    return TextSide(words, bank, tokenize(bank), saved["taught"]), saved["table"]
+
+
+def rate_at(config: PretrainConfig, step: int) -> float:
+    """Learning rate: linear warm-up, then half a cosine down to 2 %."""
+    if step < config.warmup:
+        return config.rate * (step + 1) / config.warmup
+    along = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return config.rate * (0.02 + 0.98 * (1 + math.cos(math.pi * along)) / 2)
+
+
+def batches(config: PretrainConfig, scenes: Scenes, first: int) -> Iterator[tuple[int, Batch, Random]]:
+    """The batch of every step from `first` on: a pass over the scenes in a new order, then the next."""
+    for step in range(first, config.steps):
+        rng = np.random.default_rng((config.seed, 3, step))
+        late = step >= config.steps - config.final_steps
+        size = config.final_batch if late else config.batch
+        start = step * config.batch
+        epoch, offset = divmod(start, max(1, len(scenes) - config.batch))
+        order = np.random.default_rng((config.seed, 4, epoch)).permutation(len(scenes))
+        side = config.final_side if late else int(pick(rng, config.sides))
+        yield step, scenes.batch(order[offset : offset + size].tolist(), side, rng), rng
+
+
+def parameter_groups(model: Trained, decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; vectors, tables and temperatures do not."""
+    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    heavy = [p for n, p in named if p.ndim > 1 and "embedding" not in n]
+    light = [p for n, p in named if not (p.ndim > 1 and "embedding" not in n)]
+    return [{"params": heavy, "weight_decay": decay}, {"params": light, "weight_decay": 0.0}]
+
+
+def pretrain(
+    config: PretrainConfig,
+    scenes_folder: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    resume: bool = True,
+) -> Path:
+    """Train the backbone and write `out`/backbone.safetensors, `out`/log.jsonl and a checkpoint every 100 steps.
+
+    Args:
+        config: the recipe's numbers.
+        scenes_folder: shards made by `training.scenes_painting.paint_scenes`.
+        out: folder of the results; created where missing.
+        resume: go on from `out`/checkpoint.pt where there is one.
+
+    Returns:
+        The path of the weights: float16, in OpenAI's names, with the config in the header.
+
+    Raises:
+        InputError: no scenes. ConfigError: a checkpoint of another config. MissingExtraError: a teacher is missing.
+    """
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    scenes = Scenes(Path(scenes_folder))
+    torch.manual_seed(config.seed)
+    model = Trained(config)
+    text, table = text_side(config, Path(scenes_folder))
+    model.clip.text.token_embedding.weight.data.copy_(table)
+    stem = cast(LiteStem, model.clip.visual.stem)
+    prepare_stem(stem, scenes, config.seed)
+    stem.gather = GatherOnce(stem)  # type: ignore[method-assign, assignment]
+    optimiser = torch.optim.AdamW(parameter_groups(model, config.decay), lr=config.rate, betas=(0.9, 0.98))
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    average = {n: p.detach().clone() for n, p in trained.items()}
+    first = 0
+    checkpoint = folder / "checkpoint.pt"
+    if resume and checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True)
+        if saved["config"] != json.dumps(asdict(config)):
+            raise ConfigError(f"{checkpoint} was made by another config; use another folder, or resume=False")
+        model.load_state_dict(saved["model"])
+        optimiser.load_state_dict(saved["optimiser"])
+        average, first = saved["average"], saved["step"]
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as progress, (folder / "log.jsonl").open("a", encoding="utf-8") as log:
+        task = progress.add_task("pretraining", total=config.steps, completed=first)
+        began = time.monotonic()
+        for step, batch, rng in batches(config, scenes, first):
+            rate = rate_at(config, step)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
+                losses = step_loss(model, config, batch, rng, text, step)
+            total = cast(Tensor, sum(losses[name] * getattr(config.weights, name) for name in losses))
+            optimiser.zero_grad(set_to_none=True)
+            total.backward()  # type: ignore[no-untyped-call]
+            norm = nn.utils.clip_grad_norm_(list(trained.values()), 1.0)
+            optimiser.step()
+            keep = min(config.average, (step + 1) / (step + 10))
+            with torch.no_grad():
+                for name, value in trained.items():
+                    average[name].lerp_(value, 1 - keep)
+            if step % 10 == 0:
+                row = {
+                    "step": step,
+                    "rate": rate,
+                    "loss": float(total),
+                    "norm": float(norm),
+                    "seconds": time.monotonic() - began,
+                }
+                log.write(json.dumps(row | {name: round(float(v), 4) for name, v in losses.items()}) + "\n")
+                log.flush()
+            progress.update(task, completed=step + 1, description=f"pretraining, loss {float(total):.2f}")
+            if (step + 1) % 100 == 0 or step + 1 == config.steps:
+                _save_checkpoint(checkpoint, config, model, optimiser, average, step + 1)
+                _save_weights(folder / "backbone.safetensors", model.clip, average, config)
+    return folder / "backbone.safetensors"
+
+
+def _save_checkpoint(
+    path: Path,
+    config: PretrainConfig,
+    model: Trained,
+    optimiser: torch.optim.Optimizer,
+    average: dict[str, Tensor],
+    step: int,
+) -> None:
+    raw = io.BytesIO()
+    state = {
+        "config": json.dumps(asdict(config)),
+        "model": model.state_dict(),
+        "optimiser": optimiser.state_dict(),
+    }
+    torch.save(state | {"average": average, "step": step}, raw)
+    atomic_write(path, raw.getvalue())
+
+
+def _save_weights(path: Path, clip: Clip, average: dict[str, Tensor], config: PretrainConfig) -> None:
+    from safetensors.torch import save
+
+    state = dict(clip.state_dict()) | {
+        n.removeprefix("clip."): v for n, v in average.items() if n.startswith("clip.")
+    }
+    canonical = {k.removeprefix("text."): v.half().contiguous() for k, v in state.items()}
+    header = {
+        "format": "anomalens-backbone-1",
+        "config": json.dumps(config.clip().to_dict()),
+        "recipe": json.dumps(asdict(config)),
+    }
+    atomic_write(path, save(canonical, metadata=header))

@@ -1,0 +1,153 @@
+"""Training scenes on disk and in batches: painted once into shards, augmented anew each time they are drawn.
+
+A shard is images [S, H, W, 3] uint8 and defect kinds by pixel [S, H, W] uint8 (index into `captions.KINDS`, 0 = sound) as .npy
+files, and a JSON list of words, written last: a shard without words does not exist. It depends on the seed and its number alone, so an interrupted preparation goes on where it
+stopped, and shards may be painted by several processes.
+
+Shapes: B images, H W pixels, h w patch grid.
+"""
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from anomalens.errors import InputError
+from anomalens.files import atomic_write
+
+PATCH = 16  # pixels a side of one token of the bundled backbone
+SHARD = 256  # scenes a file
+
+
+@dataclass
+class Batch:
+    """Augmented images and what is true of them."""
+
+    pixels: Tensor  # [B, 3, H, W] in 0..1
+    cover: Tensor  # [B, h, w] share of each patch that is defective
+    kinds: Tensor  # [B, h, w] int64, index into `captions.KINDS`; 0 = sound
+    captions: list[str]
+    subjects: list[str]
+
+    @property
+    def abnormal(self) -> Tensor:
+        """[B] whether anything of a defect is left in the picture."""
+        return self.cover.flatten(1).sum(1) > 0.02
+
+
+def write_shard(
+    path: Path, images: npt.NDArray[Any], kinds: npt.NDArray[Any], words: list[dict[str, Any]]
+) -> None:
+    """Write the three files of a shard, `path` being that of its words (.json), each atomically."""
+    for name, array in (("images", images), ("kinds", kinds)):
+        raw = io.BytesIO()
+        np.save(raw, array)
+        atomic_write(path.with_suffix(f".{name}.npy"), raw.getvalue())
+    atomic_write(path, json.dumps(words))
+
+
+class Scenes:
+    """All shards of a folder, mapped into memory: what is not drawn is not read."""
+
+    def __init__(self, folder: Path, limit: int | None = None) -> None:
+        """Raises InputError where the folder holds no shard."""
+        self._images: list[npt.NDArray[Any]] = []
+        self._kinds: list[npt.NDArray[Any]] = []
+        self.words: list[dict[str, Any]] = []
+        for path in sorted(folder.glob("*.json"))[:limit]:
+            self._images.append(np.load(path.with_suffix(".images.npy"), mmap_mode="r"))
+            self._kinds.append(np.load(path.with_suffix(".kinds.npy"), mmap_mode="r"))
+            self.words += json.loads(path.read_text(encoding="utf-8"))
+        if not self._images:
+            raise InputError(f"no scenes in {folder}; paint them first")
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def image(self, index: int) -> npt.NDArray[Any]:
+        """[H, W, 3] uint8."""
+        return np.asarray(self._images[index // SHARD][index % SHARD])
+
+    def kind(self, index: int) -> npt.NDArray[Any]:
+        """[H, W] uint8."""
+        return np.asarray(self._kinds[index // SHARD][index % SHARD])
+
+    def batch(
+        self, indices: Sequence[int], side: int, rng: np.random.Generator, augment: bool = True
+    ) -> Batch:
+        """The scenes at `indices` as a batch of `side` x `side` pixels; all chance comes from `rng`."""
+        images = (
+            torch.from_numpy(np.stack([self.image(i) for i in indices])).permute(0, 3, 1, 2).float() / 255
+        )
+        kinds = torch.from_numpy(np.stack([self.kind(i) for i in indices])).float()[:, None]
+        frames = [_frame(rng, kinds[b, 0].numpy()) if augment else np.eye(2, 3) for b in range(len(indices))]
+        theta = torch.tensor(np.stack(frames), dtype=torch.float32)
+        grid = F.affine_grid(theta, [len(indices), 3, side, side], align_corners=False)
+        source = F.avg_pool2d(images, 2) if images.shape[-1] >= 2 * side else images  # else small sizes alias
+        pixels = F.grid_sample(source, grid, padding_mode="reflection", align_corners=False)
+        seen = F.grid_sample(kinds, grid, mode="nearest", padding_mode="reflection", align_corners=False)
+        words = [self.words[i] for i in indices]
+        return Batch(
+            _photometric(rng, pixels.clamp(0, 1)) if augment else pixels.clamp(0, 1),
+            F.avg_pool2d((seen > 0).float(), PATCH)[:, 0],
+            F.max_pool2d(seen, PATCH)[:, 0].long(),
+            [str(w["captions"][int(rng.integers(len(w["captions"])))]) for w in words],
+            [str(w["subject"]) for w in words],
+        )
+
+
+def _frame(rng: np.random.Generator, kinds: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A crop with its aspect changed, mirrored or turned by quarters: an affine map [2, 3] of output to input.
+
+    A crop that would lose most of a defect is not taken: the caption speaks of it.
+    """
+    mirror = rng.choice([-1.0, 1.0], 2)
+    turn = np.array([[0.0, 1.0], [1.0, 0.0]]) if rng.random() < 0.5 else np.eye(2)
+    area = float((kinds > 0).sum())
+    h, w = kinds.shape
+    for _ in range(4):
+        if rng.random() < 0.35:
+            break
+        size = rng.uniform(0.6, 1.0) * np.exp(rng.uniform(-0.25, 0.25) * np.array([1.0, -1.0]))
+        size = np.minimum(size, 1.0)
+        centre = rng.uniform(-1, 1, 2) * (1 - size)
+        x0, x1 = ((centre[0] + np.array([-1, 1]) * size[0] + 1) / 2 * w).astype(int)
+        y0, y1 = ((centre[1] + np.array([-1, 1]) * size[1] + 1) / 2 * h).astype(int)
+        if area and float((kinds[y0:y1, x0:x1] > 0).sum()) < 0.7 * area:
+            continue
+        return np.concatenate([np.diag(size) @ np.diag(mirror) @ turn, centre[:, None]], axis=1)
+    return np.concatenate([np.diag(mirror) @ turn, np.zeros((2, 1))], axis=1)
+
+
+def _photometric(rng: np.random.Generator, pixels: Tensor) -> Tensor:
+    """Another camera and another light: exposure, contrast, tint, grey, blur, noise. [B, 3, H, W] in 0..1."""
+    b = pixels.shape[0]
+
+    def draw(low: float, high: float, shape: tuple[int, ...] = (1, 1, 1)) -> Tensor:
+        return torch.tensor(rng.uniform(low, high, (b, *shape)), dtype=torch.float32)
+
+    def some(share: float) -> Tensor:
+        return (torch.tensor(rng.random((b, 1, 1, 1))) < share).float()
+
+    noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    mean = pixels.mean((1, 2, 3), keepdim=True)
+    x = mean + (pixels - mean) * torch.exp(draw(-0.5, 0.25) * some(0.6))
+    x = (x * torch.exp(draw(-0.35, 0.35) * some(0.6))).clamp(0, 1) + 1e-4
+    x = x ** torch.exp(draw(-0.35, 0.35) * some(0.5))
+    x = x * (1 + draw(-0.08, 0.08, (3, 1, 1)) * some(0.5))
+    grey = (x * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+    saturation = torch.where(some(0.25) > 0, torch.zeros(()), 1 + draw(-0.5, 0.3) * some(0.5))
+    x = grey + (x - grey) * saturation
+    soft = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), 3, 1)
+    x = x + (soft - x) * draw(-0.3, 0.9) * some(0.35)
+    amount = torch.exp(draw(-6.0, -3.2)) * some(0.5)
+    x = x + amount * torch.randn(x.shape, generator=noise)
+    return x.clamp(0, 1)
