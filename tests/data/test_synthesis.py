@@ -17,6 +17,7 @@ from anomalens.data.synthesis import (
     scenes,
     twins,
 )
+from anomalens.data.synthesis.fields import blur
 from anomalens.data.synthesis.scene import VISIBLE
 from anomalens.errors import ConfigError
 
@@ -80,10 +81,10 @@ def test_outside_the_mask_nothing_changed_inside_it_did():
         if not r.layers:
             continue
         mask = np.logical_or.reduce([m for _, m in r.layers])
-        change = np.abs(r.faulty - r.clean).max(-1)
-        # Later defects may undo a little of an earlier one; every layer by itself is at least VISIBLE.
-        assert change[~mask].max(initial=0) <= VISIBLE * len(r.layers) + 1e-6
-        assert change[mask].mean() >= VISIBLE / 2
+        change = np.abs(blur(r.faulty - r.clean, r.shot.sigma)).max(-1)
+        assert np.quantile(change[~mask], 0.999) <= VISIBLE * len(r.layers) + 1e-6
+        assert change[~mask].max() <= 3 * VISIBLE  # hairlines that the camera blurs below sight
+        assert change[mask].mean() >= 0.9 * VISIBLE
 
 
 def test_sound_scenes_are_the_clean_rendering():

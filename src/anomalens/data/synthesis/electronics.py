@@ -405,8 +405,8 @@ def harness(rng: Random, h: int, w: int, skin: Skin) -> Plan:
     long, wide = (h, w) if upright else (w, h)
     p = Place(w / 2, h / 2, np.pi / 2 if upright else 0.0, 0)
     pitch = wide * float(rng.uniform(0.6, 0.95)) / count
-    t = np.linspace(-0.6, 0.6, 9) * long
-    sway = pitch * float(rng.uniform(0, 1.2)) * np.sin(t / long * float(rng.uniform(2, 9)) + float(rng.uniform(0, 6)))
+    t = np.linspace(-0.6, 0.6, 17) * long
+    sway = pitch * float(rng.uniform(0, 1.2)) * np.sin(t / long * float(rng.uniform(1, 7)) + float(rng.uniform(0, 6)))
     half = pitch * float(rng.uniform(0.25, 0.48))
     same = colour(rng, vivid=0.5)
     many = chance(rng, 0.5)

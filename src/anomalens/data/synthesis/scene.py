@@ -19,7 +19,7 @@ from anomalens.data.synthesis.fields import Bool, Field, Random, blur, chance, g
 from anomalens.data.synthesis.items import Cache, Plan, paint
 from anomalens.data.synthesis.marks import choose_spot
 from anomalens.data.synthesis.photographs import list_photographs, photograph
-from anomalens.data.synthesis.surfaces import SURFACES
+from anomalens.data.synthesis.surfaces import SURFACES, seasoned
 from anomalens.data.synthesis.words import KINDS
 from anomalens.data.synthesis.workshop import PARTS
 from anomalens.errors import ConfigError
@@ -158,10 +158,13 @@ class _Skins:
         return SURFACES[pick(rng, self.names)].paint(rng, h, w) if found is None else found
 
 
-def _canvas(rng: Random, config: SynthesisConfig) -> tuple[int, int]:
-    """Height and width to paint at: the square, a lower resolution, or a squeezed rectangle of like area."""
+def _canvas(rng: Random, config: SynthesisConfig, part: bool) -> tuple[int, int]:
+    """Height and width to paint at: the square, a lower resolution, or a squeezed rectangle of like area.
+
+    Surfaces are squeezed up to 1:4; pictures of single parts are seldom cropped longer than 1:2.
+    """
     scale = float(rng.uniform(0.5, 0.95)) if chance(rng, 0.25) else 1.0
-    ratio = log_uniform(rng, 1.15, 4) if chance(rng, config.squash_share) else 1.0
+    ratio = log_uniform(rng, 1.15, 2 if part else 4) if chance(rng, config.squash_share) else 1.0
     if chance(rng, 0.5):
         ratio = 1 / ratio
     h, w = (max(48, round(config.size * scale * np.sqrt(r))) for r in (1 / ratio, ratio))
@@ -173,9 +176,16 @@ def _radius(rng: Random, extent: float) -> float:
     return max(1.5, extent * log_uniform(rng, 0.014, 0.38))
 
 
-def _visible(before: Field, after: Field, kind: str) -> Bool | None:
-    """Where the picture changed so that one can see it; None where nobody would notice."""
-    change = np.abs(after - before).max(axis=-1)
+def _visible(before: Field, after: Field, kind: str, sigma: float) -> Bool | None:
+    """Where the picture, blurred by `sigma` pixels, changed so that one can see it; None where nobody would notice."""
+    difference = after - before
+    if sigma > 0:
+        rows, cols = (np.flatnonzero((np.abs(difference) > VISIBLE / 2).any((a, 2))) for a in (1, 0))
+        if not rows.size:
+            return None
+        part = np.s_[max(0, rows[0] - 5) : rows[-1] + 6, max(0, cols[0] - 5) : cols[-1] + 6]
+        difference[part] = blur(difference[part], sigma)
+    change = np.abs(difference).max(axis=-1)
     if kind in _AREAS:
         # A patch of changed texture also holds pixels that happen to agree; they belong to it.
         mask = (change > VISIBLE) | (blur(change, 2.0) > VISIBLE * 0.7)
@@ -213,7 +223,7 @@ def _faulty_items(
         if items is None:
             continue
         image, region = paint(plan, items, cache)
-        mask = _visible(clean, expose(image, shot), kind)
+        mask = _visible(clean, expose(image, shot), kind, shot.sigma)
         if mask is not None:
             return image, region, (kind, mask)
     return None
@@ -224,8 +234,8 @@ def render(seed: int, config: SynthesisConfig, *, anomalous: bool | None = None)
     out when no defect turned out visible)."""
     rng = generator(seed)
     skins = _Skins(config)
-    h, w = _canvas(rng, config)
     part = bool(config.parts) and (not config.surfaces or chance(rng, config.part_share))
+    h, w = _canvas(rng, config, part)
     plan: Plan | None = None
     cache: Cache = {}
     region: Bool | None = None
@@ -239,6 +249,8 @@ def render(seed: int, config: SynthesisConfig, *, anomalous: bool | None = None)
         family = str(pick(rng, config.surfaces))
         photo = skins.photo(rng, h, w)
         raw = SURFACES[family].paint(rng, h, w) if photo is None else photo
+        if chance(rng, 0.18):
+            raw = seasoned(rng, raw)
         subject = str(pick(rng, SURFACES[family].subjects if photo is None else _PHOTO_SUBJECTS))
         family = family if photo is None else "photograph"
         lamp = float(rng.uniform(0, 2 * np.pi))
@@ -266,8 +278,9 @@ def render(seed: int, config: SynthesisConfig, *, anomalous: bool | None = None)
             canvas = Canvas(raw, None if plan is None else plan.ground, region, lamp, skins)
             changed = DEFECTS[kind](rng, canvas, choose_spot(rng, region, h, w, _radius(rng, extent)))
             after = expose(changed, shot)
-            mask = _visible(faulty, after, kind)
-            if mask is not None:
+            mask = _visible(faulty, after, kind, shot.sigma)
+            # A second defect on top of the first could undo it.
+            if mask is not None and not any((mask & m).sum() > 0.2 * min(mask.sum(), m.sum()) for _, m in layers):
                 raw, faulty = changed, after
                 layers.append((kind, mask))
                 break

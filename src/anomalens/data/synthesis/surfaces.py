@@ -347,3 +347,29 @@ def magnetic(rng: Random, h: int, w: int) -> Field:
     tone = tone + np.float32(log_uniform(rng, 0.005, 0.08)) * octaves(rng, h, w, s * rng.uniform(0.1, 0.5), count=4)
     tint = 1 + rng.normal(0, 0.01, 3).astype(np.float32)
     return cast(Field, (tone[..., None] * tint).astype(np.float32))
+
+
+def seasoned(rng: Random, image: Field) -> Field:
+    """The surface [H,W,3] with irregularities all over it that are its nature: specks, fine marks or cloudy patches.
+
+    They are many and alike, so that a single blob or line is no defect merely by being a blob or a line.
+    """
+    h, w = image.shape[:2]
+    s = side(h, w)
+    style = int(rng.integers(4))
+    if style == 0:
+        level = float(rng.uniform(1.7, 2.6))
+        field = octaves(rng, h, w, s * log_uniform(rng, 0.012, 0.05), count=2)
+        alpha = smoothstep(field, level, level + 0.4)
+    elif style == 1:
+        field = spectral(rng, h, w, beta=0.5, stretch=log_uniform(rng, 6, 30), angle=float(rng.uniform(0, np.pi)))
+        alpha = smoothstep(field, 2.0, 2.8)
+    elif style == 2:
+        alpha = smoothstep(octaves(rng, h, w, s * log_uniform(rng, 0.06, 0.2), count=4), 0.3, 1.2)
+    else:
+        # Wrinkles or fine veins: the zero lines of a smooth field.
+        field = np.abs(octaves(rng, h, w, s * log_uniform(rng, 0.08, 0.3), count=4, gain=0.5))
+        alpha = smoothstep(field, 0.05, 0.0)
+    mean = image.mean((0, 1))
+    tone = mean + (colour(rng) - mean) * np.float32(log_uniform(rng, 0.15, 0.8))
+    return mix(image, tone.astype(np.float32), alpha * np.float32(rng.uniform(0.3, 0.9)))

@@ -78,7 +78,7 @@ class Place:
         return float(self.x + c * u - s * v), float(self.y + s * u + c * v)
 
 
-def place(rng: Random, h: int, w: int, *, low: float = 0.22, high: float = 0.46, turn: float = np.pi) -> Place:
+def place(rng: Random, h: int, w: int, *, low: float = 0.27, high: float = 0.47, turn: float = np.pi) -> Place:
     """Somewhere near the middle, `low`..`high` of the shorter side in radius, turned by at most `turn`."""
     short = min(h, w)
     radius = short * float(rng.uniform(low, high))
