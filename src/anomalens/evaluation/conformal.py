@@ -1,0 +1,95 @@
+"""Split-conformal decisions: a threshold whose false-alarm rate is guaranteed by a handful of normal images.
+
+Of n scores of normal images take the k-th smallest, k = ceil((n + 1) (1 - fpr)), and call an image anomalous where
+its score lies above it. Then
+
+    P(a new normal image is called anomalous) <= fpr
+
+for any detector, good or bad, any distribution of scores and any n that is large enough, without a model or an
+assumption of size. The condition is exchangeability: the new normal image and the n given ones could have come in any
+order. It fails where they differ in kind: another camera, light or product, retouched or hand-picked normals, copies
+of one image, or images the thresholds were tuned on.
+
+The probability is taken over the draw of the n images too. For one fixed choice of them the true rate varies, around
+fpr and less so the larger n is; `rate_interval` says how far.
+
+Source: Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005; the p-value as in Bates et al.,
+"Testing for outliers with conformal p-values", Annals of Statistics 2023.
+"""
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from anomalens.errors import ConfigError, InputError
+
+GUARANTEE = (
+    "A new normal image is called anomalous with probability at most {fpr}, over the draw of the {n} calibration "
+    "images and of the new one, provided that they are exchangeable: same kind of object, camera and light, none "
+    "hand-picked, no copies."
+)
+
+
+def needed(fpr: float) -> int:
+    """The least number of normal images for a guaranteed false-alarm rate `fpr`: ceil(1 / fpr) - 1."""
+    return math.ceil(1 / _rate(fpr)) - 1
+
+
+def threshold(scores: Sequence[float], fpr: float) -> float:
+    """The conformal threshold of n scores of normal images: call anomalous what scores above it.
+
+    Args:
+        scores: n finite scores in any order, larger = more anomalous.
+        fpr: the false-alarm rate not to exceed, in (0, 1).
+
+    Raises:
+        InputError: fewer than `needed(fpr)` scores, or one that is not finite.
+        ConfigError: `fpr` outside (0, 1).
+    """
+    least = needed(fpr)
+    n = len(scores)
+    if n < least:
+        best = f"{n} images guarantee {math.ceil(100000 / (n + 1)) / 1000:g} % at best" if n else "there is no image"
+        raise InputError(
+            f"a false-alarm rate of {100 * fpr:g} % needs at least {least} normal images, found {n}: "
+            f"{best}; add {least - n} or raise the rate"
+        )
+    ordered = sorted(map(float, scores))
+    if not np.isfinite(ordered).all():
+        raise InputError("a score is not finite; check the weights, or use dtype float32")
+    return ordered[_rank(n, fpr) - 1]
+
+
+def p_value(normal_scores: Sequence[float], score: float) -> float:
+    """(1 + number of normal scores >= score) / (n + 1), in (0, 1]: how rare so high a score is among normal images.
+
+    `normal_scores`: n scores in ascending order. For a normal image P(p <= u) <= u under the condition above, and
+    p <= fpr exactly where the score lies above `threshold(normal_scores, fpr)`.
+    """
+    n = len(normal_scores)
+    return (1 + n - bisect_left(normal_scores, score)) / (n + 1)
+
+
+def rate_interval(n: int, fpr: float, level: float = 0.9) -> tuple[float, float]:
+    """Where the true false-alarm rate of one fixed set of n calibration images lies with probability `level`.
+
+    It follows Beta(n + 1 - k, k) when scores have no ties, whatever their distribution; ties only lower it.
+    """
+    from scipy import stats
+
+    k = _rank(n, fpr)
+    low, high = stats.beta(n + 1 - k, k).interval(level)
+    return float(low), float(high)
+
+
+def _rank(n: int, fpr: float) -> int:
+    return math.ceil((n + 1) * (1 - _rate(fpr)))
+
+
+def _rate(fpr: float) -> Fraction:
+    if not 0 < fpr < 1:
+        raise ConfigError(f"a false-alarm rate lies between 0 and 1, found {fpr}; 0.01 means one in a hundred")
+    return Fraction(repr(float(fpr)))  # the decimal that was written: in floats 100 * (1 - 0.58) exceeds 42
