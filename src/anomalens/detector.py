@@ -27,6 +27,13 @@ from anomalens.methods import base
 from anomalens.methods.base import Method, ScoreMap
 from anomalens.prediction import Failure, Prediction
 from anomalens.sources import is_image_input, list_images, stream
+from anomalens.training.checkpoints import (
+    Checkpoint,
+    load_method,
+    missing_checkpoint,
+    read_checkpoint,
+    shipped_checkpoint,
+)
 
 Dtype = Literal["float32", "bfloat16"]
 Result: TypeAlias = Prediction | Failure
@@ -90,12 +97,13 @@ class Detector:
         weights_hash: str = "",
         seed: int = 0,
         auxiliary_data: str | None = None,
+        trained_images: frozenset[int] = frozenset(),
     ) -> None:
         self.clip, self.method, self.preprocess = clip, method, preprocess
         self.calibration = calibration
         self.config = config or DetectorConfig()
         self.method_name, self.backbone, self.weights_hash = method_name, backbone, weights_hash
-        self.seed, self.auxiliary_data = seed, auxiliary_data
+        self.seed, self.auxiliary_data, self.trained_images = seed, auxiliary_data, trained_images
         self.encoder = encoder
         self._text = self._read_text()
 
@@ -282,12 +290,24 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def _learned(method: str, checkpoint: str | Path | None, backbone: str) -> Checkpoint | None:
+    """What `method` has learned: what is given, else what is shipped; None for a method that learns nothing."""
+    if not base.entry(method).learned:
+        if checkpoint is not None:
+            raise ConfigError(f"method {method!r} learns nothing, so it takes no checkpoint")
+        return None
+    if checkpoint is None and backbone != BUNDLED:
+        raise missing_checkpoint(method, backbone)
+    return read_checkpoint(shipped_checkpoint(method) if checkpoint is None else checkpoint)
+
+
 def load_detector(
     method: str = "auto",
     backbone: str = BUNDLED,
     *,
     object_name: str = DEFAULT_OBJECT,
     checkpoint: str | Path | None = None,
+    any_backbone: bool = False,
     threshold: float | None = None,
     pixel_threshold: float | None = None,
     size: int | None = None,
@@ -308,7 +328,8 @@ def load_detector(
         method: a name from `anomalens methods`, or "auto" for the best one shipped with the bundled backbone.
         backbone: a name from `anomalens backbones`, a hub id, a folder or a file of weights.
         object_name: what the images show ("bottle"); the default "object" works for anything.
-        checkpoint: learned prompts of a learned method.
+        checkpoint: what a learned method has learned; None takes what is shipped with the bundled backbone.
+        any_backbone: use a checkpoint that was learned with other weights, where its sizes fit.
         threshold, pixel_threshold: decide by these instead of the calibrated numbers.
         size: side in pixels at which the tower looks; None takes what the method prefers for these weights.
         tile, overlap, batch_size, workers: see DetectorConfig.
@@ -328,18 +349,23 @@ def load_detector(
     loaded = load_weights(backbone, offline=offline)
     table = bundled_calibration() if loaded.name == BUNDLED else None
     if method == "auto":
-        method = table.best if table else "anoclip"
-    known = table.methods.get(method) if table else None
+        best = table.best if table else "anoclip"
+        method = read_checkpoint(checkpoint).info.method if checkpoint is not None else best
+    held = _learned(method, checkpoint, loaded.name)
+    # Calibrated numbers are those of the shipped prompts.
+    known = table.methods.get(method) if table and checkpoint is None else None
     options = (known.options if known else {}) | options
     if base.entry(method).accepts("seed"):
         options["seed"] = seed
-    built = base.create(method, loaded.config, **options)
-    if checkpoint is not None:
-        raise ConfigError(f"method {method!r} learns nothing, so it takes no checkpoint")
+    if held is None:
+        built = base.create(method, loaded.config, **options)
+    else:
+        built = load_method(held, loaded, method, any_backbone=any_backbone, **options)
     clip = Clip.from_state_dict(loaded.config, loaded.state).to(where, getattr(torch, dtype))
     built = built.to(where).eval()
     calibration = (known or Calibration.neutral(built)).override(threshold, pixel_threshold)
-    side = size or built.working_size(loaded.image_size)
+    learned_at = held.info.training.get("size") if held else None
+    side = size or learned_at or built.working_size(loaded.image_size)
     sizes = Preprocess(
         size=side - side % loaded.config.vision.patch,
         mean=loaded.mean,
@@ -360,4 +386,6 @@ def load_detector(
         backbone=loaded.name,
         weights_hash=loaded.hash,
         seed=seed,
+        auxiliary_data=held.info.auxiliary_data if held else None,
+        trained_images=held.images if held else frozenset(),
     )
