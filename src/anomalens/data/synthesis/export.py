@@ -90,14 +90,14 @@ def synthesize(
     config: SynthesisConfig | None = None,
     train_share: float = 0.6,
     workers: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> int:
     """Write scenes `seed` .. `seed + count - 1` to `out`; returns the number of scenes written by this call.
 
     Layout: `<out>/<family>/{train/good, test/good, test/<kind>, ground_truth/<kind>/<stem>_mask.png}`, a line for each
     scene in `captions.jsonl`, and the settings in `synthesis.json`. Of the sound scenes `train_share` go to train/good.
     A second call with the same settings goes on where the first one stopped, and a larger count adds to it; `progress`
-    is called with (scenes done, scenes in all). `size` replaces the size of `config`.
+    is called with the number of scenes done so far. `size` replaces the size of `config`.
 
     Raises ConfigError for a bad option and InputError where `out` holds something else or another run's settings.
     """
@@ -130,7 +130,7 @@ def synthesize(
         if len(lines) % CHUNK == 0:
             atomic_write(out / CAPTIONS, "\n".join(lines) + "\n")
         if progress is not None:
-            progress(len(lines), count)
+            progress(len(lines))
     if len(lines) > start:
         atomic_write(out / CAPTIONS, "\n".join(lines) + "\n")
     return len(lines) - start
