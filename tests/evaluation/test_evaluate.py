@@ -18,6 +18,7 @@ from anomalens.evaluation.evaluate import Evaluation, EvaluationConfig, check_fo
 from anomalens.evaluation.gallery import MASK_COLOURS
 from anomalens.evaluation.metrics import SUMMARY_KEYS
 from anomalens.prediction import Prediction
+from anomalens.training.checkpoints import file_key
 from toys import grey, make
 
 SMALL = EvaluationConfig(size=32)
@@ -172,6 +173,15 @@ def test_data_the_detector_was_trained_on_is_refused(detector: Detector, tmp_pat
     detector.auxiliary_data = "My Scans"
     with pytest.raises(ConfigError, match="other data"):
         run(detector, part(tmp_path / "my scans", "nut"))
+
+
+def test_images_the_detector_was_trained_on_are_refused_under_any_name(detector: Detector, tmp_path: Path) -> None:
+    root = part(tmp_path / "renamed", "nut")
+    detector.trained_images = frozenset({file_key(root / "nut" / "test" / "hole" / "1.png")})
+    with pytest.raises(ConfigError, match="1 of 4 test images were trained on"):
+        run(detector, root)
+    found = run(detector, root, EvaluationConfig(size=32, allow_same_data=True))
+    assert found.protocol["same_data_allowed"] is True
 
 
 def test_class_names_go_into_the_prompts(detector: Detector, tmp_path: Path) -> None:

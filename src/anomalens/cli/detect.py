@@ -29,6 +29,10 @@ def detect(
     backbone: options.Backbone = "bundled",
     object_name: options.ObjectName = "object",
     checkpoint: options.Checkpoint = None,
+    any_backbone: options.AnyBackbone = False,
+    calibration: Annotated[
+        Path | None, typer.Option("--calibration", help="Decide by this file of `anomalens calibrate`.")
+    ] = None,
     threshold: Annotated[float | None, typer.Option(help="Image score above which an image is anomalous.")] = None,
     pixel_threshold: Annotated[float | None, typer.Option(help="Map value above which a pixel is in the mask.")] = None,
     size: options.Size = None,
@@ -65,6 +69,7 @@ def detect(
             backbone,
             object_name=object_name,
             checkpoint=checkpoint,
+            any_backbone=any_backbone,
             threshold=threshold,
             pixel_threshold=pixel_threshold,
             size=size,

@@ -20,6 +20,7 @@ def evaluate(
     method: options.Method = "auto",
     backbone: options.Backbone = "bundled",
     checkpoint: options.Checkpoint = None,
+    any_backbone: options.AnyBackbone = False,
     object_name: options.ObjectName = "object",
     class_names: Annotated[bool, typer.Option("--class-names", help="Name each class in its prompts.")] = False,
     eval_size: Annotated[int, typer.Option(min=16, help="Side in pixels at which maps meet masks.")] = 518,
@@ -32,6 +33,9 @@ def evaluate(
     dtype: options.Precision = options.Dtype.float32,
     seed: options.Seed = 0,
     gallery: Annotated[int, typer.Option(min=0, help="Pictures kept for the report, of each sort and class.")] = 3,
+    allow_same_data: Annotated[
+        bool, typer.Option("--allow-same-data", help="Measure also on what the checkpoint was trained on.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse data with faults, do not only report them.")] = False,
     offline: options.Offline = False,
     chosen: options.Set = None,
@@ -52,7 +56,9 @@ def evaluate(
     from anomalens.evaluation.evaluate import EvaluationConfig, check_folder, tested
     from anomalens.evaluation.evaluate import evaluate as measure
 
-    config = EvaluationConfig(eval_size, limit, "exact" if exact else "histogram", class_names, gallery)
+    config = EvaluationConfig(
+        eval_size, limit, "exact" if exact else "histogram", class_names, gallery, allow_same_data
+    )
     datasets = [open_dataset(spec, strict=strict) for spec in data]
     for one in datasets:
         errors.print(one.summary(), highlight=False, markup=False, soft_wrap=True)
@@ -63,6 +69,7 @@ def evaluate(
         backbone,
         object_name=object_name,
         checkpoint=checkpoint,
+        any_backbone=any_backbone,
         size=size,
         tile=tile,
         batch_size=batch_size,

@@ -23,6 +23,9 @@ Backbone = Annotated[
 ]
 ObjectName = Annotated[str, typer.Option("--object", help="What the images show, for the prompts: 'bottle'.")]
 Checkpoint = Annotated[Path | None, typer.Option("--checkpoint", help="Learned prompts of a learned method.")]
+AnyBackbone = Annotated[
+    bool, typer.Option("--any-backbone", help="Use a checkpoint that was learned with other weights.")
+]
 Size = Annotated[int | None, typer.Option("--size", min=16, help="Side in pixels at which the tower looks.")]
 Tile = Annotated[int | None, typer.Option("--tile", min=16, help="Cut images into overlapping tiles of PX pixels.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images or tiles in one pass.")]

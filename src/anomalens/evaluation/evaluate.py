@@ -45,6 +45,7 @@ from anomalens.extras import optional
 from anomalens.files import atomic_write, write_json
 from anomalens.maps import resize_map
 from anomalens.prediction import Failure, Prediction
+from anomalens.training.checkpoints import refuse_trained_images
 
 _POINTS = 200  # of a curve kept for the report
 
@@ -58,6 +59,7 @@ class EvaluationConfig:
     mode: Mode = "histogram"  # "histogram": constant memory; "exact": 4 bytes a pixel and more
     class_names: bool = False  # name each class in the prompts (its folder's name), or use one word for all
     gallery: int = 3  # pictures kept for the report, of each sort and class; 0: none
+    allow_same_data: bool = False  # measure on images or sets that were trained on; the protocol then says so
 
     def __post_init__(self) -> None:
         check_limit(self.limit)
@@ -182,7 +184,9 @@ def evaluate(
     """
     config = config or EvaluationConfig()
     samples = tested(dataset)
-    refuse_seen(detector.auxiliary_data, dataset.name)
+    if not config.allow_same_data:
+        refuse_seen(detector.auxiliary_data, dataset.name)
+        refuse_trained_images(detector.trained_images, (one.image for part in samples.values() for one in part))
     rows: list[Row] = []
     classes, curves = {}, {}
     gallery = Gallery(config.gallery)
@@ -216,7 +220,8 @@ def refuse_seen(auxiliary: str | None, dataset: str) -> None:
     if _known(dataset) in {_known(one) for one in seen}:
         raise ConfigError(
             f"the checkpoint was trained on {auxiliary}, so a number on {dataset} would not be zero-shot; "
-            "use a checkpoint trained on other data, or another data set"
+            "use a checkpoint trained on other data, or another data set; --allow-same-data (allow_same_data=True) "
+            "measures all the same"
         )
 
 
@@ -278,6 +283,7 @@ def _protocol(detector: Detector, dataset: Dataset, config: EvaluationConfig) ->
     return {
         "layout": dataset.layout,
         "auxiliary_data": detector.auxiliary_data,
+        "same_data_allowed": config.allow_same_data,
         "weights": detector.weights_hash,
         "image_size": detector.preprocess.size,
         "geometry": detector.preprocess.geometry,
