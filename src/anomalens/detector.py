@@ -6,9 +6,11 @@ Everything to the left of a Prediction is here, everything to the right of it (o
 """
 
 import copy
+import hashlib
+import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
 
@@ -16,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anomalens.calibration import BUNDLED, Calibration, bundled_calibration
+from anomalens.calibration import BUNDLED, Calibration, SavedCalibration, bundled_calibration
 from anomalens.clip.prompt_encoder import PromptEncoder, cache_folder
 from anomalens.clip.tower import Clip
 from anomalens.clip.weights import load_weights
@@ -118,6 +120,34 @@ class Detector:
         other = copy.copy(self)
         other.config = replace(self.config, object_name=name)
         other._text = other._read_text()
+        return other
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that decides the scores, JSON-ready: detectors of equal settings give equal scores for equal images."""
+        options = getattr(self.method, "config", None)
+        found = {
+            "method": self.method_name,
+            "backbone": self.backbone,
+            "weights": self.weights_hash,
+            "learned": _hash(dict(self.method.named_parameters())),
+            "options": asdict(options) if is_dataclass(options) and not isinstance(options, type) else {},
+            "object": self.config.object_name,
+            "size": self.preprocess.size,
+            "geometry": self.preprocess.geometry,
+            "interpolation": self.preprocess.interpolation,
+            "tile": self.config.tile,
+            "overlap": self.config.overlap if self.config.tile else None,
+            "precision": str(self.clip.visual.proj.dtype).removeprefix("torch."),
+            "pooling": self.calibration.pooling,
+            "top": self.calibration.top if self.calibration.pooling else None,
+        }
+        return dict(json.loads(json.dumps(found)))
+
+    def with_calibration(self, calibration: Calibration) -> "Detector":
+        """The same detector, weights shared, that decides by `calibration`."""
+        other = copy.copy(self)
+        other.calibration = calibration
         return other
 
     def _read_text(self) -> Any:
@@ -256,6 +286,7 @@ class Detector:
             method=self.method_name,
             backbone=self.backbone,
             note=done.note,
+            p_value=self.calibration.p_value(max(scores)),
         )
 
     def _merge(self, done: _Pending, maps: Sequence[np.ndarray]) -> np.ndarray:
@@ -266,6 +297,17 @@ class Detector:
         )
         boxes = [Box(*(round(edge * shrink) for edge in box)) for box in done.boxes]
         return merge_tiles(maps, boxes, (round(done.height * shrink), round(done.width * shrink)))
+
+
+def _hash(values: dict[str, Tensor]) -> str | None:
+    """Short content hash of named tensors; None of none."""
+    if not values:
+        return None
+    digest = hashlib.sha256()
+    for name, value in sorted(values.items()):
+        digest.update(f"{name} {tuple(value.shape)} ".encode())
+        digest.update(value.detach().float().cpu().contiguous().numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def _path_of(item: Any) -> str | None:
@@ -308,6 +350,7 @@ def load_detector(
     object_name: str = DEFAULT_OBJECT,
     checkpoint: str | Path | None = None,
     any_backbone: bool = False,
+    calibration: str | Path | None = None,
     threshold: float | None = None,
     pixel_threshold: float | None = None,
     size: int | None = None,
@@ -330,6 +373,7 @@ def load_detector(
         object_name: what the images show ("bottle"); the default "object" works for anything.
         checkpoint: what a learned method has learned; None takes what is shipped with the bundled backbone.
         any_backbone: use a checkpoint that was learned with other weights, where its sizes fit.
+        calibration: a file that `anomalens calibrate` wrote; it is refused for other settings than its own.
         threshold, pixel_threshold: decide by these instead of the calibrated numbers.
         size: side in pixels at which the tower looks; None takes what the method prefers for these weights.
         tile, overlap, batch_size, workers: see DetectorConfig.
@@ -363,7 +407,6 @@ def load_detector(
         built = load_method(held, loaded, method, any_backbone=any_backbone, **options)
     clip = Clip.from_state_dict(loaded.config, loaded.state).to(where, getattr(torch, dtype))
     built = built.to(where).eval()
-    calibration = (known or Calibration.neutral(built)).override(threshold, pixel_threshold)
     learned_at = held.info.training.get("size") if held else None
     side = size or learned_at or built.working_size(loaded.image_size)
     sizes = Preprocess(
@@ -375,12 +418,12 @@ def load_detector(
         multiple=loaded.config.vision.patch,
     )
     encoder = PromptEncoder(clip, loaded.hash, Path(cache) if cache else cache_folder())
-    return Detector(
+    detector = Detector(
         clip,
         built,
         encoder,
         sizes,
-        calibration,
+        known or Calibration.neutral(built),
         config,
         method_name=method,
         backbone=loaded.name,
@@ -389,3 +432,9 @@ def load_detector(
         auxiliary_data=held.info.auxiliary_data if held else None,
         trained_images=held.images if held else frozenset(),
     )
+    if calibration is not None:
+        saved = SavedCalibration.read(calibration)
+        saved.check(detector.settings)
+        detector.calibration = saved.calibration
+    detector.calibration = detector.calibration.override(threshold, pixel_threshold)
+    return detector

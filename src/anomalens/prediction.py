@@ -60,6 +60,7 @@ class Prediction:
     method: str
     backbone: str
     note: str | None = None  # a remark on how the image was read
+    p_value: float | None = None  # how rare so high a score is among the normal images calibrated with; None without
 
     def __post_init__(self) -> None:
         values = np.array(self.anomaly_map, np.float32)  # a copy: a view would keep the whole batch alive
@@ -186,6 +187,7 @@ class Prediction:
             "path": self.path,
             "score": self.score,
             "label": self.label,
+            **({} if self.p_value is None else {"p_value": self.p_value}),
             "threshold": self.threshold,
             "threshold_source": self.threshold_source,
             "pixel_threshold": self.pixel_threshold,

@@ -1,0 +1,132 @@
+"""`anomalens calibrate`: a threshold from a user's own images, as a small file that `detect --calibration` uses."""
+
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from anomalens.cli import options
+from anomalens.errors import ConfigError
+
+if TYPE_CHECKING:
+    from anomalens.calibration import SavedCalibration
+
+
+class By(StrEnum):
+    """How a threshold is chosen where labels are known."""
+
+    f1 = "f1"
+    recall = "recall"
+    cost = "cost"
+
+
+def calibrate(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write, for `detect --calibration`.")],
+    normals: Annotated[
+        list[str] | None, typer.Option("--normals", help="Folder, image or pattern of normal images; repeatable.")
+    ] = None,
+    fpr: Annotated[float, typer.Option(help="With --normals: the false-alarm rate not to exceed.")] = 0.01,
+    data: Annotated[str | None, typer.Option("--data", help="Instead: LAYOUT:PATH of labelled images.")] = None,
+    by: Annotated[By, typer.Option(help="With --data: what the threshold is chosen by.")] = By.f1,
+    recall: Annotated[float, typer.Option(help="With --by recall: share of defects to find.")] = 0.95,
+    miss_cost: Annotated[float, typer.Option(help="With --by cost: cost of a defect let through.")] = 10.0,
+    alarm_cost: Annotated[float, typer.Option(help="With --by cost: cost of a good part stopped.")] = 1.0,
+    method: options.Method = "auto",
+    backbone: options.Backbone = "bundled",
+    object_name: options.ObjectName = "object",
+    checkpoint: options.Checkpoint = None,
+    size: options.Size = None,
+    tile: options.Tile = None,
+    batch_size: options.BatchSize = 8,
+    device: options.Device = "auto",
+    dtype: options.Precision = options.Dtype.float32,
+    seed: options.Seed = 0,
+    offline: options.Offline = False,
+    chosen: options.Set = None,
+) -> None:
+    """Turn a handful of unlabelled normal images into a threshold with a guarantee, or labels into a good threshold.
+
+    With --normals, a new normal image is then called anomalous with probability at most --fpr, for any detector and
+    any kind of image, provided that it and the images given are exchangeable: same object, camera and light, none
+    hand-picked, no copies. A rate of 0.01 needs at least 99 images, 0.05 needs 19.
+
+    Examples:
+
+      anomalens calibrate --normals good_parts/ --fpr 0.01 --out line3.json
+
+      anomalens detect shots/ --calibration line3.json --out results
+    """
+    from anomalens.cli.console import errors, output, progress_bar
+    from anomalens.data.layouts import open_dataset
+    from anomalens.decision import from_labels, from_normals
+    from anomalens.detector import load_detector
+    from anomalens.evaluation.conformal import needed
+    from anomalens.sources import list_images
+
+    if (normals is None) == (data is None):
+        raise ConfigError("give either --normals (unlabelled normal images) or --data (labelled images)")
+    if not out.absolute().parent.is_dir():
+        raise ConfigError(f"{out.parent} is no folder; make it, or choose another --out")
+    images = list_images(normals or [])
+    labelled = open_dataset(data) if data is not None else None
+    if labelled is None and len(images) < needed(fpr):
+        raise ConfigError(
+            f"--fpr {fpr:g} needs at least {needed(fpr)} normal images, found {len(images)}; "
+            "add images or raise the rate"
+        )
+    with errors.status("loading the backbone"):
+        detector = load_detector(
+            method,
+            backbone,
+            object_name=object_name,
+            checkpoint=checkpoint,
+            size=size,
+            tile=tile,
+            batch_size=batch_size,
+            device=device,
+            dtype=dtype.value,
+            offline=offline,
+            seed=seed,
+            **options.method_options(chosen),
+        )
+    with progress_bar() as bar:
+        task = bar.add_task("calibrating", total=len(images) if labelled is None else None)
+        step = partial(bar.advance, task)
+        if labelled is None:
+            saved, failures = from_normals(detector, images, fpr, step)
+        else:
+            costs = {"miss": miss_cost, "alarm": alarm_cost}
+            saved, failures = from_labels(detector, labelled, by.value, recall=recall, **costs, progress=step)
+    try:
+        saved.write(out)
+    except OSError as error:
+        raise ConfigError(f"cannot write {out}: {error.strerror or error}; choose another --out") from error
+    for failure in failures:
+        errors.print(f"left out: {failure.error}", highlight=False, markup=False, soft_wrap=True)
+    output.print(_words(saved), highlight=False, markup=False, soft_wrap=True)
+    output.print(f"written to {out}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _words(saved: "SavedCalibration") -> str:
+    made, calibration = saved.made_from, saved.calibration
+    lines = [f"threshold {calibration.threshold:.6g}: {calibration.source}"]
+    if made["rule"] == "conformal":
+        low, high = made["true_rate_90"]
+        lines += [
+            made["guarantee"],
+            f"For one choice of images the true rate varies: between {100 * low:.2g} % and {100 * high:.2g} % "
+            "in 9 of 10 cases; more images narrow it.",
+        ]
+        if made["n_equal_scores"]:
+            lines.append(
+                f"note: {made['n_equal_scores']} images score exactly as another does; copies of one image void the "
+                "guarantee"
+            )
+    else:
+        lines.append(
+            f"on these images: {made['missed']} of {made['n_anomalous']} anomalous missed, "
+            f"{made['false_alarms']} of {made['n_normal']} normal called anomalous (no promise about others)"
+        )
+    return "\n".join(lines)
