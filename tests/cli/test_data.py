@@ -1,37 +1,19 @@
 """`anomalens data ...` from the outside."""
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from anomalens.cli import main
 from anomalens.data.layouts import open_dataset
-
-
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
+from commands import Command, runner
 
 
 @pytest.fixture
-def data(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
-    def call(*arguments: object) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["anomalens", "data", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "240")
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 1
-        return Ran(code, *capsys.readouterr())
-
-    return call
+def data(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    command = runner(capsys, monkeypatch)
+    return lambda *arguments: command("data", *arguments)
 
 
 def picture(path: Path, marked: bool = False, size: tuple[int, int] = (6, 4)) -> Path:
@@ -49,14 +31,14 @@ def whole(root: Path) -> Path:
     return root
 
 
-def test_list_names_every_benchmark(data: Callable[..., Ran]) -> None:
+def test_list_names_every_benchmark(data: Command) -> None:
     ran = data("list")
     assert ran.code == 0
     for word in ("mvtec", "TN3K", "elpv", "CC BY-NC-SA 4.0", "467/1258"):
         assert word in ran.out
 
 
-def test_list_one_says_where_to_get_it(data: Callable[..., Ran]) -> None:
+def test_list_one_says_where_to_get_it(data: Command) -> None:
     ran = data("list", "MVTec-AD")
     assert ran.code == 0
     assert "https://www.mvtec.com" in ran.out
@@ -66,14 +48,14 @@ def test_list_one_says_where_to_get_it(data: Callable[..., Ran]) -> None:
     assert "not in the catalogue" in ran.err
 
 
-def test_check_a_whole_set(data: Callable[..., Ran], tmp_path: Path) -> None:
+def test_check_a_whole_set(data: Command, tmp_path: Path) -> None:
     ran = data("check", f"mvtec:{whole(tmp_path)}")
     assert ran.code == 0, ran.err
     assert "no fault found" in ran.out
     assert "1 normal, 1 anomalous (1 with mask)" in ran.out
 
 
-def test_check_reports_faults_with_count_and_examples(data: Callable[..., Ran], tmp_path: Path) -> None:
+def test_check_reports_faults_with_count_and_examples(data: Command, tmp_path: Path) -> None:
     whole(tmp_path)
     for number in range(2, 10):
         picture(tmp_path / "part" / "test" / "hole" / f"{number}.png")
@@ -85,7 +67,7 @@ def test_check_reports_faults_with_count_and_examples(data: Callable[..., Ran], 
     assert "mask is 9 x 9, image '2.png' is 6 x 4" in ran.out
 
 
-def test_check_deep_reads_what_masks_say(data: Callable[..., Ran], tmp_path: Path) -> None:
+def test_check_deep_reads_what_masks_say(data: Command, tmp_path: Path) -> None:
     picture(whole(tmp_path) / "part" / "ground_truth" / "hole" / "1_mask.png", marked=False)
     assert data("check", tmp_path).code == 0
     ran = data("check", tmp_path, "--deep")
@@ -93,7 +75,7 @@ def test_check_deep_reads_what_masks_say(data: Callable[..., Ran], tmp_path: Pat
     assert "empty_mask" in ran.out
 
 
-def test_check_against_the_catalogue(data: Callable[..., Ran], tmp_path: Path) -> None:
+def test_check_against_the_catalogue(data: Command, tmp_path: Path) -> None:
     ran = data("check", whole(tmp_path), "--benchmark", "btad")
     assert ran.code == 1
     assert "differs: classes missing: 01, 02, 03" in ran.out
@@ -103,14 +85,14 @@ def test_check_against_the_catalogue(data: Callable[..., Ran], tmp_path: Path) -
     assert "not in the catalogue" in ran.err
 
 
-def test_check_what_is_no_data_set(data: Callable[..., Ran], tmp_path: Path) -> None:
+def test_check_what_is_no_data_set(data: Command, tmp_path: Path) -> None:
     ran = data("check", tmp_path / "nowhere")
     assert (ran.code, ran.out) == (2, "")
     assert "no such file or folder" in ran.err
     assert "expected one of: mvtec" in ran.err
 
 
-def test_prepare_prints_what_to_evaluate(data: Callable[..., Ran], tmp_path: Path) -> None:
+def test_prepare_prints_what_to_evaluate(data: Command, tmp_path: Path) -> None:
     for folder in ("no", "yes"):
         picture(tmp_path / folder / "1.png")
     ran = data("prepare", "brainmri", tmp_path)
@@ -118,13 +100,13 @@ def test_prepare_prints_what_to_evaluate(data: Callable[..., Ran], tmp_path: Pat
     assert len(list(open_dataset(ran.out.strip()).samples())) == 2
 
 
-def test_prepare_elpv_needs_only_a_target(data: Callable[..., Ran], tmp_path: Path) -> None:
+def test_prepare_elpv_needs_only_a_target(data: Command, tmp_path: Path) -> None:
     pytest.importorskip("elpv_dataset", reason="needs the package elpv-dataset")
     ran = data("prepare", "elpv", "--out", tmp_path)
     assert (ran.code, ran.out.strip()) == (0, f"manifest:{tmp_path / 'elpv.csv'}"), ran.err
 
 
-def test_prepare_says_what_is_missing(data: Callable[..., Ran], tmp_path: Path) -> None:
+def test_prepare_says_what_is_missing(data: Command, tmp_path: Path) -> None:
     assert "name the folder where KolektorSDD is unpacked" in data("prepare", "ksdd").err
     assert "needs a target folder" in data("prepare", "ksdd", tmp_path).err
     ran = data("prepare", "headct", tmp_path)

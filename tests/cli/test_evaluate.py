@@ -1,40 +1,20 @@
 """`anomalens evaluate` from the outside."""
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from anomalens.cli import main
-
-
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
+from commands import Command, runner
 
 
 @pytest.fixture
-def evaluate(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny_weights: Path
-) -> Callable[..., Ran]:
-    def call(*arguments: object) -> Ran:
-        fixed = ["--backbone", tiny_weights, "--method", "anoclip", "--size", 64, "--eval-size", 32]
-        monkeypatch.setattr(sys, "argv", ["anomalens", "evaluate", *map(str, [*fixed, *arguments])])
-        monkeypatch.setenv("COLUMNS", "240")
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 1
-        return Ran(code, *capsys.readouterr())
-
-    return call
+def evaluate(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny_weights: Path) -> Command:
+    command = runner(capsys, monkeypatch)
+    fixed = ("--backbone", tiny_weights, "--method", "anoclip", "--size", 64, "--eval-size", 32)
+    return lambda *arguments: command("evaluate", *fixed, *arguments)
 
 
 def folder(root: Path, images: int = 2, masks: bool = True) -> Path:
@@ -52,7 +32,7 @@ def folder(root: Path, images: int = 2, masks: bool = True) -> Path:
     return root
 
 
-def test_one_data_set(evaluate: Callable[..., Ran], tmp_path: Path) -> None:
+def test_one_data_set(evaluate: Command, tmp_path: Path) -> None:
     ran = evaluate("--data", f"folders:{folder(tmp_path / 'in')}", "--out", tmp_path / "out")
     assert ran.code == 0, ran.err
     content = json.loads((tmp_path / "out" / "metrics.json").read_text())
@@ -65,7 +45,7 @@ def test_one_data_set(evaluate: Callable[..., Ran], tmp_path: Path) -> None:
         assert (tmp_path / "out" / name).is_file()
 
 
-def test_several_data_sets_have_a_folder_each(evaluate: Callable[..., Ran], tmp_path: Path) -> None:
+def test_several_data_sets_have_a_folder_each(evaluate: Command, tmp_path: Path) -> None:
     one, two = folder(tmp_path / "a" / "x"), folder(tmp_path / "b" / "x", masks=False)
     ran = evaluate("--data", one, "--data", two, "--out", tmp_path / "out", "--gallery", 0)
     assert ran.code == 0, ran.err
@@ -75,7 +55,7 @@ def test_several_data_sets_have_a_folder_each(evaluate: Callable[..., Ran], tmp_
     assert not (tmp_path / "out" / "00-x" / "gallery").exists()
 
 
-def test_strict_refuses_faults_and_otherwise_they_are_said(evaluate: Callable[..., Ran], tmp_path: Path) -> None:
+def test_strict_refuses_faults_and_otherwise_they_are_said(evaluate: Command, tmp_path: Path) -> None:
     (folder(tmp_path / "in") / "masks" / "anomalous1.png").unlink()
     ran = evaluate("--data", tmp_path / "in", "--out", tmp_path / "out", "--strict")
     assert ran.code == 2
@@ -86,7 +66,7 @@ def test_strict_refuses_faults_and_otherwise_they_are_said(evaluate: Callable[..
     assert "1 x missing_mask" in ran.err
 
 
-def test_failed_images_show_in_the_exit_status(evaluate: Callable[..., Ran], tmp_path: Path) -> None:
+def test_failed_images_show_in_the_exit_status(evaluate: Command, tmp_path: Path) -> None:
     path = folder(tmp_path / "in") / "normal" / "normal0.png"
     path.write_bytes(path.read_bytes()[:200])
     ran = evaluate("--data", tmp_path / "in", "--out", tmp_path / "out")
@@ -96,7 +76,7 @@ def test_failed_images_show_in_the_exit_status(evaluate: Callable[..., Ran], tmp
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["protocol"]["failed_images"] == 1
 
 
-def test_what_cannot_be_measured_is_said_first(evaluate: Callable[..., Ran], tmp_path: Path) -> None:
+def test_what_cannot_be_measured_is_said_first(evaluate: Command, tmp_path: Path) -> None:
     good = folder(tmp_path / "good")
     flat = tmp_path / "flat"
     flat.mkdir()

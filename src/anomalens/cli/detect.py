@@ -70,6 +70,7 @@ def detect(
             object_name=object_name,
             checkpoint=checkpoint,
             any_backbone=any_backbone,
+            calibration=calibration,
             threshold=threshold,
             pixel_threshold=pixel_threshold,
             size=size,
