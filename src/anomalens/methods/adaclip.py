@@ -79,6 +79,7 @@ class AdaCLIP(LearnedMethod):
 
     recipe: ClassVar[Recipe] = Recipe("adamw", lr=0.01, weight_decay=0.01, epochs=5, batch=1)
     frozen_features: ClassVar[bool] = False
+    uses_names: ClassVar[bool] = True
 
     def __init__(self, clip: ClipConfig, config: Config) -> None:
         super().__init__(clip)

@@ -50,6 +50,7 @@ class AprilGan(LearnedMethod):
     """APRIL-GAN. The text side is the unit pair [C, E] of an object's name."""
 
     recipe: ClassVar[Recipe] = Recipe(epochs=3)  # MVTec as source; the paper trains 15 on VisA
+    uses_names: ClassVar[bool] = True
 
     def __init__(self, clip: ClipConfig, config: Config) -> None:
         super().__init__(clip)
@@ -69,7 +70,8 @@ class AprilGan(LearnedMethod):
         direction = text[1] - text[0]
         stages = zip(self.maps, features.dense[0], strict=True)
         unit = torch.stack([F.normalize(cast(Tensor, affine(tokens)), dim=-1) for affine, tokens in stages])
-        return (self.config.scale * unit @ direction).view(*unit.shape[:2], *features.grid)
+        found: Tensor = self.config.scale * unit @ direction
+        return found.view(*unit.shape[:2], *features.grid)
 
     def score(self, features: Features, text: Tensor, size: tuple[int, int]) -> ScoreMap:
         """Scores in (0, 1); maps in (0, 4), one unit a stage."""

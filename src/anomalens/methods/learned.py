@@ -37,6 +37,7 @@ class LearnedMethod(Method):
 
     recipe: ClassVar[Recipe] = Recipe()
     frozen_features: ClassVar[bool] = True  # nothing learned on the image side: features may be computed once and kept
+    uses_names: ClassVar[bool] = False  # whether the object name reaches the prompts
 
     def working_size(self, native: int) -> int:
         """518 pixels where the patch divides it (as published), else the size the weights prefer."""
