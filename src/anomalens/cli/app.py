@@ -3,7 +3,7 @@
 import typer
 
 from anomalens import __version__
-from anomalens.cli import about, calibrate, data, detect, evaluate
+from anomalens.cli import about, benchmark, calibrate, data, detect, evaluate
 
 app = typer.Typer(
     name="anomalens",
@@ -30,6 +30,7 @@ def _root(
 app.command("detect")(detect.detect)
 app.command("calibrate")(calibrate.calibrate)
 app.command("evaluate")(evaluate.evaluate)
+app.command("benchmark")(benchmark.benchmark)
 app.add_typer(data.app, name="data")
 app.command("methods")(about.methods)
 app.command("backbones")(about.backbones)

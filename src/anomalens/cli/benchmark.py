@@ -1,0 +1,117 @@
+"""`anomalens benchmark`: methods x data sets, resumable, beside the published numbers."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from anomalens.cli import options
+from anomalens.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from anomalens.evaluation.benchmark import Cell
+
+
+def benchmark(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of cells and tables; an earlier run is resumed.")],
+    config: Annotated[Path | None, typer.Option("--config", help="One TOML file that says everything.")] = None,
+    method: Annotated[list[str] | None, typer.Option("--method", help="A method; may be repeated.")] = None,
+    data: Annotated[list[str] | None, typer.Option("--data", help="LAYOUT:PATH; may be repeated.")] = None,
+    backbone: options.Backbone = "bundled",
+    object_name: options.ObjectName = "object",
+    class_names: Annotated[bool, typer.Option("--class-names", help="Name each class in its prompts.")] = False,
+    eval_size: Annotated[int, typer.Option(min=16, help="Side in pixels at which maps meet masks.")] = 518,
+    size: options.Size = None,
+    tile: options.Tile = None,
+    batch_size: options.BatchSize = 8,
+    device: options.Device = "auto",
+    dtype: options.Precision = options.Dtype.float32,
+    seed: options.Seed = 0,
+    offline: options.Offline = False,
+) -> None:
+    """Measure many methods on many data sets; write results.md, results.csv and results.html.
+
+    Stopped at any moment, the same command goes on where it was; cells that finished under the same settings are
+    kept. A cell that fails is a row with its reason. With --config, only --out counts beside it; the file's form:
+
+      [settings]
+      backbone = "bundled"
+
+      [[method]]
+      name = "anoclip"
+
+      [[data]]
+      path = "mvtec:datasets/mvtec"
+
+    Exit status: 0 all cells done, 1 some failed, 2 wrong usage, 130 stopped.
+    """
+    from anomalens.cli.console import errors, output, progress_bar
+    from anomalens.evaluation.benchmark import collect, run
+    from anomalens.evaluation.evaluate import EvaluationConfig
+    from anomalens.evaluation.plan import flags_plan, read_plan
+    from anomalens.evaluation.tables import write_tables
+
+    if config is not None:
+        if method or data:
+            raise ConfigError("give either --config or --method and --data, not both")
+        plan = read_plan(config)
+    else:
+        settings: dict[str, Any] = {"backbone": backbone, "object": object_name, "seed": seed, "dtype": dtype.value}
+        settings |= {"batch_size": batch_size, "device": device, "offline": offline}
+        settings |= {key: value for key, value in (("size", size), ("tile", tile)) if value is not None}
+        evaluation = EvaluationConfig(size=eval_size, class_names=class_names)
+        plan = flags_plan(method or [], data or [], settings, evaluation)
+    try:
+        with progress_bar() as bar:
+            cells = run(plan, out, _Screen(bar, len(plan.methods) * len(plan.data)))
+    except KeyboardInterrupt:
+        write_tables(collect(plan, out), out)
+        errors.print(f"stopped; finished cells are in {out}, and the same command goes on from there", highlight=False)
+        raise typer.Exit(130) from None
+    write_tables(cells, out)
+    output.print(_summary(cells))
+    output.print(f"tables: {out / 'results.md'}, results.csv, results.html", highlight=False, soft_wrap=True)
+    if any(cell.state != "done" for cell in cells):
+        raise typer.Exit(1)
+
+
+class _Screen:
+    """Two bars: cells, and the images of the cell that runs."""
+
+    def __init__(self, bar: "Progress", cells: int) -> None:
+        self.bar = bar
+        self.cells = bar.add_task("cells", total=cells)
+        self.images: TaskID | None = None
+
+    def begin(self, cell: "Cell", images: int) -> None:
+        from rich.markup import escape
+
+        self.images = self.bar.add_task(f"{escape(cell.label)} on {escape(cell.data)}", total=images)
+
+    def image(self) -> None:
+        if self.images is not None:
+            self.bar.advance(self.images)
+
+    def end(self, cell: "Cell", kept: bool) -> None:
+        if self.images is not None:
+            self.bar.remove_task(self.images)
+            self.images = None
+        self.bar.advance(self.cells)
+        if cell.state == "failed":
+            self.bar.console.print(f"{cell.label} on {cell.data}: {cell.reason}", markup=False, highlight=False)
+
+
+def _summary(cells: "list[Cell]") -> object:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("method", "data set", "image AUROC", "pixel AUROC", "AUPRO", "")
+    for cell in cells:
+        mean = cell.metrics["mean"] if cell.metrics else {}
+        found = [mean.get(key) for key in ("image_auroc", "pixel_auroc", "aupro")]
+        remark = "" if cell.state == "done" else f"[red]{cell.state}[/]: {escape(cell.reason)}"
+        values = ["-" if value is None else f"{value:.1f}" for value in found]
+        table.add_row(escape(cell.label), escape(cell.data), *values, remark)
+    return table

@@ -1,0 +1,94 @@
+"""`anomalens benchmark` from the outside."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anomalens.evaluation import evaluate
+from commands import Command, runner
+
+
+@pytest.fixture
+def benchmark(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    command = runner(capsys, monkeypatch)
+    return lambda *arguments: command("benchmark", *arguments)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    noise = np.random.default_rng(0)
+    for label in ("normal", "anomalous"):
+        (tmp_path / "set" / label).mkdir(parents=True)
+        for i in range(2):
+            picture = Image.fromarray(noise.integers(0, 256, (40, 40, 3), dtype=np.uint8))
+            picture.save(tmp_path / "set" / label / f"{label}{i}.png")
+    return tmp_path / "set"
+
+
+def test_flags(benchmark: Command, data: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    flags = ("--data", data, "--backbone", tiny_weights, "--size", 64, "--eval-size", 32, "--out", out)
+    ran = benchmark("--method", "anoclip", "--method", "winclip", *flags)
+    assert ran.code == 0, ran.err
+    assert "winclip" in ran.out
+    assert {"results.md", "results.csv", "results.html", "cells"} <= {path.name for path in out.iterdir()}
+
+
+def test_a_file_and_a_failing_cell(benchmark: Command, data: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    text = f"""
+        [settings]
+        backbone = "{tiny_weights}"
+        size = 64
+        [evaluation]
+        size = 32
+        [[method]]
+        name = "anoclip"
+        [[method]]
+        name = "no such method"
+        [[data]]
+        path = "set"
+    """
+    (tmp_path / "b.toml").write_text(text)
+    ran = benchmark("--config", tmp_path / "b.toml", "--out", tmp_path / "out")
+    assert ran.code == 1
+    assert "failed: unknown method 'no such method'" in (tmp_path / "out" / "results.md").read_text()
+    assert "unknown method" in ran.out
+
+
+def test_stopped_and_resumed(
+    benchmark: Command, data: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    flags = ("--data", data, "--backbone", tiny_weights, "--size", 64, "--eval-size", 32, "--out", out)
+    flags += ("--method", "anoclip", "--method", "winclip")
+    real, calls = evaluate._measure, 0
+
+    def stop(*arguments: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 6:
+            raise KeyboardInterrupt
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(evaluate, "_measure", stop)
+    ran = benchmark(*flags)
+    assert ran.code == 130
+    assert "the same command goes on" in ran.err
+    assert "not run yet" in (out / "results.md").read_text()
+    calls = 100
+    assert benchmark(*flags).code == 0
+    assert calls == 104
+    assert "not run yet" not in (out / "results.md").read_text()
+
+
+def test_wrong_usage(benchmark: Command, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert benchmark("--out", out).code == 2
+    assert "not both" in benchmark("--config", "x.toml", "--method", "anoclip", "--out", out).err
+    assert "x.toml" in benchmark("--config", "x.toml", "--out", out).err
+    (tmp_path / "file").write_text("")
+    ran = benchmark("--method", "anoclip", "--data", data, "--out", tmp_path / "file")
+    assert ran.code == 2
+    assert "cannot write" in ran.err
