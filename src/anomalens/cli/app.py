@@ -3,7 +3,7 @@
 import typer
 
 from anomalens import __version__
-from anomalens.cli import about, benchmark, calibrate, data, detect, evaluate
+from anomalens.cli import about, benchmark, calibrate, data, detect, evaluate, report
 
 app = typer.Typer(
     name="anomalens",
@@ -31,6 +31,7 @@ app.command("detect")(detect.detect)
 app.command("calibrate")(calibrate.calibrate)
 app.command("evaluate")(evaluate.evaluate)
 app.command("benchmark")(benchmark.benchmark)
+app.command("report")(report.report)
 app.add_typer(data.app, name="data")
 app.command("methods")(about.methods)
 app.command("backbones")(about.backbones)
