@@ -2,8 +2,10 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,10 @@ from PIL import Image
 from anomalens.clip.backbones import CLIP_MEAN, CLIP_STD
 from anomalens.clip.config import ClipConfig
 from anomalens.clip.tower import Clip
-from anomalens.clip.weights import LoadedWeights, fingerprint
+from anomalens.clip.weights import LoadedWeights, fingerprint, load_weights
 from anomalens.data.layouts import Sample, open_dataset
 from anomalens.errors import ConfigError, InputError
+from anomalens.imaging import Preprocess
 from anomalens.methods import base
 from anomalens.methods.learned import LearnedMethod
 from anomalens.training.checkpoints import read_checkpoint
@@ -129,8 +132,6 @@ def test_another_run_does_not_go_on_from_a_foreign_state(
 
 # --------------------------------------------------------------------------------------------------------- features
 def prepared(name: str, loaded: LoadedWeights) -> tuple[LearnedMethod, Clip, Any]:
-    from anomalens.imaging import Preprocess
-
     method = base.create(name, loaded.config, **options(name)).eval()
     assert isinstance(method, LearnedMethod)
     return method, Clip.from_state_dict(loaded.config, loaded.state), Preprocess(64, multiple=16)
@@ -201,8 +202,6 @@ def test_a_full_disk_is_said_before_anything_is_written(
 
 
 def test_samples_without_a_mask_are_left_out(samples: list[Sample]) -> None:
-    from dataclasses import replace
-
     bare = [replace(s, mask=None) if s.class_name == "cable" else s for s in samples]
     assert len(usable(bare)) == len(samples) - 2
     with pytest.raises(InputError, match="needs both"):
@@ -222,31 +221,36 @@ def test_what_cannot_be_trained_is_refused(samples: list[Sample], loaded: Loaded
 
 # --------------------------------------------------------------------------------------------------------- processes
 SCRIPT = """
-import sys, torch
+import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
 from anomalens.clip.weights import load_weights
 from anomalens.data.layouts import open_dataset
 from anomalens.training.prompts import Plan, train
-torch.set_num_threads(1)
-_, _, weights, data, out, cache = sys.argv
+_, weights, data, out, cache = sys.argv
 train("tokenclip", list(open_dataset("mvtec:" + data).samples("test")), load_weights(weights), Path(out),
       auxiliary_data="toy", plan=Plan(epochs=2, batch=5), cache=Path(cache))
 """
 
 
 def test_two_processes_give_the_result_of_one(samples: list[Sample], tiny_weights: Path, tmp_path: Path) -> None:
-    script, data = tmp_path / "run.py", samples[0].image.parents[3]
-    script.write_text(SCRIPT)
-    for name, start in (
-        ("one", [sys.executable]),
-        ("two", [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]),
-    ):
-        arguments = [str(script), str(tmp_path), str(tiny_weights), str(data), str(tmp_path / f"{name}.safetensors")]
-        command = [*start, *arguments, str(tmp_path / "cache")]
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-        assert done.returncode == 0, done.stderr[-2000:]
-    one, two = (read_checkpoint(tmp_path / f"{n}.safetensors") for n in ("one", "two"))
+    """The environment is the one `torchrun --nproc-per-node 2` makes, without its slow rendezvous."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    out, data, cache = tmp_path / "two.safetensors", samples[0].image.parents[3], tmp_path / "cache"
+    command = [sys.executable, "-c", SCRIPT, str(tiny_weights), str(data), str(out), str(cache)]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    running = [
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | place | {"RANK": rank})
+        for rank in ("0", "1")
+    ]
+    alone = tmp_path / "one.safetensors"
+    backbone, plan = load_weights(tiny_weights), Plan(epochs=2, batch=5)
+    train("tokenclip", samples, backbone, alone, auxiliary_data="toy", plan=plan, cache=tmp_path / "own")
+    for process in running:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors[-2000:]
+    one, two = read_checkpoint(alone), read_checkpoint(out)
     for parameter, value in one.learned.items():
         torch.testing.assert_close(two.learned[parameter], value, atol=1e-4, rtol=0, msg=parameter)
     assert two.info.metrics["loss"] == pytest.approx(one.info.metrics["loss"], abs=1e-4)
