@@ -1,0 +1,167 @@
+"""`anomalens train` and `anomalens import-checkpoint`: where learned methods get what they have learned."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from anomalens.cli import options
+from anomalens.errors import ConfigError
+
+_Out = Annotated[Path, typer.Option("--out", "-o", help="The checkpoint, FILE.safetensors.")]
+
+
+def train(
+    method: Annotated[str, typer.Argument(help="A learned method; see `anomalens methods`.")],
+    data: Annotated[
+        list[str], typer.Option("--data", help="LAYOUT:PATH of auxiliary data with masks; may be repeated.")
+    ],
+    out: _Out,
+    backbone: options.Backbone = "bundled",
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data; default: the paper's.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images a step; default: the paper's.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Step size of the optimiser; default: the paper's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of initial values and order; default: the paper's.")] = None,
+    size: options.Size = None,
+    chosen: options.Set = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="What the data is called in the checkpoint; default: its folders.")
+    ] = None,
+    licence: Annotated[str, typer.Option(help="Licence of what is learned, for the checkpoint's header.")] = "",
+    cache: Annotated[
+        Path | None, typer.Option("--cache", help="Folder for features kept between runs; default: the user's cache.")
+    ] = None,
+    device: options.Device = "auto",
+    offline: options.Offline = False,
+) -> None:
+    """Learn prompts on auxiliary data: normal and anomalous images with masks, of other things than will be inspected.
+
+    The images of the test split are used, as in the papers. The backbone looks at each image once; what it saw is kept
+    on disk, and the epochs run on that. Beside FILE.safetensors stand FILE.jsonl (the log) and FILE.png (maps after
+    the latest epoch). A run that was stopped goes on when the same command is given again.
+
+    Examples:
+
+      anomalens train crane --data mvtec:datasets/mvtec --backbone ViT-L-14-336 --out crane-mvtec.safetensors
+
+      torchrun --nproc-per-node 4 -m anomalens train tokenclip --data visa:datasets/visa -o tokenclip.safetensors
+    """
+    from anomalens.cli.console import errors, output
+    from anomalens.clip.weights import load_weights
+    from anomalens.data.layouts import open_dataset
+    from anomalens.detector import pick_device
+    from anomalens.training.prompts import Plan
+    from anomalens.training.prompts import train as learn
+
+    if out.suffix != ".safetensors":
+        raise ConfigError(f"--out {out}: a checkpoint is a .safetensors file; call it {out.stem}.safetensors")
+    first = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun; one alone speaks
+    datasets = [open_dataset(spec) for spec in data]
+    if first:
+        for one in datasets:
+            errors.print(one.summary(), highlight=False, markup=False, soft_wrap=True)
+    show = _Display() if first else _silent
+    try:
+        info = learn(
+            method,
+            [sample for one in datasets for sample in one.samples()],
+            load_weights(backbone, offline=offline),
+            out,
+            auxiliary_data=name or "+".join(one.name for one in datasets),
+            licence=licence,
+            plan=Plan(epochs, batch, lr, seed, size),
+            options=options.method_options(chosen),
+            device=pick_device(device),
+            cache=cache,
+            report=show,
+        )
+    except KeyboardInterrupt:
+        if first:
+            errors.print("stopped; the same command goes on where it stopped", highlight=False)
+        raise typer.Exit(130) from None
+    finally:
+        if isinstance(show, _Display):
+            show.close()
+    if first:
+        output.print(f"{info.method} on {info.backbone}, learned from {info.auxiliary_data}: {out}", highlight=False)
+        output.print(
+            f"use it: anomalens detect IMAGES --checkpoint {out} --backbone {backbone} --out DIR", markup=False
+        )
+
+
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(help="Prompts as Crane's or AnomalyCLIP's authors publish them (.pth).")],
+    method: Annotated[str, typer.Option("--method", help="crane, crane+ or anomalyclip; the file does not say.")],
+    out: _Out,
+    name: Annotated[
+        str | None, typer.Option("--name", help="What they were trained on (mvtec, visa), where it is not recognised.")
+    ] = None,
+) -> None:
+    """Turn published prompts into a checkpoint. They go with the backbone ViT-L-14-336; nothing in the file is run.
+
+    Example:
+
+      anomalens import-checkpoint epoch_5.pth --method crane --out crane-mvtec.safetensors
+    """
+    from anomalens.cli.console import output
+    from anomalens.training.checkpoints import save_checkpoint
+    from anomalens.training.published import import_published
+
+    if out.suffix != ".safetensors":
+        raise ConfigError(f"--out {out}: a checkpoint is a .safetensors file; call it {out.stem}.safetensors")
+    found = import_published(file, method, name)
+    save_checkpoint(out, found)
+    info = found.info
+    output.print(
+        f"{out}: {info.method} for {info.backbone}, {info.training['published']}, trained on {info.auxiliary_data}, "
+        f"{info.licence}",
+        highlight=False,
+        markup=False,
+    )
+
+
+def _silent(line: dict[str, Any]) -> None:
+    """What other processes than the first say."""
+
+
+class _Display:
+    """The log as one bar for the features and one for the epochs, with a line for each epoch."""
+
+    def __init__(self) -> None:
+        from anomalens.cli.console import progress_bar
+
+        self.bar = progress_bar()
+        self.bar.start()
+        self.features = self.bar.add_task("features", total=None, visible=False)
+        self.steps = self.bar.add_task("learning", total=None, visible=False)
+        self.images, self.batch = 0, 1
+
+    def __call__(self, line: dict[str, Any]) -> None:
+        match line["event"]:
+            case "cache":
+                self.say(f"keeping features in {line['folder']}: {_size(line['bytes'])}")
+            case "features":
+                self.bar.update(self.features, total=line["total"], completed=line["done"], visible=True)
+            case "start":
+                self.images, self.batch = line["images"], line["recipe"]["batch"]
+                total, done = line["recipe"]["epochs"] * self.images, line["epoch"] * self.images
+                self.bar.update(self.steps, total=total, completed=done, visible=True)
+            case "step":
+                done = (line["epoch"] - 1) * self.images + min(self.images, line["step"] * self.batch)
+                self.bar.update(self.steps, completed=done, description=f"learning, loss {line['loss']:.4f}")
+            case "epoch":
+                parts = ", ".join(f"{key} {value:.4f}" for key, value in line.items() if isinstance(value, float))
+                self.say(f"epoch {line['epoch']} of {line['epochs']}: {parts}")
+
+    def say(self, text: str) -> None:
+        """A line above the bars."""
+        self.bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Take the bars off the screen."""
+        self.bar.stop()
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
