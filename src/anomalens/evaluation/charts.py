@@ -9,7 +9,7 @@ import numpy as np
 Points = Sequence[Sequence[float]]  # [[x, y], ...]
 
 _WIDTH, _HEIGHT = 320, 240  # of the drawing, in units of its own
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 12, 40  # margins
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 12, 40  # margins
 _BINS = 30
 
 
