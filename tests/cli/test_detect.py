@@ -243,3 +243,20 @@ def test_lists(run: Callable[..., Ran]) -> None:
     assert "torch" in info.out
     assert run("--version").out.startswith("anomalens ")
     assert run("nonsense").code == 2
+
+
+def test_pretrain_hands_its_options_on(
+    run: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+
+    def recipe(out: Path, materials: Any, **options: Any) -> Path:
+        seen.update(out=out, materials=list(materials), **options)
+        return out / "backbone.safetensors"
+
+    monkeypatch.setattr("anomalens.training.pretraining.pretrain_backbone", recipe)
+    ran = run("pretrain", "--out", tmp_path, "--steps", 3, "--seed", 7, "--materials", "a", "--materials", "b")
+    assert ran.code == 0, ran.err
+    assert (seen["config"].steps, seen["config"].seed) == (3, 7)
+    assert [str(path) for path in seen["materials"]] == ["a", "b"]
+    assert "backbone.safetensors" in ran.out

@@ -24,6 +24,9 @@ def train(
     lr: Annotated[float | None, typer.Option(help="Step size of the optimiser; default: the paper's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of initial values and order; default: the paper's.")] = None,
     size: options.Size = None,
+    hold_out: Annotated[
+        float, typer.Option("--hold-out", help="Share of the data that is measured on, not learned from.")
+    ] = 0.0,
     chosen: options.Set = None,
     name: Annotated[
         str | None, typer.Option("--name", help="What the data is called in the checkpoint; default: its folders.")
@@ -70,7 +73,7 @@ def train(
             out,
             auxiliary_data=name or "+".join(one.name for one in datasets),
             licence=licence,
-            plan=Plan(epochs, batch, lr, seed, size),
+            plan=Plan(epochs, batch, lr, seed, size, hold_out),
             options=options.method_options(chosen),
             device=pick_device(device),
             cache=cache,
@@ -84,6 +87,10 @@ def train(
         if isinstance(show, _Display):
             show.close()
     if first:
+        found = {k: v for k, v in info.metrics.get("held_out", {}).items() if v is not None}
+        if found:
+            numbers = ", ".join(f"{key.replace('_', ' ')} {value:.1f}" for key, value in found.items())
+            output.print(f"on {info.training['held_out']} images held out, per cent: {numbers}", highlight=False)
         output.print(f"{info.method} on {info.backbone}, learned from {info.auxiliary_data}: {out}", highlight=False)
         output.print(
             f"use it: anomalens detect IMAGES --checkpoint {out} --backbone {backbone} --out DIR", markup=False
