@@ -58,7 +58,7 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """The 16 blocks of EfficientNet-Lite0 (Tan & Le 2019, "lite" variant: no squeeze-excite, ReLU6), without its head."""
+    """The 16 blocks of EfficientNet-Lite0 (Tan & Le 2019; "lite": no squeeze-excite, ReLU6), without its head."""
 
     # (repeats, kernel, first stride, expansion, outputs)
     STAGES = (
@@ -110,9 +110,7 @@ def novelty(features: Tensor, references: Tensor, sharpness: float) -> Tensor:
     """
     queries = F.normalize(features.flatten(2).float(), dim=1)
     keys = F.normalize(references.flatten(2).float(), dim=1)
-    similarity = torch.baddbmm(
-        queries.new_full((1, 1, 1), -sharpness), queries.transpose(1, 2), keys, alpha=sharpness
-    )
+    similarity = torch.baddbmm(queries.new_full((1, 1, 1), -sharpness), queries.transpose(1, 2), keys, alpha=sharpness)
     density = torch.logsumexp(similarity, dim=2) - math.log(keys.shape[2])
     return (density / -sharpness).view(features.shape[0], 1, *features.shape[2:])
 

@@ -22,7 +22,7 @@ class Weights:
     dense: float = 1.0  # each stream's map against the cover of its patches
     dice: float = 0.5  # the same as overlap
     kind: float = 0.25  # naming the defect at its patches
-    image: float = 0.5  # class token against sound and faulty
+    image: float = 1.0  # class token against sound and faulty
     fused: float = 0.25  # class token with the tokens its own map points at (Crane's image score)
     caption: float = 0.2  # class token against captions (contrastive)
     window: float = 0.5  # class token of a few patches alone (WinCLIP)
@@ -30,21 +30,18 @@ class Weights:
 
 
 def directions(normal: Tensor, abnormal: Tensor) -> Tensor:
-    """Text features [K, E] of each state -> unit-difference directions g = t_a - t_n [K + 1, E].
+    """Text features [K, E] of each state -> directions g = t_a - t_n [2K, E].
 
-    One a pair, and one of the averaged ensemble: methods read both single pairs and means of hundreds.
+    Half of them single pairs, half the averaged ensemble: methods read both, and the mean is the calmer teacher.
     """
     pairs = F.normalize(abnormal, dim=1) - F.normalize(normal, dim=1)
     mean = F.normalize(abnormal.mean(0), dim=0) - F.normalize(normal.mean(0), dim=0)
-    return torch.cat([pairs, mean[None]])
+    return torch.cat([pairs, mean.expand_as(pairs)])
 
 
 def soft_focal(logits: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy against targets in [0, 1], weighted by the squared miss (quality focal loss). Any one shape."""
-    return (
-        F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        * (logits.sigmoid() - target).square()
-    )
+    return F.binary_cross_entropy_with_logits(logits, target, reduction="none") * (logits.sigmoid() - target).square()
 
 
 def target_of(cover: Tensor) -> Tensor:

@@ -32,12 +32,14 @@ from rich.progress import (
 )
 from torch import Tensor, nn
 
+from anomalens.clip.bundle import save_bundle
 from anomalens.clip.config import ClipConfig, TextConfig, VisionConfig
 from anomalens.clip.stem import LiteStem
 from anomalens.clip.streams import Dense
 from anomalens.clip.tokenizer import tokenize
 from anomalens.clip.tower import Clip
-from anomalens.data.synthesis.captions import KINDS, kind_phrases
+from anomalens.data.synthesis.captions import kind_phrases
+from anomalens.data.synthesis.words import KINDS
 from anomalens.errors import ConfigError
 from anomalens.files import atomic_write
 from anomalens.training.alignment import (
@@ -51,8 +53,16 @@ from anomalens.training.alignment import (
     teacher_loss,
 )
 from anomalens.training.scenes import Batch, Scenes
-from anomalens.training.teacher import SentenceTeacher, load_imagenet_stem, token_table
+from anomalens.training.teacher import (
+    STEM_MEAN,
+    STEM_STD,
+    SentenceTeacher,
+    load_imagenet_stem,
+    token_table,
+)
 from anomalens.training.vocabulary import Random, frame, pick, state_pair, thing
+
+VERSION = "1.0"  # of the weights this recipe makes
 
 
 @dataclass(frozen=True)
@@ -63,23 +73,23 @@ class PretrainConfig:
     layers: int = 4  # blocks of the image tower
     text_layers: int = 4
     native: int = 448  # pixels a side the backbone prefers: 28 x 28 tokens
-    steps: int = 2400
+    steps: int = 1900
     batch: int = 32  # scenes a step
     sides: tuple[int, ...] = (192, 224, 256)  # pixels a side; one is drawn each step
-    final_steps: int = 200  # last steps at `final_side`, so that attention knows long rows
+    final_steps: int = 90  # last steps at `final_side`, so that attention knows long rows
     final_side: int = 384
     final_batch: int = 12
-    rate: float = 1.2e-3  # AdamW's peak learning rate
+    rate: float = 1e-3  # AdamW's peak learning rate
     warmup: int = 100  # steps
     decay: float = 0.05  # AdamW's weight decay, matrices only
-    average: float = 0.998  # of the running average of the weights, a step
-    pairs: int = 8  # pairs of state prompts a step
+    average: float = 0.997  # of the running average of the weights, a step
+    pairs: int = 6  # pairs of state prompts a step
     sentences: int = 4096  # sentences the teacher reads once
     taught: int = 48  # of them compared a step
     windows: int = 10  # windows an image on every third step
+    checkpoint_every: int = 100  # steps
     seed: int = 0
     weights: Weights = field(default_factory=Weights)
-    text: bool = True  # ablation: False trains a fixed pair of directions instead of words
     bf16: bool = True  # autocast; 1.5 times faster on CPUs with AVX512-BF16
 
     def clip(self) -> ClipConfig:
@@ -105,7 +115,9 @@ class GatherOnce:
         """As LiteStem.gather."""
         if pixels is not self._pixels or self._found is None:
             with torch.no_grad():
-                self._pixels, self._found = pixels, self._gather(pixels)
+                # A few images at a time stay in the processor's caches.
+                self._found = torch.cat([self._gather(part) for part in torch.split(pixels, 8)])
+                self._pixels = pixels
         return self._found
 
 
@@ -130,7 +142,7 @@ def prepare_stem(stem: LiteStem, scenes: Scenes, seed: int, count: int = 192) ->
     indices = rng.choice(len(scenes), min(count, len(scenes)), replace=False).tolist()
     pixels = normalise(scenes.batch(indices, 256, rng).pixels)
     with torch.no_grad():
-        found = [stem.backbone(part) for part in pixels.split(32)]
+        found = [stem.backbone(part) for part in torch.split(pixels, 32)]
         for conv, level in zip(stem.whiten, (1, 2, 3), strict=True):
             rows = torch.cat([f[level].transpose(0, 1).flatten(1)[:, ::7] for f in found], dim=1).T
             mean, covariance = rows.mean(0), torch.cov(rows.T)
@@ -140,7 +152,7 @@ def prepare_stem(stem: LiteStem, scenes: Scenes, seed: int, count: int = 192) ->
             # Shrunk: the smallest directions are noise and would drown the rest if made equal to them.
             matrix = (axes / (values + 0.1 * values.mean()).sqrt()).T
             conv.load_state_dict({"weight": matrix[:, :, None, None], "bias": -matrix @ mean})
-        gathered = torch.cat([stem.gather(part) for part in pixels.split(32)])
+        gathered = torch.cat([stem.gather(part) for part in torch.split(pixels, 32)])
         spread, mean = torch.std_mean(gathered, dim=(0, 2, 3), keepdim=True)
         stem.shift.copy_(mean)
         stem.scale.copy_(1 / (spread + 1e-3))
@@ -148,7 +160,7 @@ def prepare_stem(stem: LiteStem, scenes: Scenes, seed: int, count: int = 192) ->
 
 def normalise(pixels: Tensor) -> Tensor:
     """0..1 -> what the stem was trained on."""
-    return (pixels - 0.498) / 0.502
+    return (pixels - STEM_MEAN) / STEM_STD
 
 
 @dataclass
@@ -198,43 +210,44 @@ def step_loss(
     model: Trained, config: PretrainConfig, batch: Batch, rng: Random, text: "TextSide", step: int
 ) -> dict[str, Tensor]:
     """The parts of the loss of one step, unweighted."""
-    weights, clip = config.weights, model.clip
+    clip = model.clip
     drawn = Sentences.draw(rng, batch, config.pairs, text.words)
-    features = clip.text(tokenize(drawn.texts))
-    g = directions(features[drawn.parts["normal"]], features[drawn.parts["abnormal"]])
+    rows = torch.from_numpy(rng.choice(len(text.bank), config.taught, replace=False))
     pixels = normalise(batch.pixels)
-    start = int(rng.integers(1, 3))
     streams = [Dense(), Dense("value-value", start=int(rng.integers(1, 3)))]
-    streams += [Dense("self-correlation", start=start)] if step % 2 else []
-    seen = clip.visual(pixels, streams)
+    streams += [Dense("self-correlation", start=int(rng.integers(1, 3)))] if step % 2 else []
+    # Half precision for the towers only: the losses take small differences of unit vectors.
+    with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
+        features = clip.text(tokenize(drawn.texts)).float()
+        taught = clip.text(text.ids[rows]).float()
+        seen = clip.visual(pixels, streams)
+    g = directions(features[drawn.parts["normal"]], features[drawn.parts["abnormal"]])
     cls = F.normalize(cast(Tensor, seen.cls).float(), dim=1)
     tokens = F.normalize(torch.stack([d[0] for d in seen.dense]).float(), dim=3)
     cover, kinds = batch.cover.flatten(1), batch.kinds.flatten(1)
     losses = dict(zip(("dense", "dice"), dense_loss(tokens, g, cover), strict=True))
-    if weights.kind:
-        phrases = F.normalize(features[drawn.parts["kinds"]], dim=1)
-        losses["kind"] = kind_loss(tokens[:2], phrases, kinds, cover)
+    phrases = F.normalize(features[drawn.parts["kinds"]], dim=1)
+    losses["kind"] = kind_loss(tokens[:2], phrases, kinds, cover)
     losses["image"] = image_loss(cls, g, batch.abnormal)
     losses["fused"] = fused_loss(cls, tokens[-1], g, batch.abnormal)
-    if weights.caption:
-        captions = F.normalize(features[drawn.parts["captions"]], dim=1)
-        losses["caption"] = caption_loss(cls, captions, batch.captions, clip.logit_scale)
-    if weights.teacher:
-        rows = torch.from_numpy(rng.choice(len(text.bank), config.taught, replace=False))
-        losses["teacher"] = teacher_loss(clip.text(text.ids[rows]), text.taught[rows], model.head)
-    if weights.window and step % 3 == 0:
-        losses["window"] = window_loss(model, pixels, batch, rng, g, config.windows)
+    captions = F.normalize(features[drawn.parts["captions"]], dim=1)
+    losses["caption"] = caption_loss(cls, captions, batch.captions, clip.logit_scale)
+    losses["teacher"] = teacher_loss(taught, text.taught[rows], model.head)
+    if step % 3 == 0:
+        losses["window"] = window_loss(model, config, pixels, batch, rng, g)
     return losses
 
 
-def window_loss(model: Trained, pixels: Tensor, batch: Batch, rng: Random, g: Tensor, count: int) -> Tensor:
+def window_loss(model: Trained, config: PretrainConfig, pixels: Tensor, batch: Batch, rng: Random, g: Tensor) -> Tensor:
     """Class tokens of 2 x 2 or 3 x 3 patches alone know whether those are sound."""
     h, w = batch.cover.shape[1:]
-    side = int(rng.integers(2, 4))
+    side, count = int(rng.integers(2, 4)), config.windows
     top, left = rng.integers(0, h - side + 1, count), rng.integers(0, w - side + 1, count)
     inner = (np.arange(side)[:, None] * w + np.arange(side)).ravel()
     index = torch.from_numpy((top * w + left)[:, None] + inner)
-    found = F.normalize(model.clip.visual.windows(pixels, index).float(), dim=2)
+    with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
+        found = model.clip.visual.windows(pixels, index)
+    found = F.normalize(found.float(), dim=2)
     cover = batch.cover.flatten(1)[:, index].mean(2)
     logits = found @ (g / 0.07).T
     wanted = cover.clamp(0, 1).sqrt()[..., None].expand_as(logits)
@@ -300,17 +313,19 @@ def pretrain(
     out: str | os.PathLike[str],
     *,
     resume: bool = True,
+    initial: str | os.PathLike[str] | None = None,
 ) -> Path:
-    """Train the backbone and write `out`/backbone.safetensors, `out`/log.jsonl and a checkpoint every 100 steps.
+    """Train the backbone and write `out`/backbone.safetensors, `out`/log.jsonl and checkpoints.
 
     Args:
         config: the recipe's numbers.
-        scenes_folder: shards made by `training.scenes_painting.paint_scenes`.
+        scenes_folder: shards made by `training.painting.paint_scenes`.
         out: folder of the results; created where missing.
         resume: go on from `out`/checkpoint.pt where there is one.
+        initial: the checkpoint of an earlier stage whose weights (not its optimiser) are the starting point.
 
     Returns:
-        The path of the weights: float16, in OpenAI's names, with the config in the header.
+        The path of the weights: float16, in the project's own format (clip/bundle.py).
 
     Raises:
         InputError: no scenes. ConfigError: a checkpoint of another config. MissingExtraError: a teacher is missing.
@@ -324,7 +339,9 @@ def pretrain(
     model.clip.text.token_embedding.weight.data.copy_(table)
     stem = cast(LiteStem, model.clip.visual.stem)
     prepare_stem(stem, scenes, config.seed)
-    stem.gather = GatherOnce(stem)  # type: ignore[method-assign, assignment]
+    if initial is not None:
+        model.load_state_dict(torch.load(initial, weights_only=True)["model"])
+    stem.gather = GatherOnce(stem)  # type: ignore[method-assign]
     optimiser = torch.optim.AdamW(parameter_groups(model, config.decay), lr=config.rate, betas=(0.9, 0.98))
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
     average = {n: p.detach().clone() for n, p in trained.items()}
@@ -352,8 +369,7 @@ def pretrain(
             rate = rate_at(config, step)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
-                losses = step_loss(model, config, batch, rng, text, step)
+            losses = step_loss(model, config, batch, rng, text, step)
             total = cast(Tensor, sum(losses[name] * getattr(config.weights, name) for name in losses))
             optimiser.zero_grad(set_to_none=True)
             total.backward()  # type: ignore[no-untyped-call]
@@ -367,14 +383,14 @@ def pretrain(
                 row = {
                     "step": step,
                     "rate": rate,
-                    "loss": float(total),
+                    "loss": total.item(),
                     "norm": float(norm),
                     "seconds": time.monotonic() - began,
                 }
                 log.write(json.dumps(row | {name: round(float(v), 4) for name, v in losses.items()}) + "\n")
                 log.flush()
             progress.update(task, completed=step + 1, description=f"pretraining, loss {float(total):.2f}")
-            if (step + 1) % 100 == 0 or step + 1 == config.steps:
+            if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
                 _save_checkpoint(checkpoint, config, model, optimiser, average, step + 1)
                 _save_weights(folder / "backbone.safetensors", model.clip, average, config)
     return folder / "backbone.safetensors"
@@ -399,15 +415,9 @@ def _save_checkpoint(
 
 
 def _save_weights(path: Path, clip: Clip, average: dict[str, Tensor], config: PretrainConfig) -> None:
-    from safetensors.torch import save
-
-    state = dict(clip.state_dict()) | {
-        n.removeprefix("clip."): v for n, v in average.items() if n.startswith("clip.")
-    }
-    canonical = {k.removeprefix("text."): v.half().contiguous() for k, v in state.items()}
-    header = {
-        "format": "anomalens-backbone-1",
-        "config": json.dumps(config.clip().to_dict()),
-        "recipe": json.dumps(asdict(config)),
-    }
-    atomic_write(path, save(canonical, metadata=header))
+    averaged = Clip(config.clip())
+    averaged.load_state_dict(
+        clip.state_dict() | {n.removeprefix("clip."): v for n, v in average.items() if n.startswith("clip.")}
+    )
+    mean, std = (STEM_MEAN,) * 3, (STEM_STD,) * 3
+    save_bundle(path, averaged, licence="Apache-2.0", version=VERSION, mean=mean, std=std, dtype=torch.float16)

@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -80,7 +79,9 @@ def collect(folders: Iterable[str | os.PathLike[str]]) -> Materials:
 
     Raises InputError where a folder is missing or nothing usable is found.
     """
-    surfaces, things, seen = [], [], set[Any]()
+    surfaces: list[npt.NDArray[np.uint8]] = []
+    things: list[npt.NDArray[np.uint8]] = []
+    seen = set[bytes]()
     folders = list(folders)
     for folder in folders:
         root = Path(folder)
@@ -89,7 +90,7 @@ def collect(folders: Iterable[str | os.PathLike[str]]) -> Materials:
                 f"no folder of materials at {root}; unpack the texture packages first (docs/model-card.md)"
             )
         for path in sorted(p for p in root.rglob("*") if p.suffix.lower() in _SUFFIXES):
-            if _NOT_A_PHOTOGRAPH.search(path.relative_to(root).as_posix()):
+            if _NOT_A_PHOTOGRAPH.search("/" + path.relative_to(root).as_posix()):
                 continue
             pixels = _load(path)
             if pixels is None:

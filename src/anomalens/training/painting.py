@@ -41,9 +41,7 @@ def sort_materials(folders: Sequence[str | os.PathLike[str]], out: str | os.Path
     return len(list((root / "surfaces").iterdir())), len(list((root / "things").iterdir()))
 
 
-def shard_config(
-    number: int, size: int, materials: Path | None, share: float, held_out: bool
-) -> SynthesisConfig:
+def shard_config(number: int, size: int, materials: Path | None, share: float, held_out: bool) -> SynthesisConfig:
     """What shard `number` shows. `held_out`: only the families training never sees, without photographs."""
     if held_out:
         return SynthesisConfig(size=size, include=HELD_OUT_FAMILIES, normal_share=0.5)

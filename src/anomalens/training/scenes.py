@@ -1,8 +1,8 @@
 """Training scenes on disk and in batches: painted once into shards, augmented anew each time they are drawn.
 
-A shard is images [S, H, W, 3] uint8 and defect kinds by pixel [S, H, W] uint8 (index into `captions.KINDS`, 0 = sound) as .npy
-files, and a JSON list of words, written last: a shard without words does not exist. It depends on the seed and its number alone, so an interrupted preparation goes on where it
-stopped, and shards may be painted by several processes.
+A shard is images [S, H, W, 3] uint8 and defect kinds by pixel [S, H, W] uint8 (index into `words.KINDS`, 0 = sound)
+as .npy files, and a JSON list of words, written last: a shard without words does not exist. It depends on the seed and
+its number alone, so an interrupted preparation goes on where it stopped, and several processes may paint.
 
 Shapes: B images, H W pixels, h w patch grid.
 """
@@ -33,7 +33,7 @@ class Batch:
 
     pixels: Tensor  # [B, 3, H, W] in 0..1
     cover: Tensor  # [B, h, w] share of each patch that is defective
-    kinds: Tensor  # [B, h, w] int64, index into `captions.KINDS`; 0 = sound
+    kinds: Tensor  # [B, h, w] int64, index into `words.KINDS`; 0 = sound
     captions: list[str]
     subjects: list[str]
 
@@ -43,9 +43,7 @@ class Batch:
         return self.cover.flatten(1).sum(1) > 0.02
 
 
-def write_shard(
-    path: Path, images: npt.NDArray[Any], kinds: npt.NDArray[Any], words: list[dict[str, Any]]
-) -> None:
+def write_shard(path: Path, images: npt.NDArray[Any], kinds: npt.NDArray[Any], words: list[dict[str, Any]]) -> None:
     """Write the three files of a shard, `path` being that of its words (.json), each atomically."""
     for name, array in (("images", images), ("kinds", kinds)):
         raw = io.BytesIO()
@@ -80,13 +78,9 @@ class Scenes:
         """[H, W] uint8."""
         return np.asarray(self._kinds[index // SHARD][index % SHARD])
 
-    def batch(
-        self, indices: Sequence[int], side: int, rng: np.random.Generator, augment: bool = True
-    ) -> Batch:
+    def batch(self, indices: Sequence[int], side: int, rng: np.random.Generator, augment: bool = True) -> Batch:
         """The scenes at `indices` as a batch of `side` x `side` pixels; all chance comes from `rng`."""
-        images = (
-            torch.from_numpy(np.stack([self.image(i) for i in indices])).permute(0, 3, 1, 2).float() / 255
-        )
+        images = torch.from_numpy(np.stack([self.image(i) for i in indices])).permute(0, 3, 1, 2).float() / 255
         kinds = torch.from_numpy(np.stack([self.kind(i) for i in indices])).float()[:, None]
         frames = [_frame(rng, kinds[b, 0].numpy()) if augment else np.eye(2, 3) for b in range(len(indices))]
         theta = torch.tensor(np.stack(frames), dtype=torch.float32)

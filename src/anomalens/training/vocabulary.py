@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from anomalens.data.synthesis.captions import ABNORMAL_STATES, NORMAL_STATES, TEMPLATES, with_article
+from anomalens.data.synthesis.captions import with_article
+from anomalens.data.synthesis.words import ABNORMAL_STATES, NORMAL_STATES, TEMPLATES
 
 Random = np.random.Generator
 
@@ -26,8 +27,8 @@ GENERIC = (
     "sample",
 )
 
-OBJECTS = tuple(
-    """bottle cable capsule carpet grid hazelnut leather metal_nut pill screw tile toothbrush transistor wood zipper
+_OBJECTS = """
+    bottle cable capsule carpet grid hazelnut leather metal_nut pill screw tile toothbrush transistor wood zipper
     candle cashew chewinggum fryum macaroni pcb pipe_fryum cookie road bracket tube connector casting gear bearing
     solar_cell wafer chip circuit_board resistor capacitor diode battery lamp bulb switch socket plug wire rope chain
     hook spring washer bolt nail rivet hinge lock key handle knob lever valve pump pipe hose tank barrel bucket can
@@ -43,8 +44,9 @@ OBJECTS = tuple(
     bread bun biscuit cracker cake pizza pasta noodle chocolate candy pretzel waffle cheese sausage fish shrimp leaf
     flower tree bark log branch paper cardboard plastic rubber ceramic porcelain marble granite steel iron aluminium
     copper brass gold silver titanium weld joint seam edge corner tooth bone skin ingot magnet magnetic_tile insulator
-    coil motor heatsink fuse relay antenna sensor display pallet tray basket bin container drum tube_light""".split()
-)
+    coil motor heatsink fuse relay antenna sensor display pallet tray basket bin container drum tube_light
+"""
+OBJECTS = tuple(_OBJECTS.split())
 
 # (normal, abnormal); "{}" is the thing. The same words in both columns would teach nothing, so they are opposites.
 STATES = (
@@ -127,9 +129,7 @@ def frame(rng: Random) -> Frame:
     if style < 0.2:  # learned prompts put context vectors there
         return Frame(" ".join(pick(rng, _JUNK) for _ in range(int(rng.integers(2, 13)))) + " {}.")
     if style < 0.26:
-        return Frame(
-            f"{pick(rng, ('there is', 'this is'))} {pick(rng, ('a', 'the', 'one'))} {{}} in the scene."
-        )
+        return Frame(f"{pick(rng, ('there is', 'this is'))} {pick(rng, ('a', 'the', 'one'))} {{}} in the scene.")
     words = (pick(rng, _QUALITIES), pick(rng, _DOMAINS), pick(rng, _MEDIA), "of", pick(rng, _ARTICLES))
     body = " ".join(w for w in (*words, pick(rng, _SIZES)) if w)
     head = "an" if body[0] in "aeiou" else "a"
@@ -154,9 +154,7 @@ def thing(rng: Random, subjects: tuple[str, ...] = (), words: tuple[str, ...] = 
 def state_pair(rng: Random, subjects: tuple[str, ...] = (), words: tuple[str, ...] = ()) -> tuple[str, str]:
     """A normal and an abnormal prompt about the same thing, mostly in the same framing."""
     name = thing(rng, subjects, words)
-    if (
-        rng.random() < 0.25
-    ):  # the wording of the captions: any state against any other, in grammatical English
+    if rng.random() < 0.25:  # the wording of the captions: any state against any other, in grammatical English
         normal, abnormal = (with_article(pick(rng, s).format(name)) for s in (NORMAL_STATES, ABNORMAL_STATES))
         return pick(rng, TEMPLATES).format(normal), pick(rng, TEMPLATES).format(abnormal)
     normal, abnormal = pick(rng, STATES)

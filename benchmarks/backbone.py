@@ -1,0 +1,64 @@
+"""The bundled backbone's dual path at 448 pixels against ViT-B/16-plus at 240, as a ratio in one run, with memory.
+
+    python benchmarks/backbone.py
+    python benchmarks/backbone.py --size 320 --threads 2
+
+Target: under a quarter of the time of ViT-B/16-plus (LAION-400M, AnoCLIP's backbone) at its 240 pixels.
+"""
+
+import argparse
+from collections.abc import Callable
+
+import torch
+
+from anomalens.clip.backbones import find
+from anomalens.clip.streams import Dense
+from anomalens.clip.tower import Clip
+from anomalens.clip.weights import load_weights
+from measure import interleaved, machine, peak_memory, report_peak
+
+DUAL = (Dense("value-value"),)
+
+
+def tower(name: str, size: int) -> Callable[[], object]:
+    """One image through the dual path. Random weights do for sizes: nothing here depends on their values."""
+    torch.manual_seed(0)
+    if name == "bundled":
+        loaded = load_weights("bundled")
+        clip = Clip.from_state_dict(loaded.config, loaded.state)
+    else:
+        clip = Clip(find(name).config).eval().requires_grad_(False)
+    pixels = torch.randn(1, 3, size, size)
+
+    def run() -> object:
+        with torch.inference_mode():
+            return clip.visual(pixels, DUAL)
+
+    return run
+
+
+def main() -> None:
+    """Time both in turn, then the memory of each in a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=448, help="side of the bundled backbone's image, pixels")
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", help="run one candidate once and print its peak memory")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    sizes = {"bundled": given.size, "ViT-B-16-plus-240": 240}
+    if given.only:
+        tower(given.only, sizes[given.only])()
+        report_peak()
+        return
+    print(machine())
+    taken = interleaved({name: tower(name, size) for name, size in sizes.items()}, given.repeats)
+    for name, seconds in taken.items():
+        memory = peak_memory(__file__, ["--only", name, "--size", str(given.size)])
+        print(f"{name:20s} at {sizes[name]}: {1000 * seconds:7.1f} ms, peak {memory:6.0f} MB")
+    ratio = taken["bundled"] / taken["ViT-B-16-plus-240"]
+    print(f"bundled / ViT-B-16-plus-240: {ratio:.3f} (target below 0.25)")
+
+
+if __name__ == "__main__":
+    main()

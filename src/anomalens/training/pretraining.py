@@ -1,0 +1,44 @@
+"""`anomalens pretrain` in one call: photographs sorted, scenes painted, the backbone trained; each step resumes."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from anomalens.training.backbone import PretrainConfig, pretrain
+from anomalens.training.painting import paint_scenes, sort_materials
+
+SCENES = 37_376  # scenes the shipped weights saw
+
+
+def pretrain_backbone(
+    out: str | os.PathLike[str],
+    materials: Sequence[str | os.PathLike[str]] = (),
+    *,
+    config: PretrainConfig | None = None,
+    scenes: int = SCENES,
+    workers: int = 2,
+) -> Path:
+    """Make the bundled backbone from nothing but packages: about 15 minutes of painting, 60 of training on 2 cores.
+
+    Args:
+        out: folder of everything made; give the same to go on after a stop.
+        materials: folders of texture photographs; none trains on procedural surfaces alone.
+        scenes: number of training scenes.
+        workers: processes that paint.
+
+    Returns:
+        The path of the weights.
+
+    Raises:
+        InputError: no usable photographs. MissingExtraError: a teacher is missing (the extra `pretrain`).
+    """
+    root = Path(out)
+    root.mkdir(parents=True, exist_ok=True)
+    config = config or PretrainConfig()
+    sorted_out = root / "materials"
+    if materials:
+        sort_materials(materials, sorted_out)
+    paint_scenes(
+        root / "scenes", scenes, seed=1 + config.seed, materials=sorted_out if materials else None, workers=workers
+    )
+    return pretrain(config, root / "scenes", root)

@@ -1,0 +1,111 @@
+"""The recipe of the bundled backbone, end to end on a tiny model: files, resumption, refusal, calibration."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from anomalens.clip.tokenizer import tokenize
+from anomalens.clip.weights import load_weights
+from anomalens.errors import ConfigError, InputError
+from anomalens.training import backbone
+from anomalens.training.backbone import PretrainConfig, TextSide, pretrain, rate_at
+from anomalens.training.calibrate import balanced_threshold, fit, pooled
+from anomalens.training.scenes import SHARD, write_shard
+
+TINY = PretrainConfig(
+    width=64, layers=2, text_layers=1, native=48, steps=4, batch=3, sides=(48,), final_steps=1, final_side=64,
+    final_batch=2, warmup=2, pairs=2, sentences=6, taught=3, windows=2, bf16=False, checkpoint_every=2,
+)  # fmt: skip
+
+
+@pytest.fixture
+def scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (SHARD, 48, 48, 3), dtype=np.uint8)
+    kinds = np.zeros((SHARD, 48, 48), np.uint8)
+    kinds[::2, 10:30, 10:30] = 1
+    words = [{"captions": ["a scratched thing"], "subject": "thing", "family": "f", "kinds": []}] * SHARD
+    write_shard(folder / "00000.json", images, kinds, words)
+
+    def text_side(config: PretrainConfig, kept: Path) -> tuple[TextSide, torch.Tensor]:
+        bank = [f"sentence {k}" for k in range(config.sentences)]
+        made = torch.Generator().manual_seed(0)
+        table = 0.1 * torch.randn(49408, config.width, generator=made)
+        return TextSide(("word",), bank, tokenize(bank), torch.randn(len(bank), 384, generator=made)), table
+
+    monkeypatch.setattr(backbone, "text_side", text_side)
+    monkeypatch.setattr(backbone, "prepare_stem", lambda *_: None)
+    return folder
+
+
+def test_training_writes_weights_that_load(scenes: Path, tmp_path: Path) -> None:
+    path = pretrain(TINY, scenes, tmp_path / "out")
+    loaded = load_weights(path)
+    assert loaded.config == TINY.clip()
+    log = [json.loads(line) for line in (tmp_path / "out/log.jsonl").read_text().splitlines()]
+    assert log[0]["step"] == 0
+    assert {"loss", "dense", "dice", "kind", "image", "caption", "teacher", "window"} <= set(log[0])
+
+
+def test_a_stopped_run_ends_as_an_unbroken_one(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = pretrain(TINY, scenes, tmp_path / "whole")
+    real = backbone.step_loss
+
+    def stop(*given: Any) -> Any:
+        if given[-1] == 3:
+            raise KeyboardInterrupt
+        return real(*given)
+
+    monkeypatch.setattr(backbone, "step_loss", stop)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(TINY, scenes, tmp_path / "stopped")
+    monkeypatch.setattr(backbone, "step_loss", real)
+    resumed = load_weights(pretrain(TINY, scenes, tmp_path / "stopped"))
+    assert resumed.hash == load_weights(whole).hash
+
+
+def test_another_config_does_not_resume(scenes: Path, tmp_path: Path) -> None:
+    pretrain(replace(TINY, steps=2, final_steps=0), scenes, tmp_path / "out")
+    with pytest.raises(ConfigError, match="another config"):
+        pretrain(TINY, scenes, tmp_path / "out")
+
+
+def test_the_rate_warms_up_and_falls() -> None:
+    config = PretrainConfig(steps=100, warmup=10, rate=1.0)
+    rates = [rate_at(config, step) for step in range(100)]
+    assert rates[0] == 0.1
+    assert max(rates) == rates[10] == 1.0
+    assert rates[-1] < 0.03
+
+
+def test_pooling_is_the_detectors() -> None:
+    maps = np.zeros((2, 10, 10), np.float32)
+    maps[1, 0, 0] = 1
+    scores = np.array([0.4, 0.4])
+    assert pooled(scores, maps, 0.0, 0.01).tolist() == [0.4, 0.4]
+    assert pooled(scores, maps, 0.5, 0.01).tolist() == pytest.approx([0.2, 0.7])
+
+
+def test_the_threshold_splits_best() -> None:
+    scores, labels = np.array([0.1, 0.2, 0.3, 0.8]), np.array([False, False, True, True])
+    assert 0.2 < balanced_threshold(scores, labels) < 0.3
+
+
+def test_calibration_orders_its_numbers() -> None:
+    rng = np.random.default_rng(0)
+    masks = np.zeros((40, 16, 16), bool)
+    masks[::2, 4:8, 4:8] = True
+    maps = (0.45 + 0.02 * rng.random(masks.shape) + 0.1 * masks).astype(np.float32)
+    found = fit(rng.random(40), maps, masks, "a test")
+    assert found.pooling > 0
+    assert 0.47 < found.pixel_threshold <= 0.57
+    assert found.heat_range[0] < 0.48 < 0.55 < found.heat_range[1]
+    with pytest.raises(InputError):
+        fit(rng.random(40), maps, np.zeros_like(masks), "a test")

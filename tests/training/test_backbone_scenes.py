@@ -1,0 +1,125 @@
+"""Scenes on disk and in batches."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from anomalens.data.synthesis.words import KINDS
+from anomalens.data.synthesis.scene import HELD_OUT_FAMILIES
+from anomalens.errors import InputError
+from anomalens.training.materials import collect, unevenness
+from anomalens.training.painting import shard_config, sort_materials
+from anomalens.training.scenes import SHARD, Scenes, write_shard
+from anomalens.training.vocabulary import frame, state_pair, thing
+
+
+@pytest.fixture
+def scenes(tmp_path: Path) -> Scenes:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (SHARD, 64, 64, 3), dtype=np.uint8)
+    kinds = np.zeros((SHARD, 64, 64), np.uint8)
+    kinds[1::2, 8:24, 8:24] = 3
+    words = [{"captions": [f"thing {k}"], "subject": "thing", "family": "f", "kinds": []} for k in range(SHARD)]
+    write_shard(tmp_path / "00000.json", images, kinds, words)
+    return Scenes(tmp_path)
+
+
+def test_a_shard_comes_back(scenes: Scenes) -> None:
+    assert len(scenes) == SHARD
+    assert scenes.image(5).shape == (64, 64, 3)
+    batch = scenes.batch([0, 1], 64, np.random.default_rng(0), augment=False)
+    assert torch.equal((batch.pixels[1] * 255).round().byte().permute(1, 2, 0), torch.tensor(scenes.image(1)))
+    assert batch.abnormal.tolist() == [False, True]
+    assert batch.captions == ["thing 0", "thing 1"]
+    assert batch.cover[1, 0, 0] == 0.25
+    assert batch.kinds[1, 0, 0] == 3
+    assert batch.cover[1].sum() * 256 == 16 * 16
+
+
+def test_augmented_batches_hang_on_the_generator_alone(scenes: Scenes) -> None:
+    first, again, other = (scenes.batch([1, 3, 5], 48, np.random.default_rng(s)) for s in (1, 1, 2))
+    assert torch.equal(first.pixels, again.pixels)
+    assert not torch.equal(first.pixels, other.pixels)
+    assert first.pixels.shape == (3, 3, 48, 48)
+    assert first.pixels.min() >= 0
+    assert first.pixels.max() <= 1
+
+
+def test_no_crop_loses_the_defect(scenes: Scenes) -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(5):
+        assert scenes.batch(list(range(1, 33, 2)), 64, rng).abnormal.all()
+
+
+def test_an_empty_folder_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="paint them first"):
+        Scenes(tmp_path)
+
+
+def test_a_shard_without_words_does_not_exist(tmp_path: Path) -> None:
+    np.save(tmp_path / "00000.images.npy", np.zeros((1, 4, 4, 3), np.uint8))
+    with pytest.raises(InputError):
+        Scenes(tmp_path)
+
+
+def picture(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def test_materials_are_sorted_out(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    grain = rng.integers(60, 200, (160, 160, 3), dtype=np.uint8)
+    halves = grain.copy()
+    halves[:, 80:] = halves[:, 80:] // 4
+    picture(tmp_path / "a/stone.png", grain)
+    picture(tmp_path / "a/stone_copy.png", grain)
+    picture(tmp_path / "a/door.png", halves)
+    picture(tmp_path / "a/stone_norm.png", rng.integers(0, 256, (160, 160, 3), dtype=np.uint8))
+    picture(tmp_path / "a/tiny.png", grain[:32, :32])
+    picture(tmp_path / "a/flat.png", np.full((160, 160, 3), 90, np.uint8))
+    picture(tmp_path / "skies/sky.png", 255 - grain)
+    (tmp_path / "a/broken.png").write_bytes(b"no picture")
+    found = collect([tmp_path])
+    assert len(found.surfaces) == 1
+    assert len(found.things) == 1
+    assert unevenness(grain) < 0.4 < unevenness(halves)
+    out = tmp_path / "sorted"
+    assert sort_materials([tmp_path / "a"], out) == (1, 1)
+    assert sort_materials([tmp_path / "gone"], out) == (1, 1)
+
+
+def test_no_materials_is_an_answer(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no usable"):
+        collect([tmp_path])
+    with pytest.raises(InputError, match="no folder"):
+        collect([tmp_path / "gone"])
+
+
+def test_held_out_families_are_never_trained_on(tmp_path: Path) -> None:
+    held = shard_config(0, 256, None, 0.5, held_out=True)
+    assert set(held.surfaces + held.parts) == set(HELD_OUT_FAMILIES)
+    for number in (0, 9):
+        config = shard_config(number, 256, tmp_path, 0.5, held_out=False)
+        assert not set(config.surfaces + config.parts + config.skins) & set(HELD_OUT_FAMILIES)
+    assert shard_config(9, 256, tmp_path, 0.5, held_out=False).materials == (tmp_path / "things",)
+
+
+def test_prompts_are_about_opposite_states_of_one_thing() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        normal, abnormal = state_pair(rng, ("woven fabric",), ("quantum",))
+        assert normal != abnormal
+        assert "{" not in normal + abnormal
+    names = {thing(rng, ("woven fabric",), ("quantum",)) for _ in range(400)}
+    assert {"object", "woven fabric", "quantum"} <= names
+    assert all("{}" in frame(rng).text for _ in range(100))
+
+
+def test_kinds_begin_with_sound() -> None:
+    assert KINDS[0] == "none"
+    assert json.dumps(KINDS)
