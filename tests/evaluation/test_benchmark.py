@@ -292,7 +292,7 @@ def test_the_published_number_stands_beside_ours() -> None:
         ({"image_size": 448}, "image size: 240, ours 448"),
         ({"evaluation_size": 518}, "evaluation size: 240, ours 518"),
         ({"auxiliary_data": "visa"}, "auxiliary data: none, ours visa"),
-        ({"incomplete": ("classes missing: cable",)}, "data: classes missing: cable"),
+        ({"incomplete": ("classes missing: cable",)}, "data: not the whole set"),
     ],
 )
 def test_another_protocol_is_said(change: dict[str, Any], words: str) -> None:
@@ -300,6 +300,12 @@ def test_another_protocol_is_said(change: dict[str, Any], words: str) -> None:
     assert f"differs: {words}" in to_markdown([one])
     row = next(row for row in csv.DictReader(to_csv([one]).splitlines()) if row["published"])
     assert (row["protocol_matches"], row["protocol_differences"]) == ("False", words)
+
+
+def test_what_a_part_of_a_set_lacks_is_noted_once() -> None:
+    one = cell({"image_auroc": 91.25, "image_ap": 90.0}, incomplete=("classes missing: cable",))
+    assert to_markdown([one, one]).count("- MVTec AD is not the whole set: classes missing: cable") == 1
+    assert "is not the whole set" not in to_markdown([cell({"image_auroc": 91.25})])
 
 
 def test_csv_has_every_number() -> None:

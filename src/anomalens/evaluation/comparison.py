@@ -30,18 +30,18 @@ class Number:
         return None if self.value is None or self.published is None else self.value - self.published.value
 
 
-def numbers(method: str, dataset: str, metrics: dict[str, Any], incomplete: tuple[str, ...] = ()) -> Iterator[Number]:
+def numbers(method: str, dataset: str, metrics: dict[str, Any], *, complete: bool = True) -> Iterator[Number]:
     """All numbers of one metrics.json, the mean first, each beside what was published.
 
     Args:
         method, dataset: names to look up; `dataset` a key of the catalogue.
         metrics: the content of metrics.json.
-        incomplete: what sets the data apart from the whole benchmark (`catalog.differences`); it counts as a mismatch.
+        complete: whether the data was the whole benchmark (`catalog.differences`); a part of it is a mismatch.
     """
     for name, values in ((None, metrics["mean"]), *metrics["classes"].items()):
         for metric in SUMMARY_KEYS:
             found = [
-                (row, (*_mismatches(row, metrics), *(f"data: {line}" for line in incomplete)))
+                (row, (*_mismatches(row, metrics), *(() if complete else ("data: not the whole set",))))
                 for row in published(method, dataset, metric, name)
             ]
             # A row whose protocol is ours goes first; else the most trustworthy one, which `published` puts first.

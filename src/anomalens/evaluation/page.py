@@ -1,6 +1,6 @@
 """Self-contained HTML: one file, no network, light and dark by the reader's own setting."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from html import escape
 from importlib import resources
 from string import Template
@@ -18,13 +18,21 @@ def template(name: str) -> Template:
 
 
 def table(
-    head: Sequence[str], rows: Iterable[Sequence[str]], foot: Sequence[str] | None = None, caption: str = ""
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    foot: Sequence[str] | None = None,
+    caption: str = "",
+    wordy: Collection[str] = (),
 ) -> str:
-    """An HTML table in a frame that scrolls sideways; head and cells are HTML, the first of a row is its heading."""
-    columns = "".join(f'<th scope="col">{cell}</th>' for cell in head)
-    parts = [f"<thead><tr>{columns}</tr></thead>", "<tbody>", *map(_row, rows), "</tbody>"]
+    """An HTML table in a frame that scrolls sideways; head and cells are HTML, the first of a row is its heading.
+
+    `wordy` names the columns that hold words: they stand to the left and break into lines.
+    """
+    kinds = ['class="words"' if name in wordy else "" for name in head]
+    columns = "".join(f'<th scope="col" {kind}>{cell}</th>' for cell, kind in zip(head, kinds, strict=True))
+    parts = [f"<thead><tr>{columns}</tr></thead>", "<tbody>", *(_row(row, kinds) for row in rows), "</tbody>"]
     if foot is not None:
-        parts.append(f"<tfoot>{_row(foot)}</tfoot>")
+        parts.append(f"<tfoot>{_row(foot, kinds)}</tfoot>")
     title = f"<caption>{caption}</caption>" if caption else ""
     # A frame that scrolls must be reachable by keyboard, and then needs a name.
     label = escape(caption or "table", quote=True)
@@ -37,9 +45,10 @@ def words(text: str, kind: str = "") -> str:
     return f'<span class="{kind}">{escape(text)}</span>' if kind else escape(text)
 
 
-def _row(cells: Sequence[str]) -> str:
+def _row(cells: Sequence[str], kinds: Sequence[str]) -> str:
     first, *rest = cells
-    return f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>'
+    others = "".join(f"<td {kind}>{cell}</td>" for cell, kind in zip(rest, kinds[1:], strict=True))
+    return f'<tr><th scope="row">{first}</th>{others}</tr>'
 
 
 def _read(name: str) -> str:

@@ -213,7 +213,7 @@ def _failures(rows: Sequence[Row]) -> str:
     lines = [[escape(Path(row["path"]).name), escape(row["error"])] for row in failed[:_FAILURES]]
     more = f", of which the first {_FAILURES} are named" if len(failed) > _FAILURES else ""
     return f"<h2>Faults</h2><p>{len(failed)} images or masks could not be used{more}.</p>" + table(
-        ("image", "reason"), lines, caption="faults"
+        ("image", "reason"), lines, caption="faults", wordy=("reason",)
     )
 
 

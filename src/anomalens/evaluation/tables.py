@@ -25,6 +25,7 @@ _COLUMNS = ["label", "method", "backbone", "data", "class", "n_normal", "n_anoma
 _COLUMNS += ["difference", "protocol_matches", "protocol_differences", "status", "source", "state", "reason"]
 _HEAD = ("method", "data set", *METRIC_NAMES.values(), "remark")
 _BESIDE = ("method", "data set", "metric", "ours", "published", "difference", "protocol", "how sure", "source")
+_WORDY = ("data set", "metric", "protocol", "how sure", "source", "remark")
 _ABOUT = (
     "Means over classes, per cent. AUPRO-200 is the variant of AUPRO (200 thresholds, rescaled) behind most papers' "
     "tables; it is not AUPRO."
@@ -49,6 +50,7 @@ def to_markdown(cells: Sequence[Cell]) -> str:
     if beside:
         rows = [[*_head(cell), *_compared(number)] for cell, number in beside]
         lines += ["", "## Beside the published numbers", "", _CAUTION, "", *_markdown(_BESIDE, rows)]
+        lines += ["", *(f"- {note}" for note in _notes(beside))] if _notes(beside) else []
     return "\n".join(lines) + "\n"
 
 
@@ -56,7 +58,7 @@ def to_html(cells: Sequence[Cell]) -> str:
     """The same two tables as one self-contained page."""
     rows = [[*map(words, [*_head(c), *_values(c)]), words(_remark(c), "failed")] for c in cells]
     parts = [f"<header><h1>Benchmark</h1><p class='soft'>{words(_ABOUT)}</p></header>", "<main>"]
-    parts.append(table(_HEAD, rows, caption="means over classes"))
+    parts.append(table(_HEAD, rows, caption="means over classes", wordy=_WORDY))
     beside = [(cell, number) for cell in cells for number in _beside(cell)]
     if beside:
         parts += ["<h2>Beside the published numbers</h2>", f"<p class='soft'>{words(_CAUTION)}</p>"]
@@ -65,7 +67,15 @@ def to_html(cells: Sequence[Cell]) -> str:
             *left, protocol, status, source = [*_head(cell), *_compared(number)]
             kind = "" if number.mismatches else "match"
             compared.append([*map(words, left), words(protocol, kind), words(status), words(source)])
-        parts.append(table(_BESIDE, compared, caption="ours and theirs"))
+        parts.append(
+            table(
+                _BESIDE,
+                compared,
+                caption="ours and theirs",
+                wordy=("data set", "metric", "protocol", "how sure", "source"),
+            )
+        )
+        parts.append(f"<ul class='soft'>{''.join(f'<li>{words(note)}</li>' for note in _notes(beside))}</ul>")
     return page("anomalens benchmark", "\n".join([*parts, "</main>"]))
 
 
@@ -109,13 +119,19 @@ def _csv_cells(number: Number, classes: dict[str, dict[str, float | None]]) -> d
 
 def _numbers(cell: Cell) -> list[Number]:
     assert cell.metrics is not None
-    return list(numbers(cell.method, cell.published, cell.metrics, cell.incomplete))
+    return list(numbers(cell.method, cell.published, cell.metrics, complete=not cell.incomplete))
 
 
 def _beside(cell: Cell) -> list[Number]:
     """Means with both ours and a published number."""
     found = _numbers(cell) if cell.metrics is not None else []
     return [one for one in found if one.class_name is None and one.published is not None and one.value is not None]
+
+
+def _notes(beside: Sequence[tuple[Cell, Number]]) -> list[str]:
+    """What each data set lacks of the whole benchmark, once a set."""
+    lacking = {cell.data: cell.incomplete for cell, _ in beside if cell.incomplete}
+    return [f"{data} is not the whole set: {'; '.join(lines)}" for data, lines in lacking.items()]
 
 
 def _head(cell: Cell) -> list[str]:
