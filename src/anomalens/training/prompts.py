@@ -38,6 +38,7 @@ from anomalens.training.checkpoints import (
     save_checkpoint,
 )
 from anomalens.training.features import Batch, Cached, Pixels, Source, build, cache_key, usable
+from anomalens.training.held_out import Part, measure, split
 from anomalens.training.losses import Loss
 
 Report = Callable[[dict[str, Any]], None]
@@ -54,10 +55,11 @@ class Plan:
     lr: float | None = None
     seed: int | None = None  # of initial values and order
     size: int | None = None  # pixels a side; None: what the method prefers for these weights
+    hold_out: float = 0.0  # share of every class and label that is not learned from but measured on
 
     def recipe(self, paper: Recipe) -> Recipe:
         """The paper's recipe with these changes. Raises ConfigError where they cannot work."""
-        given = {k: v for k, v in asdict(self).items() if v is not None and k != "size"}
+        given = {k: v for k, v in asdict(self).items() if v is not None and k not in ("size", "hold_out")}
         found = replace(paper, **given)
         if found.epochs < 1 or found.batch < 1 or found.lr <= 0:
             raise ConfigError(
@@ -143,7 +145,8 @@ def _train(
     how = Preprocess(side - side % patch, loaded.mean, loaded.std, method.interpolation, "squash", patch)
     source = _source(method, clip, samples, how, loaded.hash, cache, report)
 
-    training = {"recipe": asdict(recipe), "size": how.size, "images": len(samples)}
+    learn, held = split(samples, plan.hold_out, recipe.seed)
+    training = {"recipe": asdict(recipe), "size": how.size, "images": len(learn), "held_out": len(held)}
     info = CheckpointInfo(
         method=name,
         config=config_of(method),
@@ -154,18 +157,20 @@ def _train(
         seed=recipe.seed,
         training=training,
     )
-    images = frozenset(file_key(s.image) for s in samples)
+    images = frozenset(file_key(samples[i].image) for i in learn)
     log = _Log(out.with_suffix(".jsonl"), report)
-    means: dict[str, float] = {}
-    for epoch_means in fit(method, encoder, source, recipe, out.with_suffix(".resume"), log, info):
-        means = epoch_means
+    metrics: dict[str, Any] = {}
+    for means in fit(method, encoder, Part(source, learn), recipe, out.with_suffix(".resume"), log, info):
+        metrics = dict(means)
         if processes.rank() == 0:
             _picture(out.with_suffix(".png"), method, encoder, source, samples)
-    info = replace(info, metrics=means)
+    if held:
+        metrics["held_out"] = measure(method, encoder, Part(source, held))
+    info = replace(info, metrics=metrics)
     if processes.rank() == 0:
         save_checkpoint(out, Checkpoint(info, learned_state(method), images))
         out.with_suffix(".resume").unlink(missing_ok=True)
-        log.write({"event": "end", "checkpoint": out.name, **means})
+        log.write({"event": "end", "checkpoint": out.name, **metrics})
     processes.wait()
     return info
 
