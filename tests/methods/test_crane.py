@@ -1,5 +1,6 @@
 """Crane and Crane+ against the published code's figures; the guide; options and bad input."""
 
+import warnings
 from functools import cache
 from typing import Any
 
@@ -186,6 +187,18 @@ def test_without_a_guide_or_a_stem_there_is_a_warning(tiny_config: ClipConfig, t
     with pytest.warns(UserWarning, match="DINOv2 with registers"):
         found = method.encode(tiny_clip, torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
     assert [taps[0].shape for taps in found.dense] == [(1, 16, 32), (1, 16, 32)]
+
+
+@pytest.mark.parametrize("name", ["crane", "crane+", "adaclip"])
+def test_the_stem_runs_once_an_image(name: str, tiny_config: ClipConfig, tiny_clip: Clip) -> None:
+    runs: list[int] = []
+    assert tiny_clip.visual.conv1 is not None
+    handle = tiny_clip.visual.conv1.register_forward_hook(lambda *_: runs.append(1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        base.create(name, tiny_config).eval().encode(tiny_clip, torch.zeros(1, 3, 64, 64))
+    handle.remove()
+    assert len(runs) == 1
 
 
 # ------------------------------------------------------------------------------------------------------- options

@@ -151,8 +151,8 @@ class ImageTower(nn.Module):
         """The precision the tower computes in."""
         return self.proj.dtype
 
-    def embed(self, pixels: Tensor, positions: Positions = "bicubic") -> tuple[Tensor, tuple[int, int]]:
-        """Normalised pixels [B, 3, H, W] -> rows [B, 1 + N, D] after ln_pre, and the grid (h, w).
+    def patches(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels [B, 3, H, W] -> patch embeddings [B, D, h, w], before positions.
 
         Raises ConfigError where a side is no multiple of the patch: cutting pixels off would go unnoticed.
         """
@@ -162,7 +162,14 @@ class ImageTower(nn.Module):
                 f"image of {width} x {height} pixels: both sides must be multiples of the patch side {self.patch}"
             )
         patchify = cast(nn.Module, self.stem or self.conv1)
-        patches = patchify(pixels.to(self.dtype))
+        return cast(Tensor, patchify(pixels.to(self.dtype)))
+
+    def embed(
+        self, pixels: Tensor, positions: Positions = "bicubic", patches: Tensor | None = None
+    ) -> tuple[Tensor, tuple[int, int]]:
+        """Normalised pixels [B, 3, H, W], or their patch embeddings where they are known -> rows [B, 1 + N, D] after
+        ln_pre, and the grid (h, w)."""
+        patches = self.patches(pixels) if patches is None else patches
         grid = (patches.shape[-2], patches.shape[-1])
         head = self.class_embedding.expand(patches.shape[0], 1, -1)
         rows = torch.cat([head, patches.flatten(2).transpose(1, 2)], dim=1)
@@ -186,6 +193,7 @@ class ImageTower(nn.Module):
         positions: Positions = "bicubic",
         guide: Tensor | None = None,
         prompts: Tensor | None = None,
+        patches: Tensor | None = None,
     ) -> Features:
         """One pass over a batch.
 
@@ -197,6 +205,7 @@ class ImageTower(nn.Module):
             guide: [B, N, N] attention over patches for a guided stream (rows sum to 1).
             prompts: [B or 1, J, M, D] prompt tokens: those of layer 0 are appended after ln_pre, those of layers
                 1..J-1 replace them before their block (AdaCLIP).
+            patches: what `patches` gives for these pixels, where a method has asked for it already.
 
         Raises:
             ConfigError: sides, taps or the guide do not fit.
@@ -205,7 +214,7 @@ class ImageTower(nn.Module):
         guided = any(d.stream == "guided" for d in requests)
         if guided != (guide is not None):
             raise ConfigError("a guided stream and its attention matrix must be given together")
-        x, grid = self.embed(pixels, positions)
+        x, grid = self.embed(pixels, positions, patches)
         count = grid[0] * grid[1]
         if guide is not None and guide.shape[-2:] != (count, count):
             raise ConfigError(f"guide {tuple(guide.shape)} does not fit {count} patches")

@@ -98,10 +98,15 @@ class AdaCLIP(LearnedMethod):
     def encode(self, clip: Clip, pixels: Tensor, keys: Sequence[int] = ()) -> Features:
         """Two passes: without prompts for f0, then with the prompts made from it."""
         with torch.no_grad():
-            plain = clip.visual(pixels, positions=self.positions).cls
+            patches = clip.visual.patches(pixels)
+            plain = clip.visual(pixels, positions=self.positions, patches=patches).cls
         dynamic = self.visual_dynamic(plain).view(len(plain), 1, self.config.length, -1)
         features: Features = clip.visual(
-            pixels, self.dense, positions=self.positions, prompts=self.visual_static + dynamic
+            pixels,
+            self.dense,
+            positions=self.positions,
+            prompts=self.visual_static + dynamic,
+            patches=patches,
         )
         features.views = plain.unsqueeze(1)
         features.keys = tuple(keys)

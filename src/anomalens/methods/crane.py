@@ -126,11 +126,11 @@ class Crane(LearnedMethod):
 
     def encode(self, clip: Clip, pixels: Tensor, keys: Sequence[int] = ()) -> Features:
         """As `Method.encode`; `dense` holds [D-Attn (Crane+ only), E-Attn], each one tap [B, N, E]."""
-        attention = None
+        patches, attention = clip.visual.patches(pixels), None
         if self.config.guided:
-            found = (self.guide or StemGuide(clip)).features(pixels)
+            found = self.guide.features(pixels) if self.guide else _own_features(clip, patches)
             attention = guided_attention(found, self.config.beta, self.config.gamma, self.config.batch_threshold)
-        features: Features = clip.visual(pixels, self.dense, positions=self.positions, guide=attention)
+        features: Features = clip.visual(pixels, self.dense, positions=self.positions, guide=attention, patches=patches)
         features.keys = tuple(keys)
         return features
 
@@ -196,23 +196,15 @@ def guided_attention(features: Tensor, beta: float, gamma: float, batch_threshol
     return kept.masked_fill((kept < 0) & ~own, -torch.inf).softmax(dim=-1)
 
 
-class StemGuide:
-    """Guides by the backbone's own patch embedding: good features where that is a pretrained stem, colours else."""
-
-    def __init__(self, clip: Clip) -> None:
-        self.visual = clip.visual
-
-    def features(self, pixels: Tensor) -> Tensor:
-        """[B, 3, H, W] -> [B, N, D]."""
-        if self.visual.stem is None:
-            warnings.warn(
-                "crane+ has no guide network and the backbone has no convolutional stem: its D-Attn map compares raw"
-                " patches. Give guide=... (a folder or hub id of DINOv2 with registers), or use 'crane'.",
-                stacklevel=2,
-            )
-        patchify: Any = self.visual.stem or self.visual.conv1
-        found: Tensor = patchify(pixels.to(self.visual.dtype))
-        return found.flatten(2).transpose(1, 2)
+def _own_features(clip: Clip, patches: Tensor) -> Tensor:
+    """The backbone's patch embedding as guide [B, N, D]: good where that is a pretrained stem, colours else."""
+    if clip.visual.stem is None:
+        warnings.warn(
+            "crane+ has no guide network and the backbone has no convolutional stem: its D-Attn map compares raw"
+            " patches. Give guide=... (a folder or hub id of DINOv2 with registers), or use 'crane'.",
+            stacklevel=3,
+        )
+    return patches.flatten(2).transpose(1, 2)
 
 
 _SOURCE = "Salehi et al. 2025 (arXiv 2504.11055)"
