@@ -1,0 +1,93 @@
+"""The prompts shipped with the bundled backbone: `python -m anomalens.training.shipped WORK` makes all of them anew.
+
+Auxiliary data are procedural scenes: drawn from other seeds than the backbone's, without the families that calibration
+and the choice of the best method are made on, so these stay unseen by backbone and prompts alike. Recipes are the
+papers'. Everything is a function of the seeds and of the backbone's weights; when those change, this must run again
+(a checkpoint names the weights it was learned with and is refused with others).
+"""
+
+import argparse
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from anomalens.calibration import BUNDLED
+from anomalens.clip.weights import LoadedWeights, load_weights
+from anomalens.data.layouts import open_dataset
+from anomalens.data.synthesis import HELD_OUT_FAMILIES, SynthesisConfig, synthesize
+from anomalens.training import checkpoints
+from anomalens.training.checkpoints import CheckpointInfo
+from anomalens.training.prompts import Plan, train
+
+METHODS = ("anomalyclip", "tokenclip", "crane", "crane+")
+NAME, LICENCE = "anomalens procedural scenes", "Apache-2.0"
+FIRST_SEED = 50_000_000  # of the scenes; the backbone's begin at 0
+COUNT = 640  # scenes
+
+
+def scenes(folder: Path, count: int, size: int) -> str:
+    """Draw the auxiliary data, or what is missing of them, into `folder`; returns their LAYOUT:PATH."""
+    config = SynthesisConfig(exclude=tuple(HELD_OUT_FAMILIES), normal_share=0.45)
+    synthesize(folder, count, FIRST_SEED, size, config=config, train_share=0.0)
+    return f"mvtec:{folder}"
+
+
+def ship(
+    work: Path,
+    methods: Sequence[str] = METHODS,
+    *,
+    count: int = COUNT,
+    plan: Plan | None = None,
+    backbone: LoadedWeights | None = None,
+    report: Callable[[dict[str, Any]], None] | None = None,
+) -> list[CheckpointInfo]:
+    """Train `methods` in the folder `work` and put the checkpoints beside the bundled backbone.
+
+    Args:
+        work: keeps scenes, features, logs and pictures; a second call uses what is there.
+        count: scenes to draw.
+        plan: changes to the papers' recipes.
+        backbone: the weights; None takes the bundled ones.
+        report: as in `train`.
+    """
+    loaded = backbone or load_weights(BUNDLED)
+    samples = list(open_dataset(scenes(work / "scenes", count, loaded.image_size)).samples())
+    done = []
+    for method in methods:
+        out = work / f"{method}.safetensors"
+        done.append(
+            train(
+                method,
+                samples,
+                loaded,
+                out,
+                auxiliary_data=NAME,
+                licence=LICENCE,
+                plan=plan,
+                cache=work / "features",
+                report=report,
+            )
+        )
+        checkpoints.SHIPPED.mkdir(exist_ok=True)
+        shutil.copyfile(out, checkpoints.SHIPPED / out.name)
+    return done
+
+
+def _say(line: dict[str, Any]) -> None:
+    if line["event"] == "epoch":
+        print(f"epoch {line['epoch']} of {line['epochs']}: loss {line['loss']:.4f}", flush=True)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path, help="folder for scenes, features, logs and pictures")
+    parser.add_argument("--methods", nargs="+", default=METHODS)
+    asked = parser.parse_args()
+    for info in ship(asked.work, asked.methods, report=_say):
+        print(f"{info.method}: {info.metrics}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
