@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from anomalens.calibration import CalibrationTable
 from anomalens.clip.tower import Clip
 from anomalens.detector import Detector
 from anomalens.errors import ConfigError
@@ -142,6 +143,23 @@ def test_a_cell_is_run_again_when_what_decides_its_numbers_changed(loaded: list[
     (cell,) = (tmp_path / "out" / "cells").iterdir()
     (cell / "metrics.json").write_text("{")
     assert images(plan(data, methods=one, checkpoint=str(tmp_path / "w.safetensors"))) == 4
+
+
+def test_new_shipped_weights_are_other_weights(
+    loaded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark, "SHIPPED", tmp_path)
+    wanted = Plan((MethodPlan("crane", "crane"),), (DataPlan(str(part(tmp_path / "a"))),), EvaluationConfig(size=32))
+    for content, images in ((b"first", 4), (b"first", 0), (b"second", 4)):
+        (tmp_path / "crane.safetensors").write_bytes(content)
+        counter = Counter()
+        run(wanted, tmp_path / "out", counter)
+        assert counter.images == images
+    table = CalibrationTable("other weights", "crane", {})
+    monkeypatch.setattr(benchmark, "bundled_calibration", lambda: table)
+    counter = Counter()
+    run(wanted, tmp_path / "out", counter)
+    assert counter.images == 4
 
 
 def test_what_fails_is_a_row_and_the_others_run(loaded: list[str], tmp_path: Path) -> None:

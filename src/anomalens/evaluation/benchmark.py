@@ -26,6 +26,7 @@ from anomalens.errors import AnomalensError, ConfigError
 from anomalens.evaluation.evaluate import check_folder, evaluate, tested
 from anomalens.evaluation.plan import DataPlan, MethodPlan, Plan
 from anomalens.files import atomic_write, write_json
+from anomalens.training.checkpoints import SHIPPED
 
 State = Literal["done", "failed", "not run"]
 
@@ -221,6 +222,9 @@ def _settings(method: MethodPlan, plan: Plan, dataset: Dataset) -> dict[str, Any
     if identity["settings"].get("backbone", BUNDLED) == BUNDLED:
         table = bundled_calibration()
         shipped = {"weights": table.weights, "best": table.best}
+        learned = SHIPPED / f"{method.name}.safetensors"
+        if learned.is_file():
+            shipped["learned"] = hashlib.sha256(learned.read_bytes()).hexdigest()
         if method.name in table.methods:
             shipped["calibration"] = table.methods[method.name].to_dict()
     return {
