@@ -127,8 +127,9 @@ def create(name: str, clip: ClipConfig, **options: Any) -> Method:
 
 
 def _import_by_convention(name: str) -> bool:
-    module = f"anomalens.methods.{name.rstrip('+')}"
-    if importlib.util.find_spec(module) is None:
+    stem = name.rstrip("+")
+    module = f"anomalens.methods.{stem}"
+    if not stem.isidentifier() or importlib.util.find_spec(module) is None:
         return False
     importlib.import_module(module)
     return name in _REGISTRY
