@@ -1,4 +1,4 @@
-"""How every benchmark here measures: candidates in turn, in one run, so that a noisy machine is noisy for all of them."""
+"""How every benchmark measures: candidates in turn, in one run, so that a noisy machine is noisy for all of them."""
 
 import os
 import platform
@@ -27,7 +27,7 @@ def interleaved(candidates: Mapping[str, Callable[[], object]], repeats: int, wa
 
 
 def peak_memory(script: str, arguments: list[str]) -> float:
-    """Peak resident memory in MB of `script` run on its own with `arguments`, which must print it (see `report_peak`)."""
+    """Peak resident memory in MB of `script` run on its own; with `arguments` it must print it (see `report_peak`)."""
     out = subprocess.run([sys.executable, script, *arguments], check=True, capture_output=True, text=True).stdout
     return float(out.strip().splitlines()[-1])
 

@@ -1,7 +1,8 @@
 """Find defects in photographs of solar cells without having seen one: the demo behind `make demo`.
 
-The images are electroluminescence photographs of real photovoltaic cells (the `elpv-dataset` package, Buerhop-Lutz et al.
-2018 and Deitsch et al. 2019, CC BY-NC-SA 4.0): functional ones and ones with cracks, dead areas and broken contacts.
+The images are electroluminescence photographs of real photovoltaic cells (the `elpv-dataset` package, Buerhop-Lutz
+et al. 2018 and Deitsch et al. 2019, CC BY-NC-SA 4.0): functional ones and ones with cracks, dead areas and broken
+contacts.
 """
 
 import argparse

@@ -29,6 +29,7 @@ def pretrain(
     from anomalens.training.backbone import PretrainConfig
     from anomalens.training.pretraining import SCENES, pretrain_backbone
 
-    config = replace(PretrainConfig(seed=seed), **({"steps": steps} if steps else {}))
+    config = PretrainConfig(seed=seed)
+    config = replace(config, steps=steps or config.steps)
     path = pretrain_backbone(out, materials or (), config=config, scenes=scenes or SCENES, workers=workers)
     output.print(f"weights: {path}", highlight=False)
