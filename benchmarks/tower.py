@@ -11,13 +11,13 @@ from collections.abc import Callable
 from unittest import mock
 
 import torch
-from measure import interleaved, machine, peak_memory, report_peak
 from torch import Tensor
 
 from anomalens.clip import streams, tower
 from anomalens.clip.config import ClipConfig, TextConfig, VisionConfig
 from anomalens.clip.streams import Dense
 from anomalens.clip.tower import Clip
+from measure import interleaved, machine, peak_memory, report_peak
 
 
 def written_out(q: Tensor, k: Tensor, v: Tensor, is_causal: bool = False) -> Tensor:

@@ -64,9 +64,7 @@ def test_the_order_statistic() -> None:
 
 
 def test_too_few_says_how_many() -> None:
-    with pytest.raises(
-        InputError, match=r"1 % needs at least 99 normal images, found 20: .* 4\.762 %"
-    ):
+    with pytest.raises(InputError, match=r"1 % needs at least 99 normal images, found 20: .* 4\.762 %"):
         threshold([0.5] * 20, 0.01)
     with pytest.raises(InputError, match="there is no image"):
         threshold([], 0.1)

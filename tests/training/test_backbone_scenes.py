@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from anomalens.data.synthesis.words import KINDS
 from anomalens.data.synthesis.scene import HELD_OUT_FAMILIES
+from anomalens.data.synthesis.words import KINDS
 from anomalens.errors import InputError
 from anomalens.training.materials import collect, unevenness
 from anomalens.training.painting import shard_config, sort_materials
