@@ -42,6 +42,7 @@ from anomalens.training.held_out import Part, measure, split
 from anomalens.training.losses import Loss
 
 Report = Callable[[dict[str, Any]], None]
+_GUIDE = ("guide", "beta", "gamma", "batch_threshold")  # settings of a guided stream
 _SHOWN = 4  # samples on the picture
 _THUMB = 160  # pixels a side of each
 
@@ -187,7 +188,7 @@ def _source(
     if not method.frozen_features:
         return Pixels(method, clip, samples, how)
     # The guide of Crane+ and its settings shape the features too.
-    extra = json.dumps({k: v for k, v in config_of(method).items() if k in ("guide", "beta", "gamma")})
+    extra = json.dumps({k: v for k, v in config_of(method).items() if k in _GUIDE})
     folder = cache / cache_key(method, weights_hash, samples, how, extra)
     if processes.rank() == 0:
         build(
