@@ -1,0 +1,98 @@
+"""Accuracy of the bundled backbone on real sets, by class, beside a baseline that learns nothing: a Markdown table.
+
+    python benchmarks/accuracy.py ../shared/data --method anoclip --method crane
+    python benchmarks/accuracy.py ../shared/data --saliency
+
+Every folder below the given one that holds classes in MVTec layout is a set. The baseline is the local contrast of
+colour: how far the blurred picture at 1/128 of its side is from itself at 1/12, image score the mean of its top 1 %.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from anomalens.data.layouts import open_dataset
+from anomalens.data.layouts.model import Dataset
+from anomalens.detector import load_detector
+from anomalens.evaluation.accumulator import PixelAccumulator
+from anomalens.evaluation.evaluate import EvaluationConfig, evaluate, tested
+from anomalens.evaluation.metrics import summarise
+
+COLUMNS = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "aupro")
+Values = dict[str, float | int | None]
+
+
+def contrast(path: Path, side: int) -> npt.NDArray[np.float32]:
+    """Local contrast map [side, side] of a picture."""
+    with Image.open(path) as opened:
+        pixels = np.asarray(opened.convert("RGB").resize((side, side)), np.float32) / 255
+    near, far = (gaussian_filter(pixels, (side / part, side / part, 0)) for part in (128, 12))
+    return np.asarray(np.sqrt(np.square(near - far).sum(axis=2)), np.float32)
+
+
+def saliency(dataset: Dataset, side: int) -> dict[str, Values]:
+    """The baseline's metrics by class."""
+    found: dict[str, Values] = {}
+    for name, samples in tested(dataset).items():
+        pixels, scores = PixelAccumulator("histogram"), []
+        for sample in samples:
+            one = contrast(sample.image, side)
+            mask = np.zeros((side, side), bool)
+            if sample.mask is not None:
+                with Image.open(sample.mask) as opened:
+                    small = opened.convert("L").resize((side, side), Image.Resampling.NEAREST)
+                    mask = np.asarray(small) > 127
+            pixels.update(one[None], mask[None])
+            scores.append(float(np.sort(one, axis=None)[-one.size // 100 :].mean()))
+        labels = np.array([sample.label == 1 for sample in samples])
+        counts: Values = {"n_normal": int((~labels).sum()), "n_anomalous": int(labels.sum())}
+        found[name] = {**counts, **summarise(np.array(scores), labels, pixels, 0.3)}
+    return found
+
+
+def table(rows: dict[str, Values]) -> str:
+    """Markdown, with the mean over classes where each metric is defined."""
+    names = [c.replace("_", " ") for c in COLUMNS]
+    lines = ["| class | normal / anomalous | " + " | ".join(names) + " |", "|---" * (2 + len(COLUMNS)) + "|"]
+    mean = {c: [float(v) for r in rows.values() if (v := r[c]) is not None] for c in COLUMNS}
+    for name, row in rows.items():
+        cells = ["-" if row[c] is None else f"{row[c]:.1f}" for c in COLUMNS]
+        lines.append(f"| {name} | {row['n_normal']} / {row['n_anomalous']} | " + " | ".join(cells) + " |")
+    lines.append("| mean | | " + " | ".join(f"{np.mean(mean[c]):.1f}" if mean[c] else "-" for c in COLUMNS) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print one table a method."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="folder of data sets in MVTec layout")
+    parser.add_argument("--method", action="append", default=[], help="may be repeated")
+    parser.add_argument("--saliency", action="store_true", help="the baseline without learning")
+    parser.add_argument("--backbone", default="bundled", help="name or file of weights")
+    parser.add_argument("--size", type=int, help="side in pixels at which the tower looks")
+    parser.add_argument("--eval-size", type=int, default=256, help="side at which maps meet masks")
+    parser.add_argument("--threads", type=int, default=2)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    datasets = [open_dataset(f"mvtec:{path}") for path in sorted(given.folder.iterdir()) if path.is_dir()]
+    if given.saliency:
+        found: dict[str, Values] = {}
+        for dataset in datasets:
+            found |= saliency(dataset, given.eval_size)
+        print(f"\nlocal contrast, no learning\n\n{table(found)}", flush=True)
+    for method in given.method:
+        detector = load_detector(method, given.backbone, size=given.size, batch_size=4)
+        rows: dict[str, Values] = {}
+        for dataset in datasets:
+            result = evaluate(detector, dataset, EvaluationConfig(size=given.eval_size, gallery=0))
+            rows |= {name: dict(values) for name, values in result.classes.items()}
+        print(f"\n{method} on {given.backbone} at {detector.preprocess.size} pixels\n\n{table(rows)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
