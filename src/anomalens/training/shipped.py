@@ -20,10 +20,10 @@ from anomalens.training import checkpoints
 from anomalens.training.checkpoints import CheckpointInfo
 from anomalens.training.prompts import Plan, train
 
-METHODS = ("anomalyclip", "tokenclip", "crane", "crane+")
+METHODS = ("anomalyclip", "tokenclip", "crane")
 NAME, LICENCE = "anomalens procedural scenes", "Apache-2.0"
 FIRST_SEED = 50_000_000  # of the scenes; the backbone's begin at 0
-COUNT = 640  # scenes
+COUNT = 320  # scenes
 
 
 def scenes(folder: Path, count: int, size: int) -> str:
