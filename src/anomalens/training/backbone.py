@@ -387,7 +387,7 @@ def pretrain(
                     "norm": float(norm),
                     "seconds": time.monotonic() - began,
                 }
-                log.write(json.dumps(row | {name: round(float(v), 4) for name, v in losses.items()}) + "\n")
+                log.write(json.dumps(row | {name: round(v.item(), 4) for name, v in losses.items()}) + "\n")
                 log.flush()
             progress.update(task, completed=step + 1, description=f"pretraining, loss {float(total):.2f}")
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
