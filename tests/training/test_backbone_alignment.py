@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -12,6 +13,7 @@ from anomalens.training.alignment import (
     fused_loss,
     image_loss,
     kind_loss,
+    rank_loss,
     soft_focal,
     target_of,
     teacher_loss,
@@ -80,3 +82,18 @@ def test_teacher_loss_is_one_minus_cosine() -> None:
     texts = unit(4, 6)
     assert teacher_loss(texts, texts, torch.eye(6)) < 1e-6
     assert math.isclose(float(teacher_loss(texts, -texts, torch.eye(6))), 2, rel_tol=1e-5)
+
+
+def test_ranking_compares_twins_and_nothing_else() -> None:
+    g = torch.tensor([[1.0, 0.0]])
+    hot, cold = torch.tensor([1.0, 0.0]), torch.tensor([-1.0, 0.0])
+
+    def loss(faulty: torch.Tensor, sound: torch.Tensor, abnormal: list[bool]) -> float:
+        cls = torch.stack([faulty, sound])
+        tokens = cls[None, :, None].expand(1, 2, 50, 2)
+        return float(rank_loss(cls, tokens, g, torch.tensor(abnormal)))
+
+    assert loss(hot, cold, [True, False]) < 1e-6
+    assert loss(cold, hot, [True, False]) > 10
+    assert loss(hot, hot, [True, False]) == pytest.approx(math.log(2))
+    assert loss(cold, hot, [False, False]) == 0  # nothing of the fault is left in the picture

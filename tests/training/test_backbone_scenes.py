@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from anomalens.data.synthesis.scene import HELD_OUT_FAMILIES
+from anomalens.data.synthesis.scene import HELD_OUT_FAMILIES, SynthesisConfig
 from anomalens.data.synthesis.words import KINDS
 from anomalens.errors import InputError
 from anomalens.training.materials import collect, unevenness
-from anomalens.training.painting import shard_config, sort_materials
+from anomalens.training.painting import paint_shard, shard_config, sort_materials
 from anomalens.training.scenes import SHARD, Scenes, write_shard
 from anomalens.training.vocabulary import frame, state_pair, thing
 
@@ -53,6 +53,24 @@ def test_no_crop_loses_the_defect(scenes: Scenes) -> None:
     rng = np.random.default_rng(3)
     for _ in range(5):
         assert scenes.batch(list(range(1, 33, 2)), 64, rng).abnormal.all()
+
+
+def test_twins_are_framed_alike(scenes: Scenes) -> None:
+    batch = scenes.batch([1, 3, 5, 7], 64, np.random.default_rng(4), twins=True)
+    assert torch.equal(batch.cover[0::2], batch.cover[1::2])
+    apart = scenes.batch([1, 3, 5, 7], 64, np.random.default_rng(4))
+    assert not torch.equal(apart.cover[0::2], apart.cover[1::2])
+
+
+def test_painted_twins_differ_by_the_fault_alone(tmp_path: Path) -> None:
+    path = tmp_path / "00000.json"
+    paint_shard(path, 5, SynthesisConfig(size=64, exclude=HELD_OUT_FAMILIES))
+    painted = Scenes(tmp_path)
+    faulty = sum(bool(painted.kind(2 * k).any()) for k in range(SHARD // 2))
+    assert faulty > SHARD // 4
+    for k in range(SHARD // 2):
+        assert not painted.kind(2 * k + 1).any()
+        assert painted.words[2 * k]["subject"] == painted.words[2 * k + 1]["subject"]
 
 
 def test_an_empty_folder_says_what_to_do(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ class Weights:
     dice: float = 0.5  # the same as overlap
     kind: float = 0.25  # naming the defect at its patches
     image: float = 1.0  # class token against sound and faulty
+    rank: float = 0.5  # the faulty one of twins above the sound one
     fused: float = 0.25  # class token with the tokens its own map points at (Crane's image score)
     caption: float = 0.2  # class token against captions (contrastive)
     window: float = 0.5  # class token of a few patches alone (WinCLIP)
@@ -76,6 +77,25 @@ def image_loss(cls: Tensor, g: Tensor, abnormal: Tensor) -> Tensor:
     """Binary cross-entropy of class tokens [..., E] of unit length against g [K, E]; abnormal [...]."""
     logits = cls @ (g / TEMPERATURE).T
     return F.binary_cross_entropy_with_logits(logits, abnormal.float()[..., None].expand_as(logits))
+
+
+def rank_loss(cls: Tensor, tokens: Tensor, g: Tensor, abnormal: Tensor, share: float = 0.02) -> Tensor:
+    """The faulty one of twins scores above the sound one, by its class token and by the top of its maps.
+
+    What users rank are images of one kind of thing, while `image_loss` compares images of anything.
+
+    Args:
+        cls, tokens: [B, E] and [S, B, N, E] of unit length; images 2k and 2k + 1 are twins, the faulty one first.
+        g: [K, E].
+        abnormal: [B] whether a fault is left; twins of which the first has none do not count.
+        share: of the patches that make the top of a map.
+    """
+    maps = tokens @ (g / TEMPERATURE).T  # [S, B, N, K]
+    top = maps.topk(max(1, round(share * maps.shape[2])), dim=2).values.mean(2)
+    scores = torch.cat([top, (cls @ (g / TEMPERATURE).T)[None]])  # [S + 1, B, K]
+    counted = abnormal[0::2] & ~abnormal[1::2]
+    margin = (scores[:, 0::2] - scores[:, 1::2])[:, counted]
+    return F.softplus(-margin).mean() if len(margin[0]) else tokens.new_zeros(())
 
 
 def fused_loss(cls: Tensor, tokens: Tensor, g: Tensor, abnormal: Tensor) -> Tensor:

@@ -50,6 +50,7 @@ from anomalens.training.alignment import (
     fused_loss,
     image_loss,
     kind_loss,
+    rank_loss,
     teacher_loss,
 )
 from anomalens.training.scenes import Batch, Scenes
@@ -74,7 +75,7 @@ class PretrainConfig:
     text_layers: int = 4
     native: int = 448  # pixels a side the backbone prefers: 28 x 28 tokens
     steps: int = 1900
-    batch: int = 32  # scenes a step
+    batch: int = 32  # scenes a step, an even number: they are twins
     sides: tuple[int, ...] = (192, 224, 256)  # pixels a side; one is drawn each step
     final_steps: int = 90  # last steps at `final_side`, so that attention knows long rows
     final_side: int = 384
@@ -229,6 +230,7 @@ def step_loss(
     phrases = F.normalize(features[drawn.parts["kinds"]], dim=1)
     losses["kind"] = kind_loss(tokens[:2], phrases, kinds, cover)
     losses["image"] = image_loss(cls, g, batch.abnormal)
+    losses["rank"] = rank_loss(cls, tokens, g, batch.abnormal)
     losses["fused"] = fused_loss(cls, tokens[-1], g, batch.abnormal)
     captions = F.normalize(features[drawn.parts["captions"]], dim=1)
     losses["caption"] = caption_loss(cls, captions, batch.captions, clip.logit_scale)
@@ -287,16 +289,18 @@ def rate_at(config: PretrainConfig, step: int) -> float:
 
 
 def batches(config: PretrainConfig, scenes: Scenes, first: int) -> Iterator[tuple[int, Batch, Random]]:
-    """The batch of every step from `first` on: a pass over the scenes in a new order, then the next."""
+    """The batch of every step from `first` on: a pass over the twins in a new order, then the next."""
+    pairs = len(scenes) // 2
     for step in range(first, config.steps):
         rng = np.random.default_rng((config.seed, 3, step))
         late = step >= config.steps - config.final_steps
-        size = config.final_batch if late else config.batch
-        start = step * config.batch
-        epoch, offset = divmod(start, max(1, len(scenes) - config.batch))
-        order = np.random.default_rng((config.seed, 4, epoch)).permutation(len(scenes))
+        size = (config.final_batch if late else config.batch) // 2
+        start = step * (config.batch // 2)
+        epoch, offset = divmod(start, max(1, pairs - config.batch // 2))
+        order = np.random.default_rng((config.seed, 4, epoch)).permutation(pairs)[offset : offset + size]
         side = config.final_side if late else int(pick(rng, config.sides))
-        yield step, scenes.batch(order[offset : offset + size].tolist(), side, rng), rng
+        twins = np.stack([2 * order, 2 * order + 1], axis=1).ravel()
+        yield step, scenes.batch(twins.tolist(), side, rng, twins=True), rng
 
 
 def parameter_groups(model: Trained, decay: float) -> list[dict[str, Any]]:
@@ -389,7 +393,7 @@ def pretrain(
                 }
                 log.write(json.dumps(row | {name: round(v.item(), 4) for name, v in losses.items()}) + "\n")
                 log.flush()
-            progress.update(task, completed=step + 1, description=f"pretraining, loss {float(total):.2f}")
+            progress.update(task, completed=step + 1, description=f"pretraining, loss {total.item():.2f}")
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
                 _save_checkpoint(checkpoint, config, model, optimiser, average, step + 1)
                 _save_weights(folder / "backbone.safetensors", model.clip, average, config)

@@ -78,11 +78,18 @@ class Scenes:
         """[H, W] uint8."""
         return np.asarray(self._kinds[index // SHARD][index % SHARD])
 
-    def batch(self, indices: Sequence[int], side: int, rng: np.random.Generator, augment: bool = True) -> Batch:
-        """The scenes at `indices` as a batch of `side` x `side` pixels; all chance comes from `rng`."""
+    def batch(
+        self, indices: Sequence[int], side: int, rng: np.random.Generator, augment: bool = True, twins: bool = False
+    ) -> Batch:
+        """The scenes at `indices` as a batch of `side` x `side` pixels; all chance comes from `rng`.
+
+        `twins`: every second scene is cropped and turned as the one before it.
+        """
         images = torch.from_numpy(np.stack([self.image(i) for i in indices])).permute(0, 3, 1, 2).float() / 255
         kinds = torch.from_numpy(np.stack([self.kind(i) for i in indices])).float()[:, None]
         frames = [_frame(rng, kinds[b, 0].numpy()) if augment else np.eye(2, 3) for b in range(len(indices))]
+        if twins:
+            frames[1::2] = frames[0::2]
         theta = torch.tensor(np.stack(frames), dtype=torch.float32)
         grid = F.affine_grid(theta, [len(indices), 3, side, side], align_corners=False)
         source = F.avg_pool2d(images, 2) if images.shape[-1] >= 2 * side else images  # else small sizes alias
