@@ -74,7 +74,7 @@ def test_a_wrong_rate_costs_no_pass(tiny_clip: Clip) -> None:
     detector = make(tiny_clip)
     with pytest.raises(ConfigError, match="between 0 and 1"):
         from_normals(detector, [grey(1)], fpr=1.5)
-    assert not hasattr(detector.method, "batches")
+    assert not hasattr(detector.engine.method, "batches")
 
 
 @pytest.mark.parametrize(

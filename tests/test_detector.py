@@ -11,10 +11,11 @@ from PIL import Image
 
 from anomalens.calibration import Calibration
 from anomalens.clip.tower import Clip
-from anomalens.detector import DetectorConfig, load_detector, pick_device
+from anomalens.detector import DetectorConfig, load_detector
 from anomalens.errors import ConfigError, InputError, WeightsError
 from anomalens.imaging import Preprocess
 from anomalens.prediction import Failure, Prediction
+from anomalens.runtime.torch_engine import pick_device
 from toys import NO_CHANGE, grey, make
 
 
@@ -50,13 +51,13 @@ def test_the_text_side_is_computed_once(tiny_clip: Clip) -> None:
     detector = make(tiny_clip, object_name="bottle")
     detector.predict([grey(1), grey(2)])
     detector.predict(grey(3))
-    assert detector.method.asked == ["bottle"]
+    assert detector.engine.method.asked == ["bottle"]
 
 
 def test_one_pass_a_batch_and_content_keys(tiny_clip: Clip) -> None:
     detector = make(tiny_clip, batch_size=2)
     detector.predict([grey(1), grey(2), grey(1)])
-    (two, keys), (one, last) = detector.method.batches
+    (two, keys), (one, last) = detector.engine.method.batches
     assert (two, one) == (2, 1)
     assert keys[0] == last[0] != keys[1]
 
@@ -186,13 +187,13 @@ def test_scores_do_not_depend_on_batch_size_or_threads(tiny_weights: Path) -> No
 
 def test_text_features_are_kept_between_detectors(tiny_weights: Path, tmp_path: Path) -> None:
     first = load_detector("anoclip", str(tiny_weights), size=64, cache=tmp_path)
-    assert first.encoder.encoded > 0
-    assert load_detector("anoclip", str(tiny_weights), size=64, cache=tmp_path).encoder.encoded == 0
+    assert first.engine.encoder.encoded > 0
+    assert load_detector("anoclip", str(tiny_weights), size=64, cache=tmp_path).engine.encoder.encoded == 0
 
 
 def test_bfloat16_by_one_word(tiny_weights: Path) -> None:
     detector = load_detector("anoclip", str(tiny_weights), size=64, dtype="bfloat16")
-    assert detector.clip.visual.dtype == torch.bfloat16
+    assert detector.engine.clip.visual.dtype == torch.bfloat16
     assert 0 <= detector.predict(grey(77)).score <= 1
 
 

@@ -98,11 +98,11 @@ def test_an_interrupted_run_goes_on(detector: Detector, images: list[Path], tmp_
 def test_resuming_a_finished_run_does_nothing(detector: Detector, images: list[Path], tmp_path: Path) -> None:
     RunFolder(tmp_path / "out", SETTINGS, images).write(detector)
     before = (tmp_path / "out" / "predictions.jsonl").read_bytes()
-    batches = len(detector.method.batches)
+    batches = len(detector.engine.method.batches)
     summary = RunFolder(tmp_path / "out", SETTINGS, images, resume=True).write(detector)
     assert summary.done == summary.resumed == 5
     assert (tmp_path / "out" / "predictions.jsonl").read_bytes() == before
-    assert len(detector.method.batches) == batches
+    assert len(detector.engine.method.batches) == batches
 
 
 def test_resume_into_an_empty_folder_starts(detector: Detector, images: list[Path], tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from anomalens.clip.tower import Clip, Features
 from anomalens.detector import Detector, DetectorConfig
 from anomalens.imaging import Preprocess
 from anomalens.methods.base import Method, ScoreMap
+from anomalens.runtime.engine import Identity
+from anomalens.runtime.torch_engine import TorchEngine
 
 
 class Brightness(Method):
@@ -33,15 +35,13 @@ NO_CHANGE = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
 
 def make(tiny_clip: Clip, calibration: Calibration | None = None, **config: Any) -> Detector:
+    settings = DetectorConfig(**config)
+    who = Identity("brightness", "tiny", object_name=settings.object_name)
     return Detector(
-        tiny_clip,
-        Brightness(tiny_clip.config),
-        PromptEncoder(tiny_clip),
+        TorchEngine(tiny_clip, Brightness(tiny_clip.config), PromptEncoder(tiny_clip), who),
         Preprocess(size=64, multiple=16, **NO_CHANGE),
         calibration or Calibration(0.5, 0.6, (0.0, 1.0), "by hand"),
-        DetectorConfig(**config),
-        method_name="brightness",
-        backbone="tiny",
+        settings,
     )
 
 

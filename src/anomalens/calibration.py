@@ -11,6 +11,9 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from anomalens._version import __version__
 from anomalens.errors import ConfigError
 from anomalens.evaluation.conformal import p_value
@@ -59,6 +62,16 @@ class Calibration:
         if pixel_threshold is not None:
             given = replace(given, pixel_threshold=pixel_threshold)
         return given
+
+    def pooled(self, scores: npt.NDArray[np.float32], maps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """A method's scores [B] with the top of its maps [B, H, W] mixed in, as `pooling` and `top` say."""
+        if not self.pooling:
+            return scores
+        flat = maps.reshape(len(maps), -1)
+        count = max(1, round(self.top * flat.shape[1]))
+        highest = np.partition(flat, -count, axis=1)[:, -count:].mean(axis=1)
+        mixed: npt.NDArray[np.float32] = ((1 - self.pooling) * scores + self.pooling * highest).astype(np.float32)
+        return mixed
 
     def p_value(self, score: float) -> float | None:
         """How rare so high a score is among normal images, in (0, 1]; None without scores of normal images."""

@@ -1,45 +1,33 @@
-"""The detector: a backbone, a method and a calibration; images in, Predictions out.
+"""The detector: an engine and a calibration; images in, Predictions out.
 
-    source -> decode -> tiles -> tower (batched) -> method -> merge -> Prediction
+    source -> decode -> tiles -> engine (batched: tower and method) -> pooling -> merge -> Prediction
 
-Everything to the left of a Prediction is here, everything to the right of it (overlays, files, reports) is not.
+Everything to the left of a Prediction is here, everything to the right of it (overlays, files, reports) is not. What
+computes is an `Engine`: PyTorch, or a file made by `anomalens export`, for which torch is never imported.
 """
 
 import copy
-import hashlib
 import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, Union, overload
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from anomalens.calibration import BUNDLED, Calibration, SavedCalibration, bundled_calibration
-from anomalens.clip.prompt_encoder import PromptEncoder, cache_folder
-from anomalens.clip.tower import Clip
-from anomalens.clip.weights import load_weights
+from anomalens.calibration import BUNDLED, Calibration, SavedCalibration
 from anomalens.errors import AnomalensError, ConfigError, InputError
-from anomalens.imaging import Preprocess, content_key, decode, preprocess
+from anomalens.imaging import Preprocess, content_key, decode, pixels
 from anomalens.maps import Box, merge_tiles, tiles
-from anomalens.methods import base
-from anomalens.methods.base import Method, ScoreMap
 from anomalens.prediction import Failure, Prediction
+from anomalens.runtime.engine import DEFAULT_OBJECT, Dtype, Engine, Floats, Scored
 from anomalens.sources import is_image_input, list_images, stream
-from anomalens.training.checkpoints import (
-    Checkpoint,
-    load_method,
-    missing_checkpoint,
-    read_checkpoint,
-    shipped_checkpoint,
-)
 
-Dtype = Literal["float32", "bfloat16"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Result: TypeAlias = Prediction | Failure
-DEFAULT_OBJECT = "object"
 
 
 @dataclass(frozen=True)
@@ -75,7 +63,7 @@ class _Pending:
     results: list[tuple[float, np.ndarray]] = field(default_factory=list)
 
 
-_Loaded: TypeAlias = tuple[_Pending, list[Tensor], list[int]]  # an image, its tiles' pixels, their content keys
+_Loaded: TypeAlias = tuple[_Pending, list[Floats], list[int]]  # an image, its tiles' pixels, their content keys
 
 
 class Detector:
@@ -86,28 +74,15 @@ class Detector:
     """
 
     def __init__(
-        self,
-        clip: Clip,
-        method: Method,
-        encoder: PromptEncoder,
-        preprocess: Preprocess,
-        calibration: Calibration,
-        config: DetectorConfig | None = None,
-        *,
-        method_name: str,
-        backbone: str,
-        weights_hash: str = "",
-        seed: int = 0,
-        auxiliary_data: str | None = None,
-        trained_images: frozenset[int] = frozenset(),
+        self, engine: Engine, preprocess: Preprocess, calibration: Calibration, config: DetectorConfig | None = None
     ) -> None:
-        self.clip, self.method, self.preprocess = clip, method, preprocess
-        self.calibration = calibration
+        """Raises ConfigError where the engine cannot have prompts about the object in `config`."""
         self.config = config or DetectorConfig()
-        self.method_name, self.backbone, self.weights_hash = method_name, backbone, weights_hash
-        self.seed, self.auxiliary_data, self.trained_images = seed, auxiliary_data, trained_images
-        self.encoder = encoder
-        self._text = self._read_text()
+        self.engine = engine.for_object(self.config.object_name)
+        self.preprocess, self.calibration = preprocess, calibration
+        who = engine.identity
+        self.method_name, self.backbone, self.weights_hash = who.method, who.backbone, who.weights
+        self.seed, self.auxiliary_data, self.trained_images = who.seed, who.auxiliary_data, who.trained_images
 
     def __repr__(self) -> str:
         return (
@@ -116,29 +91,32 @@ class Detector:
         )
 
     def for_object(self, name: str) -> "Detector":
-        """The same detector, weights shared, with prompts about objects called `name`."""
+        """The same detector, weights shared, with prompts about objects called `name`.
+
+        Raises ConfigError for an exported detector, whose prompts are part of the file.
+        """
         other = copy.copy(self)
         other.config = replace(self.config, object_name=name)
-        other._text = other._read_text()
+        other.engine = self.engine.for_object(name)
         return other
 
     @property
     def settings(self) -> dict[str, Any]:
         """All that decides the scores, JSON-ready: detectors of equal settings give equal scores for equal images."""
-        options = getattr(self.method, "config", None)
+        who = self.engine.identity
         found = {
             "method": self.method_name,
             "backbone": self.backbone,
             "weights": self.weights_hash,
-            "learned": _hash(dict(self.method.named_parameters())),
-            "options": asdict(options) if is_dataclass(options) and not isinstance(options, type) else {},
+            "learned": who.learned,
+            "options": who.options,
             "object": self.config.object_name,
             "size": self.preprocess.size,
             "geometry": self.preprocess.geometry,
             "interpolation": self.preprocess.interpolation,
             "tile": self.config.tile,
             "overlap": self.config.overlap if self.config.tile else None,
-            "precision": str(self.clip.visual.proj.dtype).removeprefix("torch."),
+            "precision": who.precision,
             "pooling": self.calibration.pooling,
             "top": self.calibration.top if self.calibration.pooling else None,
         }
@@ -150,17 +128,8 @@ class Detector:
         other.calibration = calibration
         return other
 
-    def _read_text(self) -> Any:
-        with torch.inference_mode():
-            return self.method.text(self.encoder, self.config.object_name)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the tower computes."""
-        return self.clip.visual.proj.device
-
     @overload
-    def predict(self, images: str | Path | np.ndarray | Tensor | Any) -> Prediction: ...
+    def predict(self, images: Union[str, Path, np.ndarray, "Tensor", Any]) -> Prediction: ...
     @overload
     def predict(self, images: Sequence[Any]) -> list[Prediction]: ...
     def predict(self, images: Any) -> Prediction | list[Prediction]:
@@ -194,20 +163,10 @@ class Detector:
         ahead = 2 * self.config.batch_size
         yield from self._run(stream(items, self._load, workers=self.config.workers, ahead=ahead))
 
-    def score_batch(self, pixels: Tensor, keys: Sequence[int]) -> ScoreMap:
-        """The network part alone: preprocessed pixels [B, 3, H, W] -> scores [B] and maps [B, H, W], on the device."""
-        with torch.inference_mode():
-            features = self.method.encode(self.clip, pixels.to(self.device, non_blocking=True), keys)
-            found = self.method.score(features, self._text, (pixels.shape[-2], pixels.shape[-1]))
-            return ScoreMap(self._pool(found), found.map)
-
-    def _pool(self, found: ScoreMap) -> Tensor:
-        share = self.calibration.pooling
-        if not share:
-            return found.score
-        flat = found.map.flatten(1)
-        top = flat.topk(max(1, round(self.calibration.top * flat.shape[1])), dim=1).values.mean(dim=1)
-        return (1 - share) * found.score + share * top
+    def score_batch(self, pixels: Floats, keys: Sequence[int]) -> Scored:
+        """Without images: preprocessed pixels [B, 3, H, W] -> scores [B], pooled as calibrated, and maps [B, H, W]."""
+        found = self.engine.score_batch(pixels, keys)
+        return Scored(self.calibration.pooled(found.score, found.map), found.map)
 
     def _load(self, item: Any) -> _Loaded:
         """Decode one input and cut it into preprocessed tiles (runs in a background thread)."""
@@ -217,24 +176,23 @@ class Detector:
         tile = self.config.tile or max(height, width)
         boxes = tiles(height, width, tile, self.config.overlap)
         parts = [rgb[box.slices] for box in boxes]
-        pixels = [preprocess(part, self.preprocess) for part in parts]
         return (
             _Pending(_path_of(item), height, width, boxes, decoded.note),
-            pixels,
+            [pixels(part, self.preprocess) for part in parts],
             [content_key(part) for part in parts],
         )
 
     def _run(self, loaded: Iterator[tuple[Any, _Loaded | Exception]]) -> Iterator[Result]:
         """Batch tiles across images; give results back in the order of the inputs."""
         waiting: deque[_Pending | Failure] = deque()
-        batch: list[tuple[_Pending, Tensor, int]] = []
+        batch: list[tuple[_Pending, Floats, int]] = []
         for item, result in loaded:
             if isinstance(result, Exception):
                 waiting.append(Failure(_path_of(item), _one_line(result)))
             else:
-                pending, pixels, keys = result
+                pending, cut, keys = result
                 waiting.append(pending)
-                for tile, key in zip(pixels, keys, strict=True):
+                for tile, key in zip(cut, keys, strict=True):
                     # A batch has one shape; where the aspect is kept, an image of another shape starts a new one.
                     if batch and batch[0][1].shape != tile.shape:
                         self._flush(batch)
@@ -245,12 +203,11 @@ class Detector:
         self._flush(batch)
         yield from self._finished(waiting)
 
-    def _flush(self, batch: list[tuple[_Pending, Tensor, int]]) -> None:
+    def _flush(self, batch: list[tuple[_Pending, Floats, int]]) -> None:
         if not batch:
             return
-        found = self.score_batch(torch.stack([pixels for _, pixels, _ in batch]), [key for *_, key in batch])
-        scores, maps = found.score.float().cpu().numpy(), found.map.float().cpu().numpy()
-        for (pending, *_), score, one in zip(batch, scores, maps, strict=True):
+        found = self.score_batch(np.stack([tile for _, tile, _ in batch]), [key for *_, key in batch])
+        for (pending, *_), score, one in zip(batch, found.score, found.map, strict=True):
             pending.results.append((float(score), one))
         batch.clear()
 
@@ -299,17 +256,6 @@ class Detector:
         return merge_tiles(maps, boxes, (round(done.height * shrink), round(done.width * shrink)))
 
 
-def _hash(values: dict[str, Tensor]) -> str | None:
-    """Short content hash of named tensors; None of none."""
-    if not values:
-        return None
-    digest = hashlib.sha256()
-    for name, value in sorted(values.items()):
-        digest.update(f"{name} {tuple(value.shape)} ".encode())
-        digest.update(value.detach().float().cpu().contiguous().numpy().data)
-    return digest.hexdigest()[:16]
-
-
 def _path_of(item: Any) -> str | None:
     return str(item) if isinstance(item, (str, Path)) else None
 
@@ -318,29 +264,6 @@ def _one_line(error: Exception) -> str:
     """The reason a row gives. An error nobody foresaw still is a row, with its type in front."""
     text = " ".join(str(error).split())
     return text if isinstance(error, AnomalensError) else f"{type(error).__name__}: {text}"
-
-
-def pick_device(name: str) -> torch.device:
-    """ "auto" takes a GPU where there is one. Raises ConfigError for a device that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); try 'auto'") from error
-    return device
-
-
-def _learned(method: str, checkpoint: str | Path | None, backbone: str) -> Checkpoint | None:
-    """What `method` has learned: what is given, else what is shipped; None for a method that learns nothing."""
-    if not base.entry(method).learned:
-        if checkpoint is not None:
-            raise ConfigError(f"method {method!r} learns nothing, so it takes no checkpoint")
-        return None
-    if checkpoint is None and backbone != BUNDLED:
-        raise missing_checkpoint(method, backbone)
-    return read_checkpoint(shipped_checkpoint(method) if checkpoint is None else checkpoint)
 
 
 def load_detector(
@@ -386,52 +309,24 @@ def load_detector(
     Raises:
         ConfigError: an option or name does not exist; WeightsError: weights are missing, damaged or unfit.
     """
-    if dtype not in ("float32", "bfloat16"):
-        raise ConfigError(f"dtype must be 'float32' or 'bfloat16', not {dtype!r}")
+    from anomalens.runtime.torch_engine import load
+
     config = DetectorConfig(object_name, tile, overlap, batch_size, workers)
-    where = pick_device(device)
-    loaded = load_weights(backbone, offline=offline)
-    table = bundled_calibration() if loaded.name == BUNDLED else None
-    if method == "auto":
-        best = table.best if table else "anoclip"
-        method = read_checkpoint(checkpoint).info.method if checkpoint is not None else best
-    held = _learned(method, checkpoint, loaded.name)
-    # Calibrated numbers are those of the shipped prompts.
-    known = table.methods.get(method) if table and checkpoint is None else None
-    options = (known.options if known else {}) | options
-    if base.entry(method).accepts("seed"):
-        options["seed"] = seed
-    if held is None:
-        built = base.create(method, loaded.config, **options)
-    else:
-        built = load_method(held, loaded, method, any_backbone=any_backbone, **options)
-    clip = Clip.from_state_dict(loaded.config, loaded.state).to(where, getattr(torch, dtype))
-    built = built.to(where).eval()
-    learned_at = held.info.training.get("size") if held else None
-    side = size or learned_at or built.working_size(loaded.image_size)
-    sizes = Preprocess(
-        size=side - side % loaded.config.vision.patch,
-        mean=loaded.mean,
-        std=loaded.std,
-        interpolation=built.interpolation,
-        geometry=built.geometry,
-        multiple=loaded.config.vision.patch,
-    )
-    encoder = PromptEncoder(clip, loaded.hash, Path(cache) if cache else cache_folder())
-    detector = Detector(
-        clip,
-        built,
-        encoder,
-        sizes,
-        known or Calibration.neutral(built),
-        config,
-        method_name=method,
-        backbone=loaded.name,
-        weights_hash=loaded.hash,
+    loaded = load(
+        method,
+        backbone,
+        object_name=object_name,
+        checkpoint=checkpoint,
+        any_backbone=any_backbone,
+        size=size,
+        device=device,
+        dtype=dtype,
         seed=seed,
-        auxiliary_data=held.info.auxiliary_data if held else None,
-        trained_images=held.images if held else frozenset(),
+        offline=offline,
+        cache=cache,
+        **options,
     )
+    detector = Detector(loaded.engine, loaded.preprocess, loaded.calibration, config)
     if calibration is not None:
         saved = SavedCalibration.read(calibration)
         saved.check(detector.settings)

@@ -10,7 +10,6 @@ without a row. Pictures are written atomically, rows in one piece; a row cut sho
 
 import json
 import os
-import platform
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,14 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import torch
-
-from anomalens._version import __version__
 from anomalens.detector import Detector, Result
 from anomalens.errors import ConfigError, InputError
 from anomalens.files import write_json
 from anomalens.prediction import Failure, Prediction
+from anomalens.runtime.engine import versions
 from anomalens.sources import stream
 
 MapFormat = Literal["none", "png", "npy"]
@@ -193,12 +189,7 @@ class RunFolder:
                 "seconds": round(summary.seconds, 3),
                 "images_per_second": round(summary.rate, 3),
                 "finished": summary.done == summary.total,
-                "versions": {
-                    "anomalens": __version__,
-                    "torch": torch.__version__,
-                    "numpy": np.__version__,
-                    "python": platform.python_version(),
-                },
+                "versions": versions(),
             },
         )
 

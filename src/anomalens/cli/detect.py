@@ -1,6 +1,5 @@
 """`anomalens detect`: images in, one folder of results out."""
 
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -110,7 +109,7 @@ def settings_of(detector: "Detector") -> dict[str, Any]:
         "method": detector.method_name,
         "backbone": detector.backbone,
         "weights": detector.weights_hash,
-        "options": asdict(detector.method.config),
+        "options": detector.engine.identity.options,
         "object": config.object_name,
         "size": prepared.size,
         "geometry": prepared.geometry,

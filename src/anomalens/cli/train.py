@@ -53,7 +53,7 @@ def train(
     from anomalens.cli.console import errors, output
     from anomalens.clip.weights import load_weights
     from anomalens.data.layouts import open_dataset
-    from anomalens.detector import pick_device
+    from anomalens.runtime.torch_engine import pick_device
     from anomalens.training.prompts import Plan
     from anomalens.training.prompts import train as learn
 

@@ -12,16 +12,13 @@ bilinear, masks antialiased bilinear and above one half. Anomalous images withou
 
 import csv
 import io
-import platform
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import torch
 
-from anomalens._version import __version__
 from anomalens.data import catalog
 from anomalens.data.layouts import Dataset, Sample, read_truth
 from anomalens.detector import Detector, Result
@@ -45,6 +42,7 @@ from anomalens.extras import optional
 from anomalens.files import atomic_write, write_json
 from anomalens.maps import resize_map
 from anomalens.prediction import Failure, Prediction
+from anomalens.runtime.engine import versions
 from anomalens.training.checkpoints import refuse_trained_images
 
 _POINTS = 200  # of a curve kept for the report
@@ -279,7 +277,7 @@ def _points(curve: Curve) -> list[list[float]]:
 
 
 def _protocol(detector: Detector, dataset: Dataset, config: EvaluationConfig) -> dict[str, Any]:
-    options = getattr(detector.method, "config", None)
+    who = detector.engine.identity
     return {
         "layout": dataset.layout,
         "auxiliary_data": detector.auxiliary_data,
@@ -290,22 +288,17 @@ def _protocol(detector: Detector, dataset: Dataset, config: EvaluationConfig) ->
         "interpolation": detector.preprocess.interpolation,
         "tile": detector.config.tile,
         "overlap": detector.config.overlap if detector.config.tile else None,
-        "precision": str(detector.clip.visual.proj.dtype).removeprefix("torch."),
+        "precision": who.precision,
         "evaluation_size": config.size,
         "mask_rule": "not black; antialiased bilinear to the evaluation size, above one half",
         "aupro_limit": config.limit,
         "pixel_mode": config.mode,
         "prompts": {
             "object": "class name" if config.class_names else detector.config.object_name,
-            "options": asdict(options) if is_dataclass(options) and not isinstance(options, type) else {},
+            "options": who.options,
         },
         "calibration": detector.calibration.to_dict(),
         "seed": detector.seed,
-        "versions": {
-            "anomalens": __version__,
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": versions(),
         "faults": len(dataset.faults),
     }

@@ -77,7 +77,7 @@ def fit(scores: Floats, maps: npt.NDArray[np.float32], masks: npt.NDArray[np.boo
 
 def calibrate_method(detector: Detector, scenes: Scenes) -> Calibration:
     """The calibration of one detector on all of `scenes`; the detector's own calibration plays no part."""
-    raw = detector.with_calibration(Calibration.neutral(detector.method))
+    raw = detector.with_calibration(replace(detector.calibration, pooling=0.0))
     scores, maps, masks = [], [], []
     for index, result in enumerate(raw.predict_iter(scenes.image(i) for i in range(len(scenes)))):
         if not isinstance(result, Prediction):

@@ -1,0 +1,68 @@
+"""What a detector computes with: pixels in, raw scores and maps out. One contract; nothing here imports a runtime.
+
+The pipeline around it (decoding, tiles, batches, pooling, decisions) is `detector.py` and the same for all of them.
+"""
+
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from anomalens._version import __version__
+
+Floats = npt.NDArray[np.float32]
+Dtype = Literal["float32", "bfloat16"]
+DEFAULT_OBJECT = "object"
+
+
+class Scored(NamedTuple):
+    """What an engine says of a batch: larger = more abnormal."""
+
+    score: Floats  # [B] the method's own image score, in [0, 1]
+    map: Floats  # [B, H, W] at the size of the pixels; range stated by the method
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a network is: all of it that decides scores, and what it has learned from."""
+
+    method: str
+    backbone: str
+    weights: str = ""  # hash of the backbone's weights
+    learned: str | None = None  # hash of what the method has learned
+    options: dict[str, Any] = field(default_factory=dict)  # the method's options, JSON-ready
+    object_name: str = DEFAULT_OBJECT  # what the prompts speak of
+    precision: str = "float32"  # of the tower
+    seed: int = 0  # of methods that draw random numbers
+    auxiliary_data: str | None = None  # data sets learned from, "visa+mvtec"
+    trained_images: frozenset[int] = frozenset()  # keys of the images learned from
+
+
+class Engine(Protocol):
+    """A network ready to run."""
+
+    @property
+    def identity(self) -> Identity:
+        """What it is."""
+
+    def score_batch(self, pixels: Floats, keys: Sequence[int]) -> Scored:
+        """Pixels [B, 3, H, W] as `Preprocess` gives them, and one content key an image -> raw scores and maps."""
+
+    def for_object(self, name: str) -> "Engine":
+        """The same network with prompts about `name`; itself where it has these already.
+
+        Raises ConfigError where the prompts cannot be changed.
+        """
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package and of what is loaded beside it."""
+    found = {"anomalens": __version__, "numpy": np.__version__, "python": platform.python_version()}
+    for name in ("torch", "onnxruntime", "openvino"):
+        if name in sys.modules:
+            found[name] = str(sys.modules[name].__version__)
+    return found

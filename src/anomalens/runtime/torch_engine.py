@@ -1,0 +1,184 @@
+"""The engine everything else is measured by: backbone, method and text side in PyTorch.
+
+load_weights -> Clip      read_checkpoint -> Method      Method.text -> the text side, once
+"""
+
+import copy
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anomalens.calibration import BUNDLED, Calibration, bundled_calibration
+from anomalens.clip.prompt_encoder import PromptEncoder, cache_folder
+from anomalens.clip.tower import Clip
+from anomalens.clip.weights import load_weights
+from anomalens.errors import ConfigError
+from anomalens.imaging import Preprocess
+from anomalens.methods import base
+from anomalens.methods.base import Method
+from anomalens.runtime.engine import Dtype, Floats, Identity, Scored
+from anomalens.training.checkpoints import (
+    Checkpoint,
+    load_method,
+    missing_checkpoint,
+    read_checkpoint,
+    shipped_checkpoint,
+)
+
+
+class TorchEngine:
+    """A dual encoder, a method and its text side, which is computed once.
+
+    `identity` says the names; what can be read off the network (options, precision, what was learned) is filled in.
+    """
+
+    def __init__(self, clip: Clip, method: Method, encoder: PromptEncoder, identity: Identity) -> None:
+        self.clip, self.method, self.encoder = clip, method, encoder
+        self.identity = replace(
+            identity,
+            learned=_hash(dict(method.named_parameters())),
+            options=_options(method),
+            precision=str(clip.visual.dtype).removeprefix("torch."),
+        )
+        self.text = self._read_text()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tower computes."""
+        return self.clip.visual.proj.device
+
+    def for_object(self, name: str) -> "TorchEngine":
+        """The same network, weights shared, with prompts about `name`; itself where it has these already."""
+        if name == self.identity.object_name:
+            return self
+        other = copy.copy(self)
+        other.identity = replace(self.identity, object_name=name)
+        other.text = other._read_text()
+        return other
+
+    def score_batch(self, pixels: Floats, keys: Sequence[int]) -> Scored:
+        """Normalised pixels [B, 3, H, W] -> scores [B] and maps [B, H, W]."""
+        with torch.inference_mode():
+            there = torch.from_numpy(pixels).to(self.device, non_blocking=True)
+            features = self.method.encode(self.clip, there, keys)
+            found = self.method.score(features, self.text, (pixels.shape[-2], pixels.shape[-1]))
+            return Scored(found.score.float().cpu().numpy(), found.map.float().cpu().numpy())
+
+    def _read_text(self) -> Any:
+        with torch.inference_mode():
+            return self.method.text(self.encoder, self.identity.object_name)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An engine, and what its backbone and method ask of the pipeline around it."""
+
+    engine: TorchEngine
+    preprocess: Preprocess
+    calibration: Calibration
+
+
+def load(
+    method: str,
+    backbone: str,
+    *,
+    object_name: str,
+    checkpoint: str | Path | None = None,
+    any_backbone: bool = False,
+    size: int | None = None,
+    device: str = "auto",
+    dtype: Dtype = "float32",
+    seed: int = 0,
+    offline: bool = False,
+    cache: str | Path | None = None,
+    **options: Any,
+) -> Loaded:
+    """Build the engine of `method` on `backbone`; arguments and errors as `detector.load_detector`."""
+    if dtype not in ("float32", "bfloat16"):
+        raise ConfigError(f"dtype must be 'float32' or 'bfloat16', not {dtype!r}")
+    where = pick_device(device)
+    loaded = load_weights(backbone, offline=offline)
+    table = bundled_calibration() if loaded.name == BUNDLED else None
+    if method == "auto":
+        best = table.best if table else "anoclip"
+        method = read_checkpoint(checkpoint).info.method if checkpoint is not None else best
+    held = _learned(method, checkpoint, loaded.name)
+    # Calibrated numbers are those of the shipped prompts.
+    known = table.methods.get(method) if table and checkpoint is None else None
+    options = (known.options if known else {}) | options
+    if base.entry(method).accepts("seed"):
+        options["seed"] = seed
+    if held is None:
+        built = base.create(method, loaded.config, **options)
+    else:
+        built = load_method(held, loaded, method, any_backbone=any_backbone, **options)
+    clip = Clip.from_state_dict(loaded.config, loaded.state).to(where, getattr(torch, dtype))
+    built = built.to(where).eval()
+    learned_at = held.info.training.get("size") if held else None
+    side = size or learned_at or built.working_size(loaded.image_size)
+    sizes = Preprocess(
+        size=side - side % loaded.config.vision.patch,
+        mean=loaded.mean,
+        std=loaded.std,
+        interpolation=built.interpolation,
+        geometry=built.geometry,
+        multiple=loaded.config.vision.patch,
+    )
+    identity = Identity(
+        method,
+        loaded.name,
+        loaded.hash,
+        object_name=object_name,
+        seed=seed,
+        auxiliary_data=held.info.auxiliary_data if held else None,
+        trained_images=held.images if held else frozenset(),
+    )
+    encoder = PromptEncoder(clip, loaded.hash, Path(cache) if cache else cache_folder())
+    return Loaded(TorchEngine(clip, built, encoder, identity), sizes, known or Calibration.neutral(built))
+
+
+def pick_device(name: str) -> torch.device:
+    """ "auto" takes a GPU where there is one. Raises ConfigError for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); try 'auto'") from error
+    return device
+
+
+def _learned(method: str, checkpoint: str | Path | None, backbone: str) -> Checkpoint | None:
+    """What `method` has learned: what is given, else what is shipped; None for a method that learns nothing."""
+    if not base.entry(method).learned:
+        if checkpoint is not None:
+            raise ConfigError(f"method {method!r} learns nothing, so it takes no checkpoint")
+        return None
+    if checkpoint is None and backbone != BUNDLED:
+        raise missing_checkpoint(method, backbone)
+    return read_checkpoint(shipped_checkpoint(method) if checkpoint is None else checkpoint)
+
+
+def _options(method: Method) -> dict[str, Any]:
+    config = getattr(method, "config", None)
+    if not is_dataclass(config) or isinstance(config, type):
+        return {}
+    return dict(json.loads(json.dumps(asdict(config))))
+
+
+def _hash(values: dict[str, Tensor]) -> str | None:
+    """Short content hash of named tensors; None of none."""
+    if not values:
+        return None
+    digest = hashlib.sha256()
+    for name, value in sorted(values.items()):
+        digest.update(f"{name} {tuple(value.shape)} ".encode())
+        digest.update(value.detach().float().cpu().contiguous().numpy().data)
+    return digest.hexdigest()[:16]
