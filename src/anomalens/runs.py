@@ -25,7 +25,8 @@ from anomalens.runtime.engine import versions
 from anomalens.sources import stream
 
 MapFormat = Literal["none", "png", "npy"]
-_ROWS, _RUN = "predictions.jsonl", "run.json"
+ROWS, RUN = "predictions.jsonl", "run.json"
+PARTS = "rows"  # folder of the partitioned rows that the engine "ray" writes instead of ROWS
 
 
 @dataclass
@@ -56,16 +57,12 @@ class RunFolder:
 
     def __init__(self, folder: Path, settings: dict[str, Any], inputs: Sequence[Path], *, resume: bool = False) -> None:
         self.folder, self.settings, self.inputs = folder, settings, inputs
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / ".writable"
-            probe.write_bytes(b"")
-            probe.unlink()
-        except OSError as error:
-            raise ConfigError(f"cannot write to {folder}: {error.strerror or error}; choose another --out") from error
-        rows = folder / _ROWS
+        open_folder(folder)
+        rows = folder / ROWS
+        if (folder / PARTS).is_dir():
+            raise ConfigError(f"{folder} holds a run of the engine 'ray'; choose another --out, or that engine")
         if rows.exists() and not resume:
-            raise ConfigError(f"{folder} already holds a run; add --resume to go on with it, or choose another --out")
+            raise already_there(folder)
         self.rows = self._recover(rows) if rows.exists() else []
         if self.rows:
             self._check_same_run()
@@ -84,15 +81,7 @@ class RunFolder:
         return rows
 
     def _check_same_run(self) -> None:
-        try:
-            before = json.loads((self.folder / _RUN).read_text(encoding="utf-8"))["settings"]
-        except (OSError, json.JSONDecodeError, KeyError) as error:
-            raise ConfigError(f"{self.folder / _RUN} is missing or damaged, so the run cannot go on") from error
-        now = json.loads(json.dumps(self.settings))
-        changed = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
-        if changed:
-            was = ", ".join(f"{k} was {before.get(k)!r}" for k in changed)
-            raise ConfigError(f"cannot resume {self.folder} with other settings ({was}); choose another --out")
+        check_settings(self.folder, self.settings)
         for row, path in zip(self.rows, self.inputs, strict=False):
             if row["path"] != str(path):
                 raise ConfigError(f"cannot resume: the run had {row['path']!r} where there is {str(path)!r} now")
@@ -161,7 +150,7 @@ class RunFolder:
     def _append(self, row: dict[str, Any]) -> None:
         line = json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8", "surrogateescape") + b"\n"
         # One write call a row; O_APPEND keeps rows whole, and a row cut short by a full disk is cut off here.
-        handle = os.open(self.folder / _ROWS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        handle = os.open(self.folder / ROWS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             size = os.fstat(handle).st_size
             try:
@@ -174,24 +163,61 @@ class RunFolder:
             os.close(handle)
 
     def _describe(self, summary: RunSummary) -> None:
-        counts = {
-            "inputs": summary.total,
-            "done": summary.done,
-            "failed": summary.failed,
-            "anomalous": summary.anomalous,
-            "normal": summary.done - summary.failed - summary.anomalous,
-        }
-        write_json(
-            self.folder / _RUN,
-            {
-                "settings": self.settings,
-                "counts": counts,
-                "seconds": round(summary.seconds, 3),
-                "images_per_second": round(summary.rate, 3),
-                "finished": summary.done == summary.total,
-                "versions": versions(),
-            },
-        )
+        write_record(self.folder, self.settings, summary)
+
+
+def open_folder(folder: Path) -> None:
+    """Make `folder` if need be. Raises ConfigError where it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"cannot write to {folder}: {error.strerror or error}; choose another --out") from error
+
+
+def already_there(folder: Path) -> ConfigError:
+    """What to say about a folder with results in it where nobody asked to resume."""
+    return ConfigError(f"{folder} already holds a run; add --resume to go on with it, or choose another --out")
+
+
+def check_settings(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """What `run.json` in `folder` holds. Raises ConfigError where it is missing or of other settings."""
+    try:
+        record: dict[str, Any] = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        before = record["settings"]
+    except (OSError, json.JSONDecodeError, KeyError) as error:
+        raise ConfigError(f"{folder / RUN} is missing or damaged, so the run cannot go on") from error
+    now = json.loads(json.dumps(settings))
+    changed = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+    if changed:
+        was = ", ".join(f"{k} was {before.get(k)!r}" for k in changed)
+        raise ConfigError(f"cannot resume {folder} with other settings ({was}); choose another --out")
+    return record
+
+
+def write_record(folder: Path, settings: dict[str, Any], summary: RunSummary, **more: Any) -> None:
+    """Write `run.json`: settings, counts, rate and versions, and whatever `more` an engine has to say."""
+    counts = {
+        "inputs": summary.total,
+        "done": summary.done,
+        "failed": summary.failed,
+        "anomalous": summary.anomalous,
+        "normal": summary.done - summary.failed - summary.anomalous,
+    }
+    write_json(
+        folder / RUN,
+        {
+            "settings": settings,
+            "counts": counts,
+            "seconds": round(summary.seconds, 3),
+            "images_per_second": round(summary.rate, 3),
+            "finished": summary.done == summary.total,
+            **more,
+            "versions": versions(),
+        },
+    )
 
 
 def file_stem(index: int, path: Path) -> str:
