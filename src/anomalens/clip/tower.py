@@ -37,6 +37,7 @@ class Features:
     views: Tensor | None = None  # [B, V, E] class tokens of further views of each image, where a method asks
     windows: tuple[Tensor, ...] = ()  # per window scale [B, M, E], where a method asks
     keys: tuple[int, ...] = ()  # one content key an image, seed of all per-image randomness
+    drawn: tuple[Tensor, Tensor, Tensor] | None = None  # weights, biases, noise, where they are not drawn from `keys`
 
 
 class QuickGELU(nn.Module):
@@ -271,7 +272,9 @@ class ImageTower(nn.Module):
         """
         x, _ = self.embed(pixels, positions)
         out = []
-        step = max(1, _WINDOW_ROWS // (x.shape[0] * (1 + index.shape[1])))
+        step = len(index)
+        if not torch.compiler.is_compiling():  # a graph takes batches of any size, so it cannot be cut by size
+            step = max(1, _WINDOW_ROWS // (x.shape[0] * (1 + index.shape[1])))
         for part in torch.split(index, step):
             patches = x[:, 1:][:, part]  # [B, m, K, D]
             rows = torch.cat([x[:, :1].unsqueeze(1).expand(-1, part.shape[0], -1, -1), patches], dim=2)

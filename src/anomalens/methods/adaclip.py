@@ -100,7 +100,7 @@ class AdaCLIP(LearnedMethod):
         with torch.no_grad():
             patches = clip.visual.patches(pixels)
             plain = clip.visual(pixels, positions=self.positions, patches=patches).cls
-        dynamic = self.visual_dynamic(plain).view(len(plain), 1, self.config.length, -1)
+        dynamic = self.visual_dynamic(plain).view(plain.shape[0], 1, self.config.length, -1)
         features: Features = clip.visual(
             pixels,
             self.dense,
@@ -122,12 +122,12 @@ class AdaCLIP(LearnedMethod):
     def pairs(self, features: Features, text: Text) -> Tensor:
         """t_n and t_a of every image: [B, C, E] unit."""
         assert features.views is not None
-        images, (count, length) = len(features.views), text.rows.shape[:2]
+        images, (count, length) = features.views.shape[0], text.rows.shape[:2]
         dynamic = self.text_dynamic(features.views[:, 0]).view(1, images, 1, self.config.length, -1)
         deep = (self.text_static[:, None, None] + dynamic).expand(-1, -1, count, -1, -1).flatten(1, 2)
         rows = text.rows.expand(images, -1, -1, -1).reshape(images * count, length, -1)
         found = text.tower.encode(rows, text.end.repeat(images), deep).view(images, count, -1)
-        return torch.stack([text.sentences.directions(one, unit_first=True) for one in found])
+        return text.sentences.directions(found, unit_first=True)
 
     def align(self, features: Features, text: Text) -> tuple[Tensor, Tensor]:
         """Logits of every tap's patches [taps, B, N], and the image logit [B]."""
@@ -183,7 +183,7 @@ def semantic_embedding(tokens: Tensor, logits: Tensor, clusters: int) -> Tensor:
     rows = chosen[None, :, :, None].expand(len(tokens), -1, -1, tokens.shape[-1])
     picked = tokens.gather(2, rows)  # [taps, B, n, E], the most anomalous first
     joined = picked.permute(1, 2, 0, 3).flatten(2)
-    member = torch.stack([k_means(one, max(1, min(clusters, kept // 5))) for one in joined.detach()])
+    member = k_means(joined.detach(), max(1, min(clusters, kept // 5)))
     share = member / member.sum(dim=1, keepdim=True).clamp_min(1)  # [B, n, K], each column a mean
     centres = share.transpose(1, 2) @ picked.mean(dim=0)
     return F.normalize(centres.sum(dim=1), dim=-1)  # an empty cluster adds nothing
@@ -193,25 +193,32 @@ def k_means(points: Tensor, clusters: int, iterations: int = 50) -> Tensor:
     """Lloyd's algorithm from farthest-point seeds, the first point first: the same answer every time.
 
     Args:
-        points: [n, D].
+        points: [B, n, D], every image's for themselves.
         clusters: K <= n.
 
     Returns:
-        [n, K] one-hot membership, float; a cluster may be empty where points coincide.
+        [B, n, K] one-hot membership, float; a cluster may be empty where points coincide.
     """
-    seeds = points[:1]
+    seeds = points[:, :1]
     for _ in range(clusters - 1):
-        distance = torch.cdist(points, seeds).amin(dim=1)
-        seeds = torch.cat([seeds, points[distance.argmax()].unsqueeze(0)])
-    centres, member = seeds, points.new_zeros(len(points), clusters)
+        farthest = _squared_distances(points, seeds).amin(dim=2).argmax(dim=1).view(-1, 1, 1)
+        seeds = torch.cat([seeds, points.gather(1, farthest.expand(-1, 1, points.shape[2]))], dim=1)
+    centres, member = seeds, points.new_zeros(*points.shape[:2], clusters)
     for _ in range(iterations):
-        found = F.one_hot(torch.cdist(points, centres).argmin(dim=1), clusters).to(points.dtype)
-        if torch.equal(found, member):
+        found = F.one_hot(_squared_distances(points, centres).argmin(dim=2), clusters).to(points.dtype)
+        # A graph runs all iterations; where nothing moves any more, another one changes nothing.
+        if not torch.compiler.is_compiling() and torch.equal(found, member):
             break
         member = found
-        sizes = member.sum(dim=0).unsqueeze(1)
-        centres = torch.where(sizes > 0, member.T @ points / sizes.clamp_min(1), centres)
+        sizes = member.sum(dim=1).unsqueeze(2)
+        centres = torch.where(sizes > 0, member.transpose(1, 2) @ points / sizes.clamp_min(1), centres)
     return member
+
+
+def _squared_distances(points: Tensor, centres: Tensor) -> Tensor:
+    """[B, n, D] and [B, K, D] -> [B, n, K]."""
+    own, other = points.square().sum(dim=2, keepdim=True), centres.square().sum(dim=2).unsqueeze(1)
+    return own + other - 2 * points @ centres.transpose(1, 2)
 
 
 @register(

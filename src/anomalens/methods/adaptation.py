@@ -19,14 +19,13 @@ so the gradient is a closed form (a few matrix products), for a stack of images 
 For an image cut into tiles the loss is a mean over merged pixels: δ is first spread by the map operators,
 d = K_h δ K_wᵀ (both cosines are spread alike, so their difference is), and c comes back by the transposes, K_hᵀ c K_w.
 
-Every image has weights, moments and random numbers of its own; they are drawn on the CPU from a seed and the image's
-content, so neither batch nor order nor device changes them. Memory per image, float32: W with its two moments and its
-gradient 4·4·R·E bytes (R = P or E; 9.5 MB for 924 sentences of 640), plus noise and activations.
+Every image has weights, moments and random numbers of its own; they are drawn by NumPy from a seed and the image's
+content (`draws.py`), so neither batch nor order nor device changes them. Memory per image, float32: W with its two
+moments and its gradient 4·4·R·E bytes (R = P or E; 9.5 MB for 924 sentences of 640), plus noise and activations.
 
 Shapes: B images, M tokens, E joint width, P sentences, R adapter rows, S steps.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -36,6 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anomalens.errors import ConfigError
+from anomalens.methods.draws import Draws
 from anomalens.methods.maps import apply
 
 _BETAS = (0.9, 0.999)
@@ -116,16 +116,8 @@ def draw(
     Returns:
         (W [B, R, E], b [B, R]), uniform in ±1/√E as PyTorch's linear layer, and noise [B, S, M, E].
     """
-    bound = width**-0.5
-    drawn = []
-    for key in keys:
-        mixed = hashlib.blake2b(f"{config.seed}:{key}".encode(), digest_size=8).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(mixed, "little"))
-        weight = torch.empty(rows, width).uniform_(-bound, bound, generator=generator)
-        bias = torch.empty(rows).uniform_(-bound, bound, generator=generator)
-        noise = config.noise * torch.randn(config.steps, count, width, generator=generator)
-        drawn.append((weight, bias, noise))
-    weights, biases, noises = (torch.stack(parts).to(like) for parts in zip(*drawn, strict=True))
+    drawn = Draws(rows, count, width, config.steps, config.noise, config.seed).draw(keys)
+    weights, biases, noises = (torch.from_numpy(part).to(like) for part in drawn)
     return (weights, biases), noises
 
 

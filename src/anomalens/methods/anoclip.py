@@ -40,6 +40,7 @@ from anomalens.errors import ConfigError
 from anomalens.methods import maps
 from anomalens.methods.adaptation import AdamW, AdaptationConfig, adapt, draw
 from anomalens.methods.base import Method, ScoreMap, register
+from anomalens.methods.draws import Draws
 from anomalens.prompts import ensembles
 
 _SOURCE = "Deng, Zhang, Bao & Li, 2023 (arXiv 2308.15939)"
@@ -155,20 +156,13 @@ class AnoCLIP(Method):
         Raises ConfigError where the features lack content keys.
         """
         tokens = features.dense[0][0]
-        images, count, width = tokens.shape
-        if len(features.keys) != images:
-            raise ConfigError(
-                f"{len(features.keys)} content keys for {images} images: the adaptation draws its random numbers from "
-                "them, so give encode one key an image"
-            )
         table = text.table if self.config.adapter == "dictionary" else None
-        rows = width if table is None else table.shape[0]
-        (weight, bias), noise = draw(features.keys, rows, count, width, self.config, tokens)
+        weight, bias, noise = features.drawn or self._drawn(features, text)
         # The code takes the loss over merged pixels where an image is cut into tiles, over tokens otherwise.
         spread = self._operators(features, None, mean3=False) if self.config.geometry == "wide" else None
         carried = self._carried.setdefault(text.name, AdamW()) if self.config.carry_optimizer else None
         # Carried moments go from one image to the next, so these must follow one another.
-        groups = [slice(i, i + 1) for i in range(images)] if self.config.carry_optimizer else [slice(None)]
+        groups = [slice(i, i + 1) for i in range(len(tokens))] if self.config.carry_optimizer else [slice(None)]
         return torch.cat(
             [
                 adapt(
@@ -185,10 +179,46 @@ class AnoCLIP(Method):
             ]
         )
 
+    def draws(self, text: TextSide, count: int) -> Draws | None:
+        """What the adaptation draws for an image of `count` tokens; None without adaptation."""
+        if not self.config.adapt:
+            return None
+        width = text.table.shape[1]
+        rows = text.table.shape[0] if self.config.adapter == "dictionary" else width
+        return Draws(rows, count, width, self.config.steps, self.config.noise, self.config.seed)
+
+    @property
+    def unexportable(self) -> str | None:
+        """Options that let images depend on their order or on their aspect cannot be a graph."""
+        if self.config.adapt and self.config.carry_optimizer:
+            return "carry_optimizer keeps a memory from image to image, and a graph has none"
+        if self.config.geometry == "wide":
+            return "geometry 'wide' keeps the aspect, so images differ in size, and a graph has one; use 'squash'"
+        return None
+
+    @property
+    def batch_limit(self) -> int | None:
+        """With 22 views an image counts as 22."""
+        return max(1, _VIEW_ROWS // VIEWS) if self.config.views > 1 else None
+
+    def _drawn(self, features: Features, text: TextSide) -> tuple[Tensor, Tensor, Tensor]:
+        tokens = features.dense[0][0]
+        images, count, width = tokens.shape
+        if len(features.keys) != images:
+            raise ConfigError(
+                f"{len(features.keys)} content keys for {images} images: the adaptation draws its random numbers from "
+                "them, so give encode one key an image"
+            )
+        rows = text.table.shape[0] if self.config.adapter == "dictionary" else width
+        (weight, bias), noise = draw(features.keys, rows, count, width, self.config, tokens)
+        return weight, bias, noise
+
     def _further_views(self, clip: Clip, pixels: Tensor) -> Tensor:
         """Class tokens [B, 21, E] of all views but the identity: ordinary attention only, no dense stream."""
         found = []
-        for part in torch.split(pixels, max(1, _VIEW_ROWS // VIEWS)):
+        # A graph takes batches of any size, so it cannot be cut by size: whoever runs it keeps to the limit.
+        parts = (pixels,) if torch.compiler.is_compiling() else torch.split(pixels, max(1, _VIEW_ROWS // VIEWS))
+        for part in parts:
             others = views(part)[:, 1:]
             cls = clip.visual(others.flatten(0, 1), positions=self.positions).cls
             found.append(cls.view(*others.shape[:2], -1))

@@ -18,6 +18,7 @@ from anomalens.clip.prompt_encoder import PromptEncoder
 from anomalens.clip.streams import Dense
 from anomalens.clip.tower import Clip, Features, Positions
 from anomalens.errors import ConfigError
+from anomalens.methods.draws import Draws
 
 
 @dataclass
@@ -47,6 +48,23 @@ class Method(nn.Module, ABC):
     def __init__(self, clip: ClipConfig) -> None:
         super().__init__()
         self.clip = clip
+
+    @property
+    def unexportable(self) -> str | None:
+        """Why this method cannot be a graph of its own as it is configured; None: it can."""
+        return None
+
+    @property
+    def batch_limit(self) -> int | None:
+        """Images that a graph of this method should see at once, where memory bounds them; None: any number."""
+        return None
+
+    def draws(self, text: Any, count: int) -> Draws | None:
+        """The random numbers that `score` takes for an image of `count` tokens; None: it takes none.
+
+        A graph draws nothing: it has them as inputs and finds them in `Features.drawn`.
+        """
+        return None
 
     def working_size(self, native: int) -> int:
         """Side in pixels of the square the tower sees, given the size the weights prefer."""

@@ -133,14 +133,15 @@ class Ensemble:
         return [*self.normal, *self.abnormal]
 
     def directions(self, embeddings: Tensor, *, unit_first: bool = False) -> Tensor:
-        """One unit vector a state: raw embeddings [P, E] of `prompts` -> [2, E], normal first.
+        """One unit vector a state: raw embeddings [..., P, E] of `prompts` -> [..., 2, E], normal first.
 
         `unit_first` normalises every sentence before the mean (APRIL-GAN, AdaCLIP); without it sentences with a long
         embedding weigh more (AnoCLIP, WinCLIP).
         """
         rows = F.normalize(embeddings, dim=-1) if unit_first else embeddings
         count = len(self.normal)
-        return F.normalize(torch.stack([rows[:count].mean(dim=0), rows[count:].mean(dim=0)]), dim=-1)
+        means = [part.mean(dim=-2) for part in (rows[..., :count, :], rows[..., count:, :])]
+        return F.normalize(torch.stack(means, dim=-2), dim=-1)
 
 
 def anoclip(name: str, texture: bool | None = None) -> Ensemble:
