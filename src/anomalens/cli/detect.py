@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anomalens.cli import options
+from anomalens.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from anomalens.detector import Detector
     from anomalens.runs import RunSummary
 
@@ -21,8 +24,21 @@ class Maps(StrEnum):
     npy = "npy"
 
 
+class EngineName(StrEnum):
+    """Where the work is done."""
+
+    local = "local"
+    ray = "ray"
+
+
 def detect(
-    inputs: Annotated[list[str], typer.Argument(help="Images, folders (searched recursively) or glob patterns.")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            help="Images, folders (searched recursively) or glob patterns; with --engine ray also Parquet manifests "
+            "and addresses such as s3://bucket/prefix."
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for predictions.jsonl, heatmaps and masks.")],
     method: options.Method = "auto",
     backbone: options.Backbone = "bundled",
@@ -42,28 +58,44 @@ def detect(
     seed: options.Seed = 0,
     maps: Annotated[Maps, typer.Option(help="Also write raw anomaly maps: 16-bit PNG or .npy.")] = Maps.none,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in --out.")] = False,
+    engine: Annotated[
+        EngineName, typer.Option(help="local: this process. ray: many processes or machines, rows as Parquet.")
+    ] = EngineName.local,
+    actors: Annotated[int | None, typer.Option("--actors", min=1, help="With --engine ray: processes.")] = None,
+    part_size: Annotated[
+        int | None,
+        typer.Option("--part-size", min=1, help="With --engine ray: inputs in a file; 1,024 or fewer unless given."),
+    ] = None,
     offline: options.Offline = False,
     chosen: options.Set = None,
 ) -> None:
     """Find defects: one row, one heatmap and one mask for every image.
 
     Results: [bold]predictions.jsonl[/] (one object per input, in input order), [bold]heatmaps/[/], [bold]masks/[/]
-    and [bold]run.json[/]. Exit status: 0 all well, 1 some inputs failed (each has its row), 2 wrong usage.
+    and [bold]run.json[/]; with --engine ray [bold]run.json[/] and [bold]rows/[/], a folder of Parquet files.
+    Exit status: 0 all well, 1 some inputs failed (each has its row), 2 wrong usage.
 
     Examples:
 
       anomalens detect photos/ --out results
 
       anomalens detect "shots/*.jpg" -o results --object "metal nut" --tile 512
+
+      anomalens detect s3://bucket/shots --out results --engine ray --actors 16
     """
+    import functools
+
     from anomalens.cli.console import errors, progress_bar
     from anomalens.detector import load_detector
     from anomalens.runs import RunFolder
     from anomalens.sources import list_images
 
-    paths = list_images(inputs)
+    scaled = engine is EngineName.ray
+    _check_engine(scaled, maps, actors, part_size)
+    paths = [] if scaled else list_images(inputs)
     with errors.status("loading the backbone"):
-        detector = load_detector(
+        load = functools.partial(
+            load_detector,
             method,
             backbone,
             object_name=object_name,
@@ -81,12 +113,30 @@ def detect(
             seed=seed,
             **options.method_options(chosen),
         )
+        # Where actors do the work, this process only has to know what they compute.
+        detector = load(device="cpu") if scaled else load()
     settings = settings_of(detector) | {"dtype": dtype.value, "seed": seed, "maps": maps.value}
-    run = RunFolder(out, settings, paths, resume=resume)
     try:
         with progress_bar() as bar:
-            task = bar.add_task("detecting", total=len(paths), completed=len(run.rows))
-            summary = run.write(detector, maps.value, lambda s: bar.update(task, completed=s.done))
+            if scaled:
+                from anomalens.runtime.scale import detect_scaled
+
+                task = bar.add_task("starting", total=None)
+                summary = detect_scaled(
+                    inputs,
+                    out,
+                    load,
+                    settings,
+                    device=device,
+                    actors=actors,
+                    part_size=part_size,
+                    resume=resume,
+                    progress=functools.partial(_show, bar, task),
+                )
+            else:
+                run = RunFolder(out, settings, paths, resume=resume)
+                task = bar.add_task("detecting", total=len(paths), completed=len(run.rows))
+                summary = run.write(detector, maps.value, lambda s: bar.update(task, completed=s.done))
     except KeyboardInterrupt:
         errors.print(f"stopped; what is done is in {out}. Add --resume to go on.", highlight=False)
         raise typer.Exit(130) from None
@@ -100,6 +150,20 @@ def detect(
     _report(summary, detector, out)
     if summary.failed:
         raise typer.Exit(1)
+
+
+def _check_engine(scaled: bool, maps: Maps, actors: int | None, part_size: int | None) -> None:
+    if scaled and maps is not Maps.none:
+        raise ConfigError("--engine ray writes rows, no pictures or maps; leave out --maps, or use --engine local")
+    if not scaled and (actors is not None or part_size is not None):
+        raise ConfigError("--actors and --part-size are options of --engine ray")
+
+
+def _show(bar: "Progress", task: "TaskID", summary: "RunSummary") -> None:
+    """Progress of the engine "ray", which counts its inputs itself."""
+    if summary.done == summary.resumed:  # the start: what was done before is no part of the rate
+        bar.reset(task, total=summary.total, completed=summary.done, description="detecting")
+    bar.update(task, completed=summary.done)
 
 
 def settings_of(detector: "Detector") -> dict[str, Any]:
@@ -130,7 +194,7 @@ def _report(summary: "RunSummary", detector: "Detector", out: Path) -> None:
     table.add_row("anomalous", f"{summary.anomalous}")
     table.add_row("normal", f"{done - summary.anomalous}")
     if summary.failed:
-        table.add_row("failed", f"[red]{summary.failed}[/] (reasons in predictions.jsonl)")
+        table.add_row("failed", f"[red]{summary.failed}[/] (each row says why)")
     if summary.scores:
         table.add_row("scores", f"{min(summary.scores):.4f} to {max(summary.scores):.4f}")
     table.add_row("threshold", f"{detector.calibration.threshold:.4f}, {detector.calibration.source}")

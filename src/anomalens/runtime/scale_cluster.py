@@ -88,6 +88,8 @@ def _connect(ray: Any) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not address:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
+        # The core logs one line an actor straight to standard error about restarts, in the middle of the progress bar.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         address = "local"
         options["include_dashboard"] = False
         if hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) < (os.cpu_count() or 1):
