@@ -1,0 +1,239 @@
+"""The papers' claims on the bundled backbone: what each part of a method is worth, over seeds, in two regimes.
+
+    python benchmarks/claims.py ../shared/data runs/claims
+    python benchmarks/claims.py ../shared/data runs/claims --family tokenclip --seeds 1
+
+Regimes: "procedural" learns from drawn scenes and is tested on every real class; "real" learns from magnetic tiles,
+cookies and roads and is tested on the other classes. Test images never choose anything. Each number is the mean over
+the classes that have it, given as mean and standard deviation over seeds (the population's, of three values).
+
+Results are kept in WORK/claims.jsonl as they come, so a stopped run goes on; the tables are printed at the end.
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from anomalens.calibration import BUNDLED
+from anomalens.clip.prompt_encoder import PromptEncoder
+from anomalens.clip.streams import Dense
+from anomalens.clip.tower import Clip
+from anomalens.clip.weights import LoadedWeights, load_weights
+from anomalens.data.layouts import Sample, open_dataset
+from anomalens.evaluation.accumulator import PixelAccumulator
+from anomalens.evaluation.metrics import summarise
+from anomalens.imaging import Preprocess
+from anomalens.methods import anoclip, base
+from anomalens.methods.base import Method
+from anomalens.prompts import ensembles
+from anomalens.training import shipped
+from anomalens.training.checkpoints import load_method, read_checkpoint
+from anomalens.training.features import Cached, build, cache_key
+from anomalens.training.prompts import Plan, train
+
+METRICS = ("image_auroc", "pixel_auroc", "aupro")
+LEARNED_FROM = ("magnetic_tile", "cookie", "road")  # classes of the "real" regime's auxiliary data
+PER_CLASS = 120  # images a class gives to that regime
+SCENES = 192  # of the "procedural" regime
+EPOCHS = {"tokenclip": 6, "anomalyclip": 6, "crane": 5}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of a table."""
+
+    family: str  # tokenclip | sweeps | crane | anoclip
+    name: str
+    method: str
+    learned: dict[str, Any] = field(default_factory=dict)  # options while learning
+    used: dict[str, Any] = field(default_factory=dict)  # options changed afterwards
+
+
+VARIANTS = [
+    Variant("tokenclip", "TokenCLIP (Q = 6, k = 2)", "tokenclip"),
+    Variant("tokenclip", "Q = 1", "tokenclip", {"subspaces": 1, "k": 1}),
+    Variant("tokenclip", "greedy, k = 1", "tokenclip", {"columns": "free", "k": 1}),
+    Variant("tokenclip", "greedy, k = 2", "tokenclip", {"columns": "free"}),
+    Variant("tokenclip", "AnomalyCLIP", "anomalyclip"),
+    *(Variant("sweeps", f"k = {k} of Q = 6", "tokenclip", {"k": k}) for k in (1, 3, 6)),
+    *(Variant("sweeps", f"Q = {q}, k = 2", "tokenclip", {"subspaces": q}) for q in (2, 4, 12)),
+    Variant("crane", "Crane (context while learning)", "crane"),
+    Variant("crane", "context while learning and in use", "crane", {}, {"context": True}),
+    Variant("crane", "no context", "crane", {"train_context": False}),
+    Variant("crane", "no pooling", "crane", {"pooling": 0.0}),
+    Variant("crane", "value-value instead of self-correlation", "crane", {"stream": "value-value"}),
+    Variant("crane", "ordinary tokens", "crane", {"stream": "plain"}),
+]
+
+
+class Bench:
+    """The backbone, the test images' features and the training data, made once."""
+
+    def __init__(self, data: Path, work: Path) -> None:
+        self.work = work
+        self.loaded: LoadedWeights = load_weights(BUNDLED)
+        self.clip = Clip.from_state_dict(self.loaded.config, self.loaded.state)
+        self.encoder = PromptEncoder(self.clip, self.loaded.hash)
+        self.real: dict[str, list[Sample]] = {}
+        for folder in sorted(p for p in data.iterdir() if p.is_dir()):
+            for sample in open_dataset(f"mvtec:{folder}").samples():
+                if sample.split == "test" and not (sample.label == 1 and sample.mask is None):
+                    self.real.setdefault(sample.class_name, []).append(sample)
+
+    def auxiliary(self, regime: str) -> list[Sample]:
+        """What a regime learns from."""
+        if regime == "procedural":
+            place = shipped.scenes(self.work / "scenes", SCENES, self.loaded.image_size)
+            return list(open_dataset(place).samples())
+        found = []
+        for name in LEARNED_FROM:
+            samples = self.real[name]
+            found += samples[:: -(-len(samples) // PER_CLASS)]
+        return found
+
+    def tested(self, regime: str) -> dict[str, list[Sample]]:
+        """What it is tested on, by class."""
+        return {n: s for n, s in self.real.items() if regime == "procedural" or n not in LEARNED_FROM}
+
+    def features(self, method: Method) -> tuple[list[Sample], Cached]:
+        """Features of all test images as `method` reads them."""
+        samples = [s for group in self.real.values() for s in group]
+        loaded = self.loaded
+        how = Preprocess(
+            loaded.image_size, loaded.mean, loaded.std, method.interpolation, "squash", loaded.config.vision.patch
+        )
+        folder = self.work / "features" / cache_key(method, loaded.hash, samples, how)
+        return samples, build(folder, method, self.clip, samples, how)
+
+    def scored(self, method: Method, text: Any, regime: str, batch: int = 8) -> dict[str, float]:
+        """Mean over classes of each metric, maps at the size of the tower's input."""
+        samples, source = self.features(method)
+        rows: dict[str, list[float]] = {metric: [] for metric in METRICS}
+        for name in self.tested(regime):
+            numbers = [i for i, sample in enumerate(samples) if sample.class_name == name]
+            pixels, scores, labels = PixelAccumulator("histogram"), [], []
+            for start in range(0, len(numbers), batch):
+                chosen = numbers[start : start + batch]
+                found = source.batch(chosen)
+                found.features.keys = tuple(chosen)
+                with torch.inference_mode():
+                    result = method.score(found.features, text, tuple(found.masks.shape[-2:]))
+                pixels.update(result.map.numpy(), found.masks.numpy() > 0.5)
+                scores += result.score.tolist()
+                labels += found.labels.tolist()
+            values = summarise(np.array(scores), np.array(labels), pixels)
+            for metric in METRICS:
+                if values[metric] is not None:
+                    rows[metric].append(float(values[metric]))
+        return {metric: statistics.fmean(values) for metric, values in rows.items()}
+
+
+def learned(bench: Bench, variant: Variant, regime: str, seed: int) -> dict[str, float]:
+    """Learn a variant, or take what is there, and score it."""
+    key = json.dumps([variant.method, variant.learned, regime, seed], sort_keys=True)
+    out = bench.work / f"{variant.method}-{regime}-{seed}-{abs(hash_of(key))}.safetensors"
+    if not out.exists():
+        plan = Plan(epochs=EPOCHS[variant.method], seed=seed)
+        train(
+            variant.method,
+            bench.auxiliary(regime),
+            bench.loaded,
+            out,
+            auxiliary_data=regime,
+            plan=plan,
+            options=variant.learned,
+            cache=bench.work / "features",
+        )
+    method = load_method(read_checkpoint(out), bench.loaded, variant.method, **variant.used)
+    with torch.inference_mode():
+        text = method.text(bench.encoder, "object")
+    return bench.scored(method, text, regime)
+
+
+def hash_of(text: str) -> int:
+    """A number that names a text in every process."""
+    import hashlib
+
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest(), "big")
+
+
+def training_free(bench: Bench) -> Iterator[tuple[str, int, dict[str, float]]]:
+    """AnoCLIP by tokens, prompts and steps: (name, seed, metrics). Only the adaptation draws random numbers."""
+    for stream in ("plain", "value-value"):
+        for prompts in ("general", "domain-aware"):
+            for steps in (0, 1, 5):
+                for seed in range(3 if steps else 1):
+                    options = {"views": 1, "adapt": steps > 0, "steps": max(1, steps), "seed": seed}
+                    method = base.create("anoclip", bench.loaded.config, **options)
+                    method.dense = (Dense(stream, 1).resolve(bench.loaded.config.vision.layers),)  # type: ignore[arg-type]
+                    with torch.inference_mode():
+                        text = method.text(bench.encoder, "object")
+                        if prompts == "general":
+                            general = ensembles.winclip("object")
+                            raw = bench.encoder(general.prompts)
+                            rows = torch.nn.functional.normalize(raw, dim=-1)
+                            text = anoclip.TextSide("object", general.directions(raw), rows)
+                    tokens = "q-k" if stream == "plain" else "v-v"
+                    found = bench.scored(method, text, "procedural")
+                    yield f"{tokens} tokens, {prompts} prompts, {steps} steps", seed, found
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Markdown: mean ± spread over seeds."""
+    lines = ["| | seeds | image AUROC | pixel AUROC | AUPRO |", "|---|---|---|---|---|"]
+    for name in dict.fromkeys(row["name"] for row in rows):
+        found = [row for row in rows if row["name"] == name]
+        cells = []
+        for metric in METRICS:
+            values = [row[metric] for row in found]
+            spread = f" ± {statistics.pstdev(values):.1f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.fmean(values):.1f}{spread}")
+        lines.append(f"| {name} | {len(found)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run what is missing, then print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder of data sets in MVTec layout")
+    parser.add_argument("work", type=Path, help="folder for scenes, features, checkpoints and results")
+    parser.add_argument("--family", nargs="+", default=["anoclip", "tokenclip", "crane", "sweeps"])
+    parser.add_argument("--regime", nargs="+", default=["procedural", "real"])
+    parser.add_argument("--seeds", type=int, default=3)
+    asked = parser.parse_args()
+    asked.work.mkdir(parents=True, exist_ok=True)
+    bench, kept = Bench(asked.data, asked.work), asked.work / "claims.jsonl"
+    rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    rows = [row for row in rows if row["weights"] == bench.loaded.hash]
+
+    def keep(row: dict[str, Any]) -> None:
+        rows.append(row | {"weights": bench.loaded.hash})
+        with kept.open("a") as stream:
+            stream.write(json.dumps(rows[-1]) + "\n")
+        print(row, flush=True)
+
+    if "anoclip" in asked.family and not any(row["family"] == "anoclip" for row in rows):
+        for name, seed, found in training_free(bench):
+            keep({"family": "anoclip", "regime": "none", "name": name, "seed": seed, **found})
+    for regime in asked.regime:
+        for seed in range(asked.seeds):
+            for variant in VARIANTS:
+                place = {"family": variant.family, "regime": regime, "name": variant.name, "seed": seed}
+                swept = variant.family == "sweeps" and regime != "procedural"
+                if swept or variant.family not in asked.family or any(place.items() <= row.items() for row in rows):
+                    continue
+                keep(place | learned(bench, variant, regime, seed))
+    for family, regime in dict.fromkeys((row["family"], row["regime"]) for row in rows):
+        print(f"\n{family}, {regime}\n")
+        print(table([row for row in rows if (row["family"], row["regime"]) == (family, regime)]))
+
+
+if __name__ == "__main__":
+    main()

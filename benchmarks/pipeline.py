@@ -1,0 +1,86 @@
+"""`anomalens detect` from files to files against the tower alone, and its memory from 100 to 5,000 images.
+
+    python benchmarks/pipeline.py ../shared/data
+    python benchmarks/pipeline.py photos --count 200 --method anoclip --no-memory
+
+The first is a ratio in one run: images per second of a whole run (decoding, maps, heatmaps, masks, rows) over those of
+the method on pixels that are ready, measured before and after it. Target: 90 %. For the second the same photos are
+listed again and again in a process of its own, at a small size; the peak must not grow.
+
+Photos are all images below the folder, masks left out, repeated where they are fewer than --count.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import cycle, islice
+from pathlib import Path
+
+import torch
+
+from anomalens.detector import Detector, load_detector
+from anomalens.runs import RunFolder
+from anomalens.sources import list_images
+from measure import machine, report_peak
+
+SMALL = 112  # pixels a side of the memory runs: what is held does not depend on it
+COUNTS = (100, 1000, 5000)
+
+
+def photos(folder: Path, count: int) -> list[Path]:
+    """`count` images, in the order of their names."""
+    found = [p for p in list_images([str(folder)]) if "ground_truth" not in p.parts]
+    return list(islice(cycle(found), count))
+
+
+def tower_rate(detector: Detector, seconds: float = 20) -> float:
+    """Images per second of encode and score on one batch of random pixels, again and again."""
+    batch, side = detector.config.batch_size, detector.preprocess.size
+    pixels, keys = torch.randn(batch, 3, side, side), list(range(batch))
+    detector.score_batch(pixels, keys)
+    begin, done = time.perf_counter(), 0
+    while time.perf_counter() - begin < seconds:
+        detector.score_batch(pixels, keys)
+        done += batch
+    return done / (time.perf_counter() - begin)
+
+
+def run(detector: Detector, paths: list[Path]) -> float:
+    """Images per second of a whole run on disk."""
+    with tempfile.TemporaryDirectory() as folder:
+        summary = RunFolder(Path(folder) / "run", detector.settings, paths).write(detector)
+    return summary.rate
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="folder of photos")
+    parser.add_argument("--method", default="anoclip")
+    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--no-memory", action="store_true", help="leave the memory runs out")
+    parser.add_argument("--only", type=int, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.only:
+        run(load_detector(asked.method, size=SMALL), photos(asked.folder, asked.only))
+        report_peak()
+        return
+    memory = {}
+    for count in () if asked.no_memory else COUNTS:
+        command = [sys.executable, __file__, str(asked.folder), "--method", asked.method, "--only", str(count)]
+        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        memory[count] = float(out.strip().splitlines()[-1])
+        print(f"{count} images at {SMALL} pixels: peak {memory[count]:.0f} MB", flush=True)
+    detector = load_detector(asked.method)
+    before = tower_rate(detector)
+    whole = run(detector, photos(asked.folder, asked.count))
+    alone = (before + tower_rate(detector)) / 2
+    print(machine())
+    print(f"{asked.method}, {detector.preprocess.size} pixels, batches of {detector.config.batch_size}")
+    print(f"{asked.count} photos: {whole:.2f} images a second; the tower alone: {alone:.2f}; {whole / alone:.0%}")
+
+
+if __name__ == "__main__":
+    main()
