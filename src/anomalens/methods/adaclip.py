@@ -42,6 +42,7 @@ from anomalens.clip.tower import Clip, Features, TextTower
 from anomalens.errors import ConfigError
 from anomalens.methods.base import ScoreMap, register
 from anomalens.methods.learned import LearnedMethod, Recipe, enlarge, quarter_taps
+from anomalens.methods.ranking import largest
 from anomalens.prompts.ensembles import Ensemble
 from anomalens.prompts.ensembles import adaclip as ensemble
 from anomalens.training.losses import Loss, focal, overlap
@@ -179,7 +180,7 @@ def semantic_embedding(tokens: Tensor, logits: Tensor, clusters: int) -> Tensor:
         [B, E] unit.
     """
     kept = min(5 * clusters, logits.shape[1])
-    chosen = torch.sort(logits.detach(), dim=1, descending=True, stable=True).indices[:, :kept]
+    chosen = largest(logits.detach(), kept, dim=1)
     rows = chosen[None, :, :, None].expand(len(tokens), -1, -1, tokens.shape[-1])
     picked = tokens.gather(2, rows)  # [taps, B, n, E], the most anomalous first
     joined = picked.permute(1, 2, 0, 3).flatten(2)

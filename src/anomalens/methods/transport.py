@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from anomalens.errors import ConfigError
+from anomalens.methods.ranking import largest
 
 Columns = Literal["uniform", "similarity", "relaxed", "capped", "free"]
 Weighing = Literal["renormalised", "scaled", "equal"]
@@ -101,8 +102,7 @@ def assign(plan: Tensor, k: int, weighing: Weighing = "renormalised") -> Tensor:
     tokens, subspaces = plan.shape[-2:]
     if not 1 <= k <= subspaces:
         raise ConfigError(f"k = {k} must lie between 1 and the {subspaces} subspaces")
-    chosen = torch.sort(plan, dim=-1, descending=True, stable=True).indices[..., :k]
-    mask = torch.zeros_like(plan).scatter(-1, chosen, 1.0)
+    mask = torch.zeros_like(plan).scatter(-1, largest(plan, k), 1.0)
     if weighing == "equal":
         return mask / k
     kept = plan * mask
