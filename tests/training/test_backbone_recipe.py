@@ -14,7 +14,7 @@ from anomalens.clip.weights import load_weights
 from anomalens.errors import ConfigError, InputError
 from anomalens.training import backbone
 from anomalens.training.backbone import PretrainConfig, TextSide, pretrain, rate_at
-from anomalens.training.calibrate import balanced_threshold, fit, pooled
+from anomalens.training.calibrate import balanced_threshold, fit, twins_in_order
 from anomalens.training.scenes import SHARD, write_shard
 
 TINY = PretrainConfig(
@@ -85,12 +85,10 @@ def test_the_rate_warms_up_and_falls() -> None:
     assert rates[-1] < 0.03
 
 
-def test_pooling_is_the_detectors() -> None:
-    maps = np.zeros((2, 10, 10), np.float32)
-    maps[1, 0, 0] = 1
-    scores = np.array([0.4, 0.4])
-    assert pooled(scores, maps, 0.0, 0.01).tolist() == [0.4, 0.4]
-    assert pooled(scores, maps, 0.5, 0.01).tolist() == pytest.approx([0.2, 0.7])
+def test_pooling_is_judged_by_twins() -> None:
+    labels = np.array([True, False, True, False, False, False])
+    assert twins_in_order(np.array([2.0, 1.0, 1.0, 1.0, 0.0, 9.0]), labels) == 0.75
+    assert np.isnan(twins_in_order(np.zeros(2), np.zeros(2, bool)))
 
 
 def test_the_threshold_splits_best() -> None:
@@ -103,9 +101,9 @@ def test_calibration_orders_its_numbers() -> None:
     masks = np.zeros((40, 16, 16), bool)
     masks[::2, 4:8, 4:8] = True
     maps = (0.45 + 0.02 * rng.random(masks.shape) + 0.1 * masks).astype(np.float32)
-    found = fit(rng.random(40), maps, masks, "a test")
+    found = fit(rng.random(40, np.float32), maps, masks, "a test")
     assert found.pooling > 0
     assert 0.47 < found.pixel_threshold <= 0.57
     assert found.heat_range[0] < 0.48 < 0.55 < found.heat_range[1]
-    with pytest.raises(InputError):
-        fit(rng.random(40), maps, np.zeros_like(masks), "a test")
+    with pytest.raises(InputError, match="twins"):
+        fit(rng.random(40, np.float32), maps, np.zeros_like(masks), "a test")

@@ -18,7 +18,7 @@ from rich.progress import track
 
 from anomalens.data.synthesis.captions import state_captions
 from anomalens.data.synthesis.fields import generator
-from anomalens.data.synthesis.scene import HELD_OUT_FAMILIES, Scene, SynthesisConfig, scene, twins
+from anomalens.data.synthesis.scene import HELD_OUT_FAMILIES, Scene, SynthesisConfig, twins
 from anomalens.training.materials import collect
 from anomalens.training.scenes import SHARD, write_shard
 
@@ -45,7 +45,7 @@ def sort_materials(folders: Sequence[str | os.PathLike[str]], out: str | os.Path
 def shard_config(number: int, size: int, materials: Path | None, share: float, held_out: bool) -> SynthesisConfig:
     """What shard `number` shows. `held_out`: only the families training never sees, without photographs."""
     if held_out:
-        return SynthesisConfig(size=size, include=HELD_OUT_FAMILIES, normal_share=0.5)
+        return SynthesisConfig(size=size, include=HELD_OUT_FAMILIES)
     common = {"size": size, "exclude": HELD_OUT_FAMILIES}
     if materials is None:
         return SynthesisConfig(**common)  # type: ignore[arg-type]
@@ -61,12 +61,9 @@ def _words(one: Scene) -> dict[str, object]:
     return {"captions": captions, "subject": one.subject, "family": one.family, "kinds": one.kind_names}
 
 
-def paint_shard(path: Path, seed: int, config: SynthesisConfig, paired: bool = True) -> None:
-    """Paint and write SHARD scenes from number `seed` on; `paired` makes them twins, the faulty one first."""
-    if paired:
-        painted = [one for k in range(SHARD // 2) for one in twins(seed + k, config)]
-    else:
-        painted = [scene(seed + k, config) for k in range(SHARD)]
+def paint_shard(path: Path, seed: int, config: SynthesisConfig) -> None:
+    """Paint and write SHARD scenes from number `seed` on, twins by twins, the faulty one first."""
+    painted = [one for k in range(SHARD // 2) for one in twins(seed + k, config)]
     images, kinds = np.stack([s.image for s in painted]), np.stack([s.kinds for s in painted])
     write_shard(path, images, kinds, [_words(s) for s in painted])
 
@@ -88,7 +85,7 @@ def paint_scenes(
         size: pixels a side.
         materials: what `sort_materials` wrote; None paints procedural surfaces only.
         share: share of the surfaces taken from photographs.
-        held_out: paint the families that training leaves out, every scene for itself.
+        held_out: paint the families that training leaves out.
         workers: processes.
     """
     root = Path(folder)
@@ -102,7 +99,6 @@ def paint_scenes(
                 root / f"{n:05d}.json",
                 seed * 100_000_000 + n * SHARD,
                 shard_config(n, size, sorted_materials, share, held_out),
-                not held_out,
             )
             for n in numbers
         ]
