@@ -88,9 +88,8 @@ def _finished(folder: PartFolder, pool: Pool, load: Loader) -> Iterator[tuple[Pa
         return
     lists = pa.list_(pa.large_string())
     columns = pa.schema([("number", pa.int64()), ("paths", lists), ("objects", lists)])
-    blocks = [
-        pa.table([[part.number], [part.paths], [part.objects]], schema=columns) for part in waiting.values()
-    ]  # a block is a task
+    # A block is a task.
+    blocks = [pa.table([[one.number], [one.paths], [one.objects]], schema=columns) for one in waiting.values()]
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ledger = ray.remote(Ledger).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
     parts = data.from_arrow(blocks).map_batches(
@@ -108,10 +107,16 @@ def _finished(folder: PartFolder, pool: Pool, load: Loader) -> Iterator[tuple[Pa
         num_gpus=pool.gpus,
     )
     parts.context.enable_progress_bars = False
-    for row in parts.iter_rows():
-        if row["problem"]:
-            raise AnomalensError(
-                f"a worker cannot go on ({row['problem']}); what is done is in {folder.folder}. "
-                "Mend the cause and add --resume."
-            )
-        yield waiting[row["number"]], row["data"], Counts(**json.loads(row["counts"]))
+    try:
+        for row in parts.iter_rows():
+            if row["problem"]:
+                raise _stopped(row["problem"], folder)
+            yield waiting[row["number"]], row["data"], Counts(**json.loads(row["counts"]))
+    except ray.exceptions.RayError as error:  # workers that cannot even be built: their machine lacks this package
+        raise _stopped(str(error).strip().splitlines()[-1], folder) from error
+
+
+def _stopped(reason: str, folder: PartFolder) -> AnomalensError:
+    return AnomalensError(
+        f"a worker cannot go on ({reason}); what is done is in {folder.folder}. Mend the cause and add --resume."
+    )
