@@ -1,6 +1,7 @@
 """The engine "ray" on a local cluster of two workers: the same rows as the local engine, each once, whatever dies."""
 
 import functools
+import importlib
 import json
 import os
 import sys
@@ -141,11 +142,16 @@ def test_a_stopped_driver_goes_on_with_the_rest(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_detector_that_fails_stops_the_run_with_its_reason(tmp_path: Path) -> None:
+def test_a_detector_that_fails_stops_the_run_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures(tmp_path / "in", [1, 2, BROKEN])
     with pytest.raises(AnomalensError, match=r"out of memory.*--resume"):
         detect_scaled([tmp_path / "in"], tmp_path / "out", functools.partial(load, tmp_path / "log"), {}, part_size=1)
     assert not json.loads((tmp_path / "out" / "run.json").read_text())["finished"]
+    (tmp_path / "only_here.py").write_text("def load():\n    raise AssertionError\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    here = importlib.import_module("only_here").load
+    with pytest.raises(AnomalensError, match=r"No module named 'only_here'.*--resume"):
+        detect_scaled([tmp_path / "in"], tmp_path / "out", here, {}, resume=True)
     with pytest.raises(ConfigError, match="3 actors do not fit"):
         detect_scaled([tmp_path / "in"], tmp_path / "new", functools.partial(load, tmp_path / "log"), {}, actors=3)
 
