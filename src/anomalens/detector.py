@@ -21,6 +21,7 @@ from anomalens.errors import AnomalensError, ConfigError, InputError
 from anomalens.imaging import Preprocess, content_key, decode, pixels
 from anomalens.maps import Box, merge_tiles, tiles
 from anomalens.prediction import Failure, Prediction
+from anomalens.runtime import exported
 from anomalens.runtime.engine import DEFAULT_OBJECT, Dtype, Engine, Floats, Scored
 from anomalens.sources import is_image_input, list_images, stream
 
@@ -291,7 +292,8 @@ def load_detector(
     """Build a detector in one line.
 
     Args:
-        method: a name from `anomalens methods`, or "auto" for the best one shipped with the bundled backbone.
+        method: a name from `anomalens methods`, "auto" for the best one shipped with the bundled backbone, or a file
+            made by `anomalens export` (.onnx, .xml), which settles backbone, checkpoint, size, seed and options.
         backbone: a name from `anomalens backbones`, a hub id, a folder or a file of weights.
         object_name: what the images show ("bottle"); the default "object" works for anything.
         checkpoint: what a learned method has learned; None takes what is shipped with the bundled backbone.
@@ -309,27 +311,48 @@ def load_detector(
     Raises:
         ConfigError: an option or name does not exist; WeightsError: weights are missing, damaged or unfit.
     """
-    from anomalens.runtime.torch_engine import load
-
     config = DetectorConfig(object_name, tile, overlap, batch_size, workers)
-    loaded = load(
-        method,
-        backbone,
-        object_name=object_name,
-        checkpoint=checkpoint,
-        any_backbone=any_backbone,
-        size=size,
-        device=device,
-        dtype=dtype,
-        seed=seed,
-        offline=offline,
-        cache=cache,
-        **options,
-    )
-    detector = Detector(loaded.engine, loaded.preprocess, loaded.calibration, config)
+    if exported.is_exported(method):
+        fixed = {"backbone": backbone != BUNDLED, "checkpoint": checkpoint is not None, "any_backbone": any_backbone}
+        changed = [name for name, given in fixed.items() if given] + sorted(options)
+        detector = _from_file(Path(method), config, device, dtype, size, seed, changed)
+    else:
+        from anomalens.runtime.torch_engine import load
+
+        loaded = load(
+            method,
+            backbone,
+            object_name=object_name,
+            checkpoint=checkpoint,
+            any_backbone=any_backbone,
+            size=size,
+            device=device,
+            dtype=dtype,
+            seed=seed,
+            offline=offline,
+            cache=cache,
+            **options,
+        )
+        detector = Detector(loaded.engine, loaded.preprocess, loaded.calibration, config)
     if calibration is not None:
         saved = SavedCalibration.read(calibration)
         saved.check(detector.settings)
         detector.calibration = saved.calibration
     detector.calibration = detector.calibration.override(threshold, pixel_threshold)
     return detector
+
+
+def _from_file(
+    model: Path, config: DetectorConfig, device: str, dtype: Dtype, size: int | None, seed: int, changed: list[str]
+) -> Detector:
+    """An exported detector. `changed` names further arguments that its file has settled."""
+    engine = exported.load(model, device=device, dtype=dtype)
+    card = engine.card
+    changed += ["size"] * (size not in (None, card.preprocess.size)) + ["seed"] * (seed not in (0, card.identity.seed))
+    if changed:
+        raise ConfigError(
+            f"{model}: {', '.join(changed)} cannot be changed in an exported detector; leave out, or export again"
+        )
+    if config.object_name == DEFAULT_OBJECT:  # who does not name the object takes the one in the file
+        config = replace(config, object_name=card.identity.object_name)
+    return Detector(engine, card.preprocess, card.calibration, config)

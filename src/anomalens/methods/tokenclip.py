@@ -183,7 +183,7 @@ class TokenCLIP(LearnedMethod):
 
     def base(self, tokens: Tensor, text: Text) -> Tensor:
         """b: probability "abnormal" of unit tokens [B, M, E] under the one local pair -> [B, M]."""
-        logits: Tensor = tokens @ (text.local_pair[1] - text.local_pair[0]) / self.config.temperature
+        logits: Tensor = tokens @ ((text.local_pair[1] - text.local_pair[0]) / self.config.temperature)
         return logits.sigmoid()
 
     def maps(self, features: Features, text: Text) -> tuple[Tensor, Tensor]:
