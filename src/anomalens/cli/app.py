@@ -3,7 +3,7 @@
 import typer
 
 from anomalens import __version__
-from anomalens.cli import about, benchmark, calibrate, data, detect, evaluate, pretrain, report, train
+from anomalens.cli import about, benchmark, calibrate, data, detect, evaluate, export, pretrain, report, train
 
 app = typer.Typer(
     name="anomalens",
@@ -30,6 +30,7 @@ def _root(
 app.command("detect")(detect.detect)
 app.command("calibrate")(calibrate.calibrate)
 app.command("evaluate")(evaluate.evaluate)
+app.command("export")(export.export)
 app.command("benchmark")(benchmark.benchmark)
 app.command("report")(report.report)
 app.command("train")(train.train)

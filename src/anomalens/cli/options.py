@@ -17,7 +17,9 @@ class Dtype(StrEnum):
     bfloat16 = "bfloat16"
 
 
-Method = Annotated[str, typer.Option("--method", help="A method; see `anomalens methods`.")]
+Method = Annotated[
+    str, typer.Option("--method", help="A method (`anomalens methods`), or a file made by `anomalens export`.")
+]
 Backbone = Annotated[
     str, typer.Option("--backbone", help="A name (`anomalens backbones`), hub id, folder or file of weights.")
 ]

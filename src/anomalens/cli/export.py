@@ -1,0 +1,118 @@
+"""`anomalens export`: a detector as files that run without PyTorch."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from anomalens.cli import options
+from anomalens.errors import ConfigError
+
+if TYPE_CHECKING:
+    from anomalens.runtime.export import Report
+
+_SCENES = 4  # procedural scenes compared where no images are given
+
+
+class Format(StrEnum):
+    """What the file is for."""
+
+    onnx = "onnx"
+    openvino = "openvino"
+
+
+def export(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write: .onnx, or .xml for OpenVINO.")],
+    format: Annotated[Format, typer.Option("--format", help="What the file is for.")] = Format.onnx,
+    method: options.Method = "auto",
+    backbone: options.Backbone = "bundled",
+    object_name: options.ObjectName = "object",
+    checkpoint: options.Checkpoint = None,
+    any_backbone: options.AnyBackbone = False,
+    size: options.Size = None,
+    check: Annotated[
+        list[str] | None, typer.Option("--check", help="Images to compare on: files, folders, patterns; repeatable.")
+    ] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Round the tower's weights to 8 bits (ONNX).")] = False,
+    judge_on: Annotated[
+        str | None, typer.Option("--gate", help="With --int8: LAYOUT:PATH of labelled images to judge it on.")
+    ] = None,
+    images: Annotated[int, typer.Option(help="With --int8: images to judge it on.", min=1)] = 32,
+    auroc_drop: Annotated[float, typer.Option(help="With --int8: largest loss of pixel AUROC.", min=0)] = 0.005,
+    aupro_drop: Annotated[float, typer.Option(help="With --int8: largest loss of AUPRO.", min=0)] = 0.01,
+    seed: options.Seed = 0,
+    offline: options.Offline = False,
+    chosen: options.Set = None,
+) -> None:
+    """Write a detector as one graph, with a JSON file beside it, for machines without PyTorch.
+
+    The original and the exported detector are run on the same images and their largest difference is printed; a graph
+    that differs by more than 0.001 of the map's range is not kept (exit status 1). Use the file as a method:
+
+      anomalens export --format onnx --method anoclip --object bottle --out bottle.onnx
+
+      anomalens detect shots/ --method bottle.onnx --out results
+    """
+    from anomalens.cli.console import errors
+    from anomalens.detector import load_detector
+    from anomalens.runtime import gate
+    from anomalens.runtime.export import export as write
+    from anomalens.runtime.exported import format_of
+    from anomalens.sources import list_images
+
+    if format_of(out) != format.value:
+        raise ConfigError(f"--format {format.value} and --out {out} do not fit: .onnx is ONNX, .xml is OpenVINO")
+    if not out.absolute().parent.is_dir():
+        raise ConfigError(f"{out.parent} is no folder; make it, or choose another --out")
+    paths = list_images(check or [])
+    with errors.status("loading the backbone") as status:
+        detector = load_detector(
+            method,
+            backbone,
+            object_name=object_name,
+            checkpoint=checkpoint,
+            any_backbone=any_backbone,
+            size=size,
+            batch_size=2,
+            device="cpu",
+            seed=seed,
+            offline=offline,
+            **options.method_options(chosen),
+        )
+        status.update("painting scenes")
+        seen = paths or [image for image, _ in gate.procedural(_SCENES)]
+        labelled = (gate.dataset(judge_on, images) if judge_on else gate.procedural(images)) if int8 else None
+        status.update("exporting and comparing")
+        try:
+            report = write(detector, out, seen, labelled=labelled, limits=gate.Gate(auroc_drop, aupro_drop))
+        except OSError as error:
+            raise ConfigError(f"cannot write {out}: {error.strerror or error}; choose another --out") from error
+    _print(report, out)
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+def _print(report: "Report", out: Path) -> None:
+    from anomalens.cli.console import output
+    from anomalens.runtime.export import LIMIT
+
+    found, verdict = report.difference, report.verdict
+    lines = [
+        f"compared with PyTorch on {found.images} images: map differs by at most {found.map:.2g} of its range, "
+        f"score by at most {found.score:.2g} (limit {LIMIT:g})"
+    ]
+    if verdict:
+        for name, (exact, rounded), limit in (
+            ("pixel AUROC", verdict.auroc, verdict.gate.auroc),
+            ("AUPRO", verdict.aupro, verdict.gate.aupro),
+        ):
+            lines.append(
+                f"int8 on {verdict.images} labelled images: {name} {exact:.4f} -> {rounded:.4f}, "
+                f"a loss of {exact - rounded:.4f} (limit {limit:g})"
+            )
+    if report.passed:
+        lines.append(f"written to {out} ({report.megabytes:.1f} MB) and {out.name}.json")
+    else:
+        lines.append("refused: nothing was written")
+    output.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)

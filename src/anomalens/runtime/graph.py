@@ -1,0 +1,117 @@
+"""From a detector in PyTorch to the graph of it: normalisation, tower, method and text features in one.
+
+    inputs    pixels [B, 3, S, S] in 0..1; for AnoCLIP+ also weight, bias, noise (`methods/draws.py`)
+    outputs   score [B] and map [B, S, S], raw
+
+B is free, S is fixed: position tables and map operators are constants of the graph.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anomalens.clip.prompt_encoder import PromptEncoder
+from anomalens.errors import ConfigError
+from anomalens.extras import optional
+from anomalens.imaging import Preprocess
+from anomalens.methods.draws import Draws
+from anomalens.runtime.torch_engine import TorchEngine
+
+_INPUTS = ("pixels", "weight", "bias", "noise")
+_PROTOBUF = 2**31  # bytes; what one .onnx file holds
+
+
+class Graph(nn.Module):
+    """The whole network of a detector as one module of tensors."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, engine: TorchEngine, preprocess: Preprocess) -> None:
+        super().__init__()
+        self.clip, self.method, self.side = engine.clip, engine.method, preprocess.size
+        # Read again: what an engine keeps was made in inference mode, which an exporter cannot take.
+        encoder = PromptEncoder(engine.clip, engine.encoder.weights_hash, engine.encoder.folder)
+        with torch.no_grad():
+            self.text = engine.method.text(encoder, engine.identity.object_name)
+        for name, values in (("mean", preprocess.mean), ("std", preprocess.std)):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
+
+    @property
+    def draws(self) -> Draws | None:
+        """The random numbers an image needs beside its pixels."""
+        return self.method.draws(self.text, (self.side // self.clip.visual.patch) ** 2)
+
+    def forward(self, pixels: Tensor, *drawn: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, 3, S, S] in 0..1 -> score [B], map [B, S, S]."""
+        # One key stands for all: with `drawn` at hand nothing is drawn from it.
+        features = self.method.encode(self.clip, (pixels - self.mean) / self.std, (0,))
+        if drawn:
+            features.drawn = (drawn[0], drawn[1], drawn[2])
+        found = self.method.score(features, self.text, (self.side, self.side))
+        return found.score, found.map
+
+
+def refuse(engine: TorchEngine) -> None:
+    """Raise ConfigError, with the reason, where this detector cannot be a graph."""
+    reason = engine.method.unexportable
+    if reason:
+        raise ConfigError(f"{engine.identity.method} cannot be exported like this: {reason}")
+    if engine.identity.precision != "float32" or engine.device.type != "cpu":
+        raise ConfigError("only detectors in float32 on the CPU are exported; load it with device='cpu'")
+
+
+def write_onnx(graph: Graph, path: Path) -> None:
+    """Write the graph for ONNX. Raises ConfigError above 2 GB; MissingExtraError without the exporter."""
+    size = sum(p.numel() * p.element_size() for p in graph.clip.visual.parameters())
+    if size > _PROTOBUF:
+        raise ConfigError(f"weights of {size / 1e9:.1f} GB do not fit one .onnx file; use --format openvino")
+    _export(graph).save(path)
+
+
+def write_openvino(graph: Graph, path: Path) -> None:
+    """Write the graph for OpenVINO, weights in a .bin beside it. Raises MissingExtraError without OpenVINO."""
+    openvino = optional("openvino", "export")
+    between = path.with_suffix(".onnx")
+    _export(graph).save(between, external_data=True)
+    openvino.save_model(openvino.convert_model(str(between)), str(path), compress_to_fp16=False)
+
+
+def _export(graph: Graph) -> Any:
+    optional("onnx", "export")
+    optional("onnxscript", "export")
+    example: list[Tensor] = [torch.rand(2, 3, graph.side, graph.side)]
+    if graph.draws:
+        example += [torch.from_numpy(one) for one in graph.draws.draw((0, 1))]
+    batch: Mapping[int, Any] = {0: torch.export.Dim("batch")}
+    shapes: tuple[Any, ...] = (batch, (batch,) * (len(example) - 1)) if len(example) > 1 else (batch,)
+    with torch.no_grad(), _quiet():
+        graph.eval()(*example)  # constants that are kept per size are made here, from true numbers
+        return torch.onnx.export(
+            graph,
+            tuple(example),
+            dynamo=True,
+            dynamic_shapes=shapes,
+            input_names=_INPUTS[: len(example)],
+            output_names=("score", "map"),
+            verbose=False,
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter speaks to its developers."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
