@@ -14,7 +14,7 @@ from anomalens.clip.weights import load_weights
 from anomalens.errors import ConfigError, InputError
 from anomalens.training import backbone
 from anomalens.training.backbone import PretrainConfig, TextSide, pretrain, rate_at
-from anomalens.training.calibrate import balanced_threshold, fit, twins_in_order
+from anomalens.training.calibrate import Seen, balanced_threshold, fit, twins_in_order
 from anomalens.training.scenes import SHARD, write_shard
 
 TINY = PretrainConfig(
@@ -93,17 +93,30 @@ def test_pooling_is_judged_by_twins() -> None:
 
 def test_the_threshold_splits_best() -> None:
     scores, labels = np.array([0.1, 0.2, 0.3, 0.8]), np.array([False, False, True, True])
-    assert 0.2 < balanced_threshold(scores, labels) < 0.3
+    assert 0.2 < balanced_threshold([(scores, labels)]) < 0.3
+    # Where groups disagree it stands where their mean is best.
+    other = np.array([0.4, 0.5, 0.9, 1.0])
+    assert 0.5 < balanced_threshold([(scores, labels), (other, labels)]) < 0.8
+
+
+def seen(rng: np.random.Generator, scores: str) -> Seen:
+    masks = np.zeros((40, 16, 16), bool)
+    masks[::2, 4:8, 4:8] = True
+    maps = (0.45 + 0.02 * rng.random(masks.shape) + 0.1 * masks).astype(np.float32)
+    given = rng.random(40, np.float32) if scores == "chance" else masks.any((1, 2)).astype(np.float32)
+    return Seen(given, maps, masks)
 
 
 def test_calibration_orders_its_numbers() -> None:
     rng = np.random.default_rng(0)
-    masks = np.zeros((40, 16, 16), bool)
-    masks[::2, 4:8, 4:8] = True
-    maps = (0.45 + 0.02 * rng.random(masks.shape) + 0.1 * masks).astype(np.float32)
-    found = fit(rng.random(40, np.float32), maps, masks, "a test")
+    scenes = seen(rng, "chance")
+    found = fit(scenes, None, "a test")
     assert found.pooling > 0
     assert 0.47 < found.pixel_threshold <= 0.57
     assert found.heat_range[0] < 0.48 < 0.55 < found.heat_range[1]
+    assert fit(seen(rng, "truth"), seen(rng, "truth"), "a test").pooling == 0  # nothing to gain from the map
+    nothing = np.zeros_like(scenes.masks)
     with pytest.raises(InputError, match="twins"):
-        fit(rng.random(40, np.float32), maps, np.zeros_like(masks), "a test")
+        fit(replace(scenes, masks=nothing), None, "a test")
+    with pytest.raises(InputError, match="photographs"):
+        fit(scenes, replace(scenes, masks=nothing), "a test")

@@ -1,19 +1,22 @@
-"""Thresholds, heatmap scale and pooling of the bundled backbone, chosen on scenes of families training never saw.
+"""Thresholds, heatmap scale and pooling of the bundled backbone, chosen on scenes of families training never saw and on
+photographs of one kind of thing that no result is claimed on.
 
-    pooling          share and size of the map's top in the image score: a faulty scene most often above its sound twin,
-                     since what users rank are images of one kind of thing
-    threshold        highest balanced accuracy of the pooled score (mean of hit rate and correct-rejection rate)
+    pooling          share and size of the map's top in the image score. What users rank are images of one kind of
+                     thing, so the scenes judge it by how often a faulty one outscores its sound twin, the photographs
+                     by their image AUROC; the highest mean of both
+    threshold        highest balanced accuracy of the pooled score (mean of hit rate and correct-rejection rate), mean
+                     of scenes and photographs
     pixel threshold  highest F1 over all pixels of all scenes
-    heat range       from the 95th percentile of pixels of sound scenes to the 90th of defective pixels
+    heat range       from the 95th percentile of sound pixels (scenes or photographs, the higher) to the 90th of
+                     defective ones
 
-No real photograph takes part, so the numbers say nothing of any data set's difficulty; on real parts one does better
-with a handful of own normal images (`anomalens calibrate`).
+On one's own parts one does better with a handful of normal images (`anomalens calibrate`).
 """
 
 import math
 import os
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +25,10 @@ import numpy.typing as npt
 
 from anomalens.calibration import BUNDLED, Calibration, CalibrationTable
 from anomalens.clip.bundle import BUNDLED_FILE, read_bundle_info
+from anomalens.data.layouts import Sample, open_dataset, read_truth
 from anomalens.detector import Detector, load_detector
 from anomalens.errors import InputError
-from anomalens.evaluation.metrics import f1_max
+from anomalens.evaluation.metrics import auroc, f1_max
 from anomalens.files import write_json
 from anomalens.maps import resize_map
 from anomalens.prediction import Prediction
@@ -35,9 +39,10 @@ TOPS = (0.002, 0.01, 0.03)  # of the map's pixels
 _GRID = 128  # pixels a side at which maps and masks are compared
 
 Floats = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
 
 
-def twins_in_order(scores: Floats, labels: npt.NDArray[np.bool_]) -> float:
+def twins_in_order(scores: Floats, labels: Bools) -> float:
     """Share of twins (2k faulty, 2k + 1 sound) of which the faulty one scores higher; a tie counts half.
 
     Twins of which both are sound do not count. nan where none does.
@@ -47,51 +52,97 @@ def twins_in_order(scores: Floats, labels: npt.NDArray[np.bool_]) -> float:
     return float(np.mean((faulty > sound) + 0.5 * (faulty == sound))) if counted.any() else math.nan
 
 
-def balanced_threshold(scores: Floats, labels: npt.NDArray[np.bool_]) -> float:
-    """The number that splits best: highest mean of the shares of each label on its own side."""
-    order = np.sort(scores)
+@dataclass(frozen=True)
+class Seen:
+    """What a method said of images whose truth is known."""
+
+    scores: Floats  # [B], not pooled
+    maps: Floats  # [B, H, W]
+    masks: Bools  # [B, H, W]
+
+    @property
+    def labels(self) -> Bools:
+        """[B] whether anything is wrong."""
+        return np.asarray(self.masks.any(axis=(1, 2)))
+
+
+def balanced_threshold(groups: Sequence[tuple[Floats, Bools]]) -> float:
+    """The number that splits best: mean over groups (scores, labels) of the mean of each label's share on its side."""
+    order = np.sort(np.concatenate([scores for scores, _ in groups]))
     cuts = np.concatenate([[order[0] - 1e-6], (order[1:] + order[:-1]) / 2])
-    right = [(np.mean(scores[labels] > c) + np.mean(scores[~labels] <= c)) / 2 for c in cuts]
-    return float(cuts[int(np.argmax(right))])
+
+    def right(cut: float) -> float:
+        shares = [(np.mean(s[wrong] > cut) + np.mean(s[~wrong] <= cut)) / 2 for s, wrong in groups]
+        return float(np.mean(shares))
+
+    return float(max(cuts, key=right))
 
 
-def fit(scores: Floats, maps: npt.NDArray[np.float32], masks: npt.NDArray[np.bool_], source: str) -> Calibration:
-    """The calibration for raw scores [B], maps [B, H, W] and masks [B, H, W] of twins, the faulty one first.
+def fit(scenes: Seen, photographs: Seen | None, source: str) -> Calibration:
+    """The calibration for twins, the faulty one first, and photographs of one kind of thing.
 
-    Raises InputError unless there are faulty and sound ones.
+    Raises InputError unless both hold faulty and sound ones.
     """
-    labels = np.asarray(masks.any(axis=(1, 2)))
+    labels = scenes.labels
     if not (labels[0::2] & ~labels[1::2]).any():
         raise InputError("calibration needs twins, a faulty scene and the same one sound; paint them anew")
-    best = f1_max(maps.ravel(), masks.ravel())
-    low = float(np.percentile(maps[~labels], 95))
-    high = float(np.percentile(maps[masks], 90))
-    heat_range = (low, max(high, low + 1e-3))
-    pixel_threshold = best.threshold if best is not None else high
-    choices = [(0.0, TOPS[1]), *((share, top) for share in SHARES[1:] for top in TOPS)]
-    tried = [Calibration(0.0, pixel_threshold, heat_range, source, *choice) for choice in choices]
-    chosen = max(tried, key=lambda one: twins_in_order(one.pooled(scores, maps), labels))
-    return replace(chosen, threshold=balanced_threshold(chosen.pooled(scores, maps), labels))
+    if photographs is not None and len(set(photographs.labels)) < 2:
+        raise InputError("calibration needs photographs of sound and of faulty things")
+    everything = [scenes] if photographs is None else [scenes, photographs]
+    best = f1_max(scenes.maps.ravel(), scenes.masks.ravel())
+    low = max(float(np.percentile(one.maps[~one.labels], 95)) for one in everything)
+    high = float(np.percentile(scenes.maps[scenes.masks], 90))
+    neutral = Calibration(0.0, best.threshold if best else high, (low, max(high, low + 1e-3)), source)
+
+    def ranked(one: Calibration) -> float:
+        found = [twins_in_order(one.pooled(scenes.scores, scenes.maps), labels)]
+        if photographs is not None:
+            found.append(auroc(one.pooled(photographs.scores, photographs.maps), photographs.labels) or 0.0)
+        return float(np.mean(found))
+
+    choices = [neutral, *(replace(neutral, pooling=share, top=top) for share in SHARES[1:] for top in TOPS)]
+    chosen = max(choices, key=ranked)
+    groups = [(chosen.pooled(one.scores, one.maps), one.labels) for one in everything]
+    return replace(chosen, threshold=balanced_threshold(groups))
 
 
-def calibrate_method(detector: Detector, scenes: Scenes) -> Calibration:
-    """The calibration of one detector on all of `scenes`; the detector's own calibration plays no part."""
+def look(detector: Detector, images: Iterable[Any], masks: Iterable[Bools]) -> Seen:
+    """What `detector` says of images, not pooled, on a grid of a fixed size; masks [H, W] of any size."""
     raw = detector.with_calibration(replace(detector.calibration, pooling=0.0))
-    scores, maps, masks = [], [], []
-    for index, result in enumerate(raw.predict_iter(scenes.image(i) for i in range(len(scenes)))):
+    scores, maps = [], []
+    for index, result in enumerate(raw.predict_iter(images)):
         if not isinstance(result, Prediction):
-            raise InputError(f"scene {index}: {result.error}")
+            raise InputError(f"calibration image {index}: {result.error}")
         scores.append(result.score)
         maps.append(resize_map(result.anomaly_map, (_GRID, _GRID)))
-        step = scenes.kind(index).shape[0] // _GRID
-        masks.append(scenes.kind(index)[step // 2 :: step, step // 2 :: step] > 0)
-    source = f"best balanced accuracy on {len(scenes)} procedural scenes of families not trained on"
-    return fit(np.array(scores, np.float32), np.stack(maps), np.stack(masks), source)
+    return Seen(np.array(scores, np.float32), np.stack(maps), np.stack([_shrunk(mask) for mask in masks]))
+
+
+def _shrunk(mask: Bools) -> Bools:
+    rows, columns = ((np.arange(_GRID) + 0.5) * side / _GRID for side in mask.shape)
+    return np.asarray(mask[rows.astype(int)][:, columns.astype(int)], bool)
+
+
+def calibrate_method(detector: Detector, scenes: Scenes, photographs: Sequence[Sample] = ()) -> Calibration:
+    """The calibration of one detector; its own calibration plays no part."""
+    drawn = look(
+        detector,
+        (scenes.image(i) for i in range(len(scenes))),
+        (scenes.kind(i) > 0 for i in range(len(scenes))),
+    )
+    real, named = None, ""
+    if photographs:
+        truths = (read_truth(sample, (_GRID, _GRID)) for sample in photographs)
+        masks = [np.ones((_GRID, _GRID), bool) if truth is None else truth > 0 for truth in truths]
+        real = look(detector, [sample.image for sample in photographs], masks)
+        named = f" and {len(photographs)} photographs of {photographs[0].class_name}"
+    return fit(drawn, real, f"best balanced accuracy on {len(scenes)} procedural scenes not trained on{named}")
 
 
 def calibrate_bundled(
     methods: Mapping[str, Mapping[str, Any]],
     scenes: str | os.PathLike[str],
+    photographs: str | None = None,
     *,
     best: str | None = None,
     out: str | os.PathLike[str] = BUNDLED_FILE.parent / "calibration.json",
@@ -100,16 +151,18 @@ def calibrate_bundled(
 
     Args:
         scenes: shards of held-out families, made by `paint_scenes(..., held_out=True)`.
+        photographs: LAYOUT:PATH of one labelled class (its test images), of which no result is claimed.
         best: what method="auto" means; None keeps what the table says.
         out: the table. Other methods' entries stay where they were made with the same weights.
     """
     path, known = Path(out), Scenes(Path(scenes))
+    real = list(open_dataset(photographs).samples("test")) if photographs else []
     weights = read_bundle_info(BUNDLED_FILE).sha256
     table = CalibrationTable.read(path) if path.exists() else CalibrationTable(weights, "anoclip", {})
     entries = dict(table.methods) if table.weights == weights else {}
     for name, options in methods.items():
         detector = load_detector(name, BUNDLED, batch_size=8, **options)
-        entries[name] = replace(calibrate_method(detector, known), options=dict(options))
+        entries[name] = replace(calibrate_method(detector, known, real), options=dict(options))
     table = CalibrationTable(weights, best or table.best, entries)
     write_json(path, table.to_dict())
     return table
