@@ -42,7 +42,7 @@ def test_work_an_image(name: str, tiny_config: ClipConfig, tiny_clip: Clip, monk
         return encode(self, *rest, **more)
 
     def applying(rows: torch.Tensor, values: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-        if rows.shape[0] == SIZE[0]:
+        if rows.shape[0] == SIZE[0] > rows.shape[1]:
             enlarged.append(values.shape[:-2].numel())
         return apply(rows, values, columns)
 
