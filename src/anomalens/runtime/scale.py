@@ -7,6 +7,7 @@ input has exactly one row does not depend on it: see `scale_parts`. The driver a
 the images, but not the folder of results.
 """
 
+import functools
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from anomalens.detector import Detector
 from anomalens.errors import AnomalensError
 from anomalens.extras import optional
 from anomalens.runs import RunSummary
@@ -95,7 +97,7 @@ def _finished(folder: PartFolder, pool: Pool, load: Loader) -> Iterator[tuple[Pa
     parts = data.from_arrow(blocks).map_batches(
         Worker,
         fn_constructor_kwargs={
-            "load": load,
+            "load": functools.partial(_load_in, os.getcwd(), load),
             "threads": pool.threads,
             "ledger": RemoteLedger(ledger),
             "root": os.getcwd(),
@@ -114,6 +116,13 @@ def _finished(folder: PartFolder, pool: Pool, load: Loader) -> Iterator[tuple[Pa
             yield waiting[row["number"]], row["data"], Counts(**json.loads(row["counts"]))
     except ray.exceptions.RayError as error:  # workers that cannot even be built: their machine lacks this package
         raise _stopped(str(error).strip().splitlines()[-1], folder) from error
+
+
+def _load_in(folder: str, load: Loader) -> Detector:
+    """In a worker: relative names of weights and calibrations mean what they mean in the driver."""
+    if os.path.isdir(folder):
+        os.chdir(folder)
+    return load()
 
 
 def _stopped(reason: str, folder: PartFolder) -> AnomalensError:

@@ -1,0 +1,155 @@
+"""The engine "ray" against one process on the same cores, and the figures per image that docs/scale.md reckons with.
+
+    python benchmarks/scale.py ../shared/data --count 400
+    python benchmarks/scale.py --count 24 --repeats 1          drawn pictures, to see that it runs
+
+Both turn files into rows (decoding, tower, map, regions); neither draws pictures. The one process has as many threads
+as the engine has actors; the actors have one each. They take turns on the same photos in one run. Start-up is told
+apart: the engine's rate is counted from where every actor has finished one part, which is what lasts over millions of
+images, and the time before it stands beside it. The bytes of a row are those in files of many rows, as large runs
+write them. Memory of the actors is read on Linux only.
+"""
+
+import argparse
+import functools
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import cycle
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from anomalens.detector import Detector, load_detector
+from anomalens.runs import RunSummary
+from anomalens.runtime.scale import detect_scaled
+from anomalens.runtime.scale_inputs import list_inputs
+from anomalens.sources import list_images
+from measure import machine
+
+
+class Figures(NamedTuple):
+    """One run of the engine."""
+
+    start: float  # seconds from the call until every actor has finished a part
+    rate: float  # images a second from then on
+    row: float  # bytes on disk
+    memory: float  # MB, peak of the largest actor; NaN where it cannot be read
+
+
+def photos(folder: Path | None, count: int, room: Path) -> list[str]:
+    """`count` different names: links to the photos below `folder` in turn, or pictures drawn with a fixed seed."""
+    names = [room / f"{index:05d}.jpg" for index in range(count)]
+    if folder is not None:
+        found = [path.resolve() for path in list_images([folder]) if "ground_truth" not in path.parts]
+        for name, path in zip(names, cycle(found), strict=False):
+            name.symlink_to(path)
+    else:
+        draw = np.random.default_rng(0)
+        for name in names:
+            noise = gaussian_filter(draw.normal(size=(480, 640, 3)), (4, 4, 0))
+            Image.fromarray((128 + 400 * noise).clip(0, 255).astype(np.uint8)).save(name, quality=90)
+    return [str(name) for name in names]
+
+
+def one_process(detector: Detector, paths: list[str]) -> float:
+    """Images a second of one process, from files to rows."""
+    begin = time.perf_counter()
+    for found in detector.predict_iter(map(Path, paths)):
+        found.to_dict()
+    return len(paths) / (time.perf_counter() - begin)
+
+
+def actor_memory() -> float:
+    """Peak resident memory of the largest actor in MB."""
+    return max(_peaks(), default=float("nan"))
+
+
+def _peaks() -> Iterator[float]:
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"MapWorker" in (folder / "cmdline").read_bytes():
+                status = (folder / "status").read_text().splitlines()
+                yield next(float(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
+        except OSError:  # it ended meanwhile
+            continue
+
+
+def engine(load: Any, paths: list[str], actors: int, part: int) -> Figures:
+    """One run of the engine on the cluster that is connected."""
+    begin, seen = time.perf_counter(), [(0.0, 0)]
+    memory: list[float] = []
+
+    def watch(summary: RunSummary) -> None:
+        if summary.done:
+            seen.append((time.perf_counter() - begin, summary.done))
+            memory.append(actor_memory())
+
+    with tempfile.TemporaryDirectory() as folder:
+        detect_scaled(paths, folder, load, {}, device="cpu", actors=actors, part_size=part, progress=watch)
+        together = Path(folder) / "together.parquet"
+        pq.write_table(ds.dataset(Path(folder) / "rows").to_table(), together, compression="zstd")
+        size = together.stat().st_size
+    (first, before), (last, after) = seen[min(actors, len(seen) - 1)], seen[-1]
+    rate = (after - before) / (last - first) if after > before else float("nan")
+    return Figures(first, rate, size / len(paths), max(memory))
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", help="folder of photos; pictures are drawn unless given")
+    parser.add_argument("--count", type=int, default=200, help="images of a run; photos are repeated if need be")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--actors", type=int, default=2, help="one thread each; also the threads of the one process")
+    parser.add_argument("--part-size", type=int, help="images of a part; an eighth of an actor's share unless given")
+    parser.add_argument("--method", default="auto")
+    parser.add_argument("--size", type=int, help="side in pixels at which the tower looks")
+    given = parser.parse_args()
+
+    import ray
+
+    part = given.part_size or max(1, given.count // (8 * given.actors))
+    torch.set_num_threads(given.actors)
+    load = functools.partial(load_detector, given.method, size=given.size, device="cpu")
+    detector = load()
+    print(machine())
+    ray.init("local", num_cpus=given.actors, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    alone, figures = [], []
+    with tempfile.TemporaryDirectory() as room:
+        paths = photos(given.folder, given.count, Path(room))
+        file = statistics.mean(Path(path).stat().st_size for path in paths)
+        key = list_inputs(paths).table.nbytes / len(paths)
+        one_process(detector, paths[: 2 * detector.config.batch_size])  # warm
+        for _ in range(given.repeats):
+            alone.append(one_process(detector, paths))
+            figures.append(engine(load, paths, given.actors, part))
+    ray.shutdown()
+
+    middle = Figures(*(statistics.median(values) for values in zip(*figures, strict=True)))
+    single = statistics.median(alone)
+    lines = {
+        f"one process of {given.actors} threads, images/s": f"{single:.2f}",
+        f"{given.actors} actors of 1 thread, images/s": f"{middle.rate:.2f}",
+        "ratio": f"{middle.rate / single:.2f}",
+        "seconds of start-up": f"{middle.start:.1f}",
+        "core seconds an image": f"{given.actors / middle.rate:.4f}",
+        "bytes of a row": f"{middle.row:.0f}",
+        "bytes of an image file": f"{file:.0f}",
+        "bytes of a key in memory": f"{key:.0f}",
+        "MB of an actor at its peak": f"{middle.memory:.0f}",
+    }
+    print(f"{detector!r}, {given.count} images in parts of {part}, median of {given.repeats}")
+    for name, value in lines.items():
+        print(f"{name:40s} {value:>10s}")
+
+
+if __name__ == "__main__":
+    main()
