@@ -91,7 +91,8 @@ class AdamW:
             weight.mul_(1 - config.lr * config.weight_decay)
             first.lerp_(gradient, 1 - beta1)
             second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-            weight.addcdiv_(first, (second.sqrt() / correction).add_(_EPSILON), value=-rate)
+            # Divided through by ε: exporters take a sum with 1e-8 for a sum with nothing.
+            weight.addcdiv_(first, (second.sqrt() / (correction * _EPSILON)).add_(1), value=-rate / _EPSILON)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@
 B is free, S is fixed: position tables and map operators are constants of the graph.
 """
 
+import copy
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from anomalens.clip.prompt_encoder import PromptEncoder
+from anomalens.clip.tower import Clip, Positions, resize_positions
 from anomalens.errors import ConfigError
 from anomalens.extras import optional
 from anomalens.imaging import Preprocess
@@ -35,7 +37,8 @@ class Graph(nn.Module):
 
     def __init__(self, engine: TorchEngine, preprocess: Preprocess) -> None:
         super().__init__()
-        self.clip, self.method, self.side = engine.clip, engine.method, preprocess.size
+        self.method, self.side = engine.method, preprocess.size
+        self.clip = _at_size(engine.clip, self.side, engine.method.positions)
         # Read again: what an engine keeps was made in inference mode, which an exporter cannot take.
         encoder = PromptEncoder(engine.clip, engine.encoder.weights_hash, engine.encoder.folder)
         with torch.no_grad():
@@ -56,6 +59,18 @@ class Graph(nn.Module):
             features.drawn = (drawn[0], drawn[1], drawn[2])
         found = self.method.score(features, self.text, (self.side, self.side))
         return found.score, found.map
+
+
+def _at_size(clip: Clip, side: int, mode: Positions) -> Clip:
+    """The same weights with the position table resized: a constant, and runtimes differ in how they antialias."""
+    visual = copy.copy(clip.visual)
+    visual._parameters = dict(clip.visual._parameters)
+    grid = (side // visual.patch, side // visual.patch)
+    table = resize_positions(visual.positional_embedding.detach(), grid, mode)
+    visual.positional_embedding = nn.Parameter(table.clone(), requires_grad=False)
+    whole = copy.copy(clip)
+    whole._modules = dict(clip._modules) | {"visual": visual}
+    return whole
 
 
 def refuse(engine: TorchEngine) -> None:
