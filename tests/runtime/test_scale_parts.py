@@ -327,7 +327,7 @@ def test_rows_of_a_part(tmp_path: Path) -> None:
     paths = ["a.png", store + "c.png", "none.png", store + "none.png", store + "text.png", "c.png"]
     found = worker(tmp_path, batch_size=2).rows(Part(0, paths, ["nut", None, "nut", "nut", None, "nut"]))
     assert [one["path"] for one in found] == paths
-    assert [one.get("object") for one in found] == ["nut", "object", None, None, None, "nut"]
+    assert [one.get("object") for one in found] == ["nut", "object", "nut", "nut", None, "nut"]
     assert [one.get("score") for one in found] == [
         pytest.approx(0.2),
         pytest.approx(0.8),

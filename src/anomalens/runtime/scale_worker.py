@@ -111,10 +111,12 @@ class Worker:
         return pa.Table.from_pylist(out, pa.schema(columns))
 
     def rows(self, part: Part) -> list[Row]:
-        """One row an input, in order."""
+        """One row an input, in order. Where an object was given, failed rows say so too: they can be a manifest."""
         attempt, condemned = self._ledger.start(part.number)
-        if attempt <= _WHOLE:
-            return self._together(part)
+        found = self._together(part) if attempt <= _WHOLE else self._alone(part, condemned)
+        return [row | ({"object": name} if name else {}) for row, name in zip(found, part.objects, strict=True)]
+
+    def _alone(self, part: Part, condemned: Sequence[int]) -> list[Row]:
         rows = []
         for image, (path, name) in enumerate(zip(part.paths, part.objects, strict=True)):
             if image in condemned:
