@@ -63,7 +63,7 @@ def test_objects_of_a_manifest(tmp_path: Path) -> None:
     for i in range(2):
         manifest(tmp_path / f"{i}.parquet", path=[f"{i}a", f"{i}b"], object=["nut", None], more=[1, 2])
     found = list_inputs([str(tmp_path / "*.parquet")])
-    assert list(found.slices(3)) == [(["0a", "0b", "1a"], ["nut", None, "nut"]), (["1b"], [None])]
+    assert found.table.to_pydict() == {"path": ["0a", "0b", "1a", "1b"], "object": ["nut", None, "nut", None]}
     folder = tmp_path / "many.parquet"
     folder.mkdir()
     manifest(folder / "0.parquet", path=["x"])

@@ -85,13 +85,12 @@ def detect_scaled(
 def _finished(folder: PartFolder, pool: Pool, load: Loader) -> Iterator[tuple[Part, bytes, Counts]]:
     """Parts as workers finish them, in any order."""
     ray, data, pa = (optional(module, "ray") for module in ("ray", "ray.data", "pyarrow"))
-    waiting = {part.number: part for part in folder.pending()}
-    if not waiting:
-        return
     lists = pa.list_(pa.large_string())
     columns = pa.schema([("number", pa.int64()), ("paths", lists), ("objects", lists)])
     # A block is a task.
-    blocks = [pa.table([[one.number], [one.paths], [one.objects]], schema=columns) for one in waiting.values()]
+    blocks = [pa.table([[one.number], [one.paths], [one.objects]], schema=columns) for one in folder.pending()]
+    if not blocks:
+        return
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ledger = ray.remote(Ledger).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
     parts = data.from_arrow(blocks).map_batches(
@@ -113,7 +112,7 @@ def _finished(folder: PartFolder, pool: Pool, load: Loader) -> Iterator[tuple[Pa
         for row in parts.iter_rows():
             if row["problem"]:
                 raise _stopped(row["problem"], folder)
-            yield waiting[row["number"]], row["data"], Counts(**json.loads(row["counts"]))
+            yield folder.part(row["number"]), row["data"], Counts(**json.loads(row["counts"]))
     except ray.exceptions.RayError as error:  # workers that cannot even be built: their machine lacks this package
         raise _stopped(str(error).strip().splitlines()[-1], folder) from error
 

@@ -27,12 +27,6 @@ class Inputs:
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
-    def slices(self, size: int) -> Iterator[tuple[list[str], list[str | None]]]:
-        """Paths and objects in parts of `size` rows, the last one shorter."""
-        for begin in range(0, len(self), size):
-            part = self.table.slice(begin, size)
-            yield part.column("path").to_pylist(), part.column("object").to_pylist()
-
 
 def list_inputs(inputs: Sequence[str | os.PathLike[str]]) -> Inputs:
     """Every image that `inputs` name.

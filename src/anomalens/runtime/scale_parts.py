@@ -149,9 +149,10 @@ class PartFolder:
         asked = part_size or before.get("size")
         self.part_size = asked or min(LARGEST_PART, math.ceil(len(inputs) / (_PARTS_PER_ACTOR * actors)))
         self.count = math.ceil(len(inputs) / self.part_size)
-        self._pending: list[int] = []
+        self._pending: list[int] = []  # what is not there at the start
         self.summary = RunSummary(len(inputs))
         self._survey(before)
+        self._unwritten = set(self._pending)
         (folder / PARTS).mkdir(exist_ok=True)
         self.describe()
 
@@ -159,7 +160,7 @@ class PartFolder:
         """Find out what is done, and that it is of this run."""
         digest = hashlib.sha256()
         done = []
-        for part in self._parts():
+        for part in map(self.part, range(self.count)):
             digest.update(part.digest.encode())
             counts = read_counts(part.file(self.folder)) if before else None
             if counts is None:
@@ -178,23 +179,23 @@ class PartFolder:
             counts.add_to(self.summary)
         self.summary.resumed, self.summary.scores = self.summary.done, []
 
-    def _parts(self) -> Iterator[Part]:
-        for number, (paths, objects) in enumerate(self.inputs.slices(self.part_size)):
-            yield Part(number, paths, objects)
-
     def pending(self) -> Iterator[Part]:
         """The parts that are not done, in order."""
-        for number in self._pending:
-            one = self.inputs.table.slice(number * self.part_size, self.part_size)
-            yield Part(number, one.column("path").to_pylist(), one.column("object").to_pylist())
+        return map(self.part, self._pending)
+
+    def part(self, number: int) -> Part:
+        """Part `number`, made of its slice of the inputs: nobody has to hold all of them as Python strings."""
+        one = self.inputs.table.slice(number * self.part_size, self.part_size)
+        return Part(number, one.column("path").to_pylist(), one.column("object").to_pylist())
 
     def write(self, part: Part, data: bytes, counts: Counts) -> None:
         """Put a part in place; a second time changes nothing. Raises OSError where the disk is full."""
-        target = part.file(self.folder)
-        if target.exists() and read_counts(target):
+        if part.number not in self._unwritten:
             return
+        target = part.file(self.folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(target, data)
+        self._unwritten.discard(part.number)
         counts.add_to(self.summary)
 
     def describe(self) -> None:
