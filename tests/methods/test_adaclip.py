@@ -128,7 +128,7 @@ def blobs() -> Tensor:
 
 
 def test_clusters_are_those_of_another_library() -> None:
-    member = k_means(blobs()[None], 4)[0]
+    member = k_means(blobs()[None], 4, 50)[0]
     theirs = torch.from_numpy(KMeans(4, n_init=10, random_state=0).fit(blobs().numpy()).labels_).long()
     ours = member.argmax(1)
     pairs = {(int(a), int(b)) for a, b in zip(ours, theirs, strict=True)}
@@ -136,9 +136,9 @@ def test_clusters_are_those_of_another_library() -> None:
 
 
 def test_clusters_are_the_same_every_time_and_survive_twins() -> None:
-    assert torch.equal(k_means(blobs()[None], 4)[0], k_means(blobs()[None], 4)[0])
+    assert torch.equal(k_means(blobs()[None], 4, 50)[0], k_means(blobs()[None], 4, 50)[0])
     twins = torch.ones(6, 3)
-    member = k_means(twins[None], 3)[0]
+    member = k_means(twins[None], 3, 50)[0]
     assert member.sum() == 6
     assert torch.isfinite(member).all()
 

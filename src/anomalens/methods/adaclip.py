@@ -57,6 +57,7 @@ class Config:
     taps: tuple[int, ...] = ()  # blocks read, from 1; (): the ends of the tower's quarters (6, 12, 18, 24)
     scale: float = 100.0  # factor of cosines before the softmax
     clusters: int = 20  # K of the semantic fusion; 5 K patches are clustered; 0 leaves the fusion out
+    iterations: int = 50  # of the clustering, at most
     fusion: float = 0.2  # share of the clusters' embedding in the image embedding
     sigma: float = 4.0  # blur of the map, standard deviation in pixels; 0 is none
 
@@ -140,7 +141,7 @@ class AdaCLIP(LearnedMethod):
         logits = self.config.scale * (tokens @ direction.unsqueeze(-1)).squeeze(-1)
         image = F.normalize(self.image_map(features.cls), dim=-1)
         if self.config.clusters:
-            semantic = semantic_embedding(tokens, logits.mean(dim=0), self.config.clusters)
+            semantic = semantic_embedding(tokens, logits.mean(dim=0), self.config.clusters, self.config.iterations)
             image = F.normalize(self.config.fusion * semantic + (1 - self.config.fusion) * image, dim=-1)
         return logits, self.config.scale * (image * direction).sum(-1)
 
@@ -164,7 +165,7 @@ class AdaCLIP(LearnedMethod):
         return Loss(whole + local.sum(), {"image": whole, "local": local.sum()})
 
 
-def semantic_embedding(tokens: Tensor, logits: Tensor, clusters: int) -> Tensor:
+def semantic_embedding(tokens: Tensor, logits: Tensor, clusters: int, iterations: int = 50) -> Tensor:
     """HSF: one unit embedding for the most anomalous patches, every kind of them counting the same.
 
     The 5 K patches with the largest logits are clustered by their tokens of all taps together; a cluster's centre is
@@ -175,6 +176,7 @@ def semantic_embedding(tokens: Tensor, logits: Tensor, clusters: int) -> Tensor:
         tokens: [taps, B, N, E] unit.
         logits: [B, N].
         clusters: K.
+        iterations: of the clustering, at most.
 
     Returns:
         [B, E] unit.
@@ -184,13 +186,13 @@ def semantic_embedding(tokens: Tensor, logits: Tensor, clusters: int) -> Tensor:
     rows = chosen[None, :, :, None].expand(len(tokens), -1, -1, tokens.shape[-1])
     picked = tokens.gather(2, rows)  # [taps, B, n, E], the most anomalous first
     joined = picked.permute(1, 2, 0, 3).flatten(2)
-    member = k_means(joined.detach(), max(1, min(clusters, kept // 5)))
+    member = k_means(joined.detach(), max(1, min(clusters, kept // 5)), iterations)
     share = member / member.sum(dim=1, keepdim=True).clamp_min(1)  # [B, n, K], each column a mean
     centres = share.transpose(1, 2) @ picked.mean(dim=0)
     return F.normalize(centres.sum(dim=1), dim=-1)  # an empty cluster adds nothing
 
 
-def k_means(points: Tensor, clusters: int, iterations: int = 50) -> Tensor:
+def k_means(points: Tensor, clusters: int, iterations: int) -> Tensor:
     """Lloyd's algorithm from farthest-point seeds, the first point first: the same answer every time.
 
     Args:

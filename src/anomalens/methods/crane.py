@@ -134,6 +134,13 @@ class Crane(LearnedMethod):
         features.keys = tuple(keys)
         return features
 
+    @property
+    def unexportable(self) -> str | None:
+        """A threshold over the batch makes an image's map depend on its neighbours."""
+        if self.config.guided and self.config.batch_threshold:
+            return "batch_threshold makes a map depend on the whole batch; leave it out"
+        return None
+
     def text(self, encoder: PromptEncoder, name: str) -> Text:
         """The learned sentences; `name` plays no part, Crane calls everything "object"."""
         tower = encoder.clip.text
