@@ -2,6 +2,7 @@
 
     python benchmarks/scale.py ../shared/data --count 400
     python benchmarks/scale.py --count 24 --repeats 1          drawn pictures, to see that it runs
+    python benchmarks/scale.py --overhead                      what keys and rows cost the engine without any image
 
 Both turn files into rows (decoding, tower, map, regions); neither draws pictures. The one process has as many threads
 as the engine has actors; the actors have one each. They take turns on the same photos in one run. Start-up is told
@@ -13,6 +14,8 @@ write them. Memory of the actors is read on Linux only.
 import argparse
 import functools
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,6 +24,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import torch
@@ -32,7 +37,7 @@ from anomalens.runs import RunSummary
 from anomalens.runtime.scale import detect_scaled
 from anomalens.runtime.scale_inputs import list_inputs
 from anomalens.sources import list_images
-from measure import machine
+from measure import machine, report_peak
 
 
 class Figures(NamedTuple):
@@ -102,6 +107,46 @@ def engine(load: Any, paths: list[str], actors: int, part: int) -> Figures:
     return Figures(first, rate, size / len(paths), max(memory))
 
 
+def manifest(path: Path, count: int) -> Path:
+    """A manifest of `count` paths of 75 characters, of files that do not exist."""
+    numbers = pc.utf8_lpad(pc.cast(pa.array(np.arange(count)), pa.string()), 12, "0")
+    start = "/nowhere/factory-line-7/2026/11/21/shift-b/camera-03/frame-"
+    pq.write_table(pa.table({"path": pc.binary_join_element_wise(start, numbers, ".jpg", "")}), path)
+    return path
+
+
+def list_and_report(path: Path) -> None:
+    """What `overhead` runs in a process of its own: list a manifest, tell seconds and peak."""
+    begin = time.perf_counter()
+    list_inputs([path])
+    print(time.perf_counter() - begin)
+    report_peak()
+
+
+def overhead(keys: int, rows: int, actors: int) -> dict[str, str]:
+    """Cost of a key and of a row where no image is read: every row says that its file does not exist."""
+    load = functools.partial(load_detector, device="cpu")
+    seen: list[tuple[float, int]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        many, one = manifest(Path(folder) / "many.parquet", keys), manifest(Path(folder) / "one.parquet", 1)
+        command = [sys.executable, __file__, "--list"]
+        told = [subprocess.run([*command, path], check=True, capture_output=True, text=True) for path in (many, one)]
+        (seconds, peak), (_, floor) = ([float(line) for line in each.stdout.split()[-2:]] for each in told)
+        inputs = manifest(Path(folder) / "absent.parquet", rows)
+        out = Path(folder) / "run"
+
+        def watch(summary: RunSummary) -> None:
+            seen.append((time.perf_counter(), summary.done))
+
+        detect_scaled([inputs], out, load, {}, device="cpu", actors=actors, progress=watch)
+    (first, before), (last, after) = seen[min(actors, len(seen) - 2)], seen[-1]
+    return {
+        "seconds of the driver a key": f"{seconds / keys:.7f}",
+        "bytes of the driver a key, at its peak": f"{(peak - floor) * 1e6 / keys:.0f}",
+        "core seconds of the engine a row": f"{actors * (last - first) / (after - before):.6f}",
+    }
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -112,16 +157,26 @@ def main() -> None:
     parser.add_argument("--part-size", type=int, help="images of a part; an eighth of an actor's share unless given")
     parser.add_argument("--method", default="auto")
     parser.add_argument("--size", type=int, help="side in pixels at which the tower looks")
+    parser.add_argument("--overhead", action="store_true", help="measure keys and rows instead of images")
+    parser.add_argument("--keys", type=int, default=4_000_000, help="of the manifest that --overhead lists")
+    parser.add_argument("--rows", type=int, default=300_000, help="that --overhead writes")
+    parser.add_argument("--list", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.list:
+        list_and_report(given.list)
+        return
 
     import ray
 
     part = given.part_size or max(1, given.count // (8 * given.actors))
     torch.set_num_threads(given.actors)
-    load = functools.partial(load_detector, given.method, size=given.size, device="cpu")
-    detector = load()
     print(machine())
     ray.init("local", num_cpus=given.actors, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    if given.overhead:
+        tell(overhead(given.keys, given.rows, given.actors))
+        return
+    load = functools.partial(load_detector, given.method, size=given.size, device="cpu")
+    detector = load()
     alone, figures = [], []
     with tempfile.TemporaryDirectory() as room:
         paths = photos(given.folder, given.count, Path(room))
@@ -147,6 +202,11 @@ def main() -> None:
         "MB of an actor at its peak": f"{middle.memory:.0f}",
     }
     print(f"{detector!r}, {given.count} images in parts of {part}, median of {given.repeats}")
+    tell(lines)
+
+
+def tell(lines: dict[str, str]) -> None:
+    """Print names and values in two columns."""
     for name, value in lines.items():
         print(f"{name:40s} {value:>10s}")
 
