@@ -77,7 +77,7 @@ def test_a_bad_image_keeps_its_place(tiny_clip: Clip, tmp_path: Path) -> None:
 
 
 def test_a_surprise_while_loading_is_a_row_too(tiny_clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
-    def surprise(_: object) -> None:
+    def surprise(*_: object, **__: object) -> None:
         raise MemoryError("no room\nfor this")
 
     monkeypatch.setattr("anomalens.detector.decode", surprise)
@@ -119,6 +119,21 @@ def test_large_tiles_shrink_the_map_alike(tiny_clip: Clip) -> None:
     found = make(tiny_clip, tile=128).predict(grey(51, 200, 300))
     assert found.anomaly_map.shape == (100, 150)
     assert found.mask.shape == (200, 300)
+
+
+def test_draft_decodes_large_photographs_smaller(tiny_clip: Clip, tmp_path: Path) -> None:
+    path = tmp_path / "large.jpg"
+    grain = np.linspace(40, 200, 640) + np.random.default_rng(0).normal(0, 15, (512, 640))
+    Image.fromarray(grain.astype(np.uint8)).convert("RGB").save(path, quality=95)
+    whole, draft = make(tiny_clip).predict(path), make(tiny_clip, draft=True).predict(path)
+    assert (draft.width, draft.height) == (whole.width, whole.height) == (640, 512)
+    assert draft.mask.shape == (512, 640)
+    assert draft.score == pytest.approx(whole.score, abs=0.01)
+    assert 0 < np.abs(draft.anomaly_map - whole.anomaly_map).max() < 0.05
+    # Tiles are cut in source pixels: nothing is decoded smaller for them.
+    tiled = [make(tiny_clip, draft=d, tile=256).predict(path).anomaly_map for d in (False, True)]
+    assert np.array_equal(*tiled)
+    assert make(tiny_clip, draft=True).settings != make(tiny_clip).settings
 
 
 def test_pooling_mixes_the_highest_pixels_into_the_score(tiny_clip: Clip) -> None:

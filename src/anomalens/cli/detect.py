@@ -52,6 +52,9 @@ def detect(
     pixel_threshold: Annotated[float | None, typer.Option(help="Map value above which a pixel is in the mask.")] = None,
     size: options.Size = None,
     tile: options.Tile = None,
+    draft: Annotated[
+        bool, typer.Option("--draft", help="Decode large JPEGs smaller: faster, and scores move a little.")
+    ] = False,
     batch_size: options.BatchSize = 8,
     device: options.Device = "auto",
     dtype: options.Precision = options.Dtype.float32,
@@ -106,6 +109,7 @@ def detect(
             pixel_threshold=pixel_threshold,
             size=size,
             tile=tile,
+            draft=draft,
             batch_size=batch_size,
             device=device,
             dtype=dtype.value,
