@@ -1,6 +1,5 @@
 """How pixels become patch embeddings: CLIP's one strided convolution, or a convolutional stem by name."""
 
-import math
 from collections.abc import Callable
 from typing import cast
 
@@ -34,7 +33,7 @@ class SameConvolution(nn.Conv2d):
         """[B, C, H, W] -> [B, C', ceil(H / stride), ceil(W / stride)]."""
         k, s = self.kernel_size[0], self.stride[0]
         if s > 1:
-            high, wide = (max((math.ceil(n / s) - 1) * s + k - n, 0) for n in x.shape[-2:])
+            high, wide = (max((-(-n // s) - 1) * s + k - n, 0) for n in x.shape[-2:])
             x = F.pad(x, (wide // 2, wide - wide // 2, high // 2, high - high // 2))
         return super().forward(x)
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention as fused_attention
 
 from anomalens.clip.config import Activation, ClipConfig
+from anomalens.clip.resampling import cubic, is_open, linear
 from anomalens.clip.stem import PatchConvolution, build_stem
 from anomalens.clip.streams import ATTENTIONS, Dense
 from anomalens.errors import ConfigError
@@ -124,6 +125,10 @@ def resize_positions(table: Tensor, grid: tuple[int, int], mode: Positions) -> T
     not (AnomalyCLIP, Crane). The table is never changed in place, so sizes may follow one another in any order.
     """
     side = round((table.shape[0] - 1) ** 0.5)
+    if is_open(*grid):
+        rows, columns = (cubic(side, n) if mode == "bicubic" else linear(side, n) for n in grid)
+        spread = rows @ table[1:].float().T.reshape(-1, side, side) @ columns.T
+        return torch.cat([table[:1], spread.flatten(1).T.to(table.dtype)])
     if grid == (side, side):
         return table
     square = table[1:].float().T.reshape(1, -1, side, side)

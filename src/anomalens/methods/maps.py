@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
+from anomalens.clip.resampling import is_open, linear, mirrored
 from anomalens.errors import ConfigError
 
 Mode = Literal["bilinear", "nearest"]
@@ -29,7 +30,6 @@ def apply(rows: Tensor, values: Tensor, columns: Tensor) -> Tensor:
     return rows @ values @ columns.T
 
 
-@lru_cache(maxsize=128)
 def resampler(
     source: int,
     target: int,
@@ -51,12 +51,43 @@ def resampler(
         sigma: of the Gaussian blur behind U, in target pixels; cut at 4 sigma, borders mirrored
             (`scipy.ndimage.gaussian_filter`); 0 leaves it out.
     """
+    if is_open(source, target):
+        return _by_formula(source, target, align_corners, mean3, sigma)
+    return _resampler(source, target, mode, align_corners, mean3, sigma, dtype, device)
+
+
+@lru_cache(maxsize=128)
+def _resampler(
+    source: int,
+    target: int,
+    mode: Mode,
+    align_corners: bool,
+    mean3: bool,
+    sigma: float,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
     matrix = _interpolation(source, target, mode, align_corners)
     if mean3:
         matrix = matrix @ _mean3(source)
     if sigma:
         matrix = torch.from_numpy(ndimage.gaussian_filter1d(matrix.numpy(), sigma, axis=0, mode="reflect", truncate=4))
     return _place(matrix, dtype, device)
+
+
+def _by_formula(source: int, target: int, align_corners: bool, mean3: bool, sigma: float) -> Tensor:
+    """The bilinear matrix of a size that is not known yet, float32."""
+    if sigma:
+        read, weights = mirrored(target, sigma)
+        matrix = (weights.unsqueeze(-1) * linear(source, target, read, align_corners=align_corners)).sum(dim=1)
+    else:
+        matrix = linear(source, target, align_corners=align_corners)
+    if mean3:
+        place = torch.arange(source)
+        last = torch.scalar_tensor(source - 1, dtype=place.dtype)
+        near = [(place + step).clamp(min=0).minimum(last).unsqueeze(-1) == place for step in (-1, 0, 1)]
+        matrix = matrix @ (torch.stack(near).float().sum(dim=0) / 3)
+    return matrix
 
 
 def tile_starts(extent: int, side: int) -> tuple[int, ...]:
