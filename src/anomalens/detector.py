@@ -353,11 +353,14 @@ def _from_file(
     """An exported detector. `changed` names further arguments that its file has settled."""
     engine = exported.load(model, device=device, dtype=dtype)
     card = engine.card
-    changed += ["size"] * (size not in (None, card.preprocess.size)) + ["seed"] * (seed not in (0, card.identity.seed))
+    prepared = card.preprocess
+    if card.any_size and size is not None:
+        prepared = replace(prepared, size=size)
+    changed += ["size"] * (size not in (None, prepared.size)) + ["seed"] * (seed not in (0, card.identity.seed))
     if changed:
         raise ConfigError(
             f"{model}: {', '.join(changed)} cannot be changed in an exported detector; leave out, or export again"
         )
     if config.object_name == DEFAULT_OBJECT:  # who does not name the object takes the one in the file
         config = replace(config, object_name=card.identity.object_name)
-    return Detector(engine, card.preprocess, card.calibration, config)
+    return Detector(engine, prepared, card.calibration, config)

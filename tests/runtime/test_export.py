@@ -1,7 +1,9 @@
 """Every method as a graph: the same predictions from ONNX Runtime and OpenVINO, and nothing kept that differs."""
 
+import copy
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,7 @@ def _one_export_a_method() -> Iterator[None]:
     real, kept = graph._export, {}
 
     def remembered(one: graph.Graph) -> Any:
-        key = repr(one.method.config)  # weights and images are the same in all of this file
+        key = (one.any_size, repr(one.method.config))  # weights and sizes are the same in all of this file
         if key not in kept:
             kept[key] = real(one)
         return kept[key]
@@ -114,6 +116,41 @@ def test_what_cannot_be_a_graph_says_why(small: Clip, tmp_path: Path, options: d
     with pytest.raises(ConfigError, match=reason):
         export(build(small, **options), tmp_path / "a.onnx", IMAGES)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+@pytest.mark.parametrize("name", ["anoclip", "crane+"])  # both ways to resize positions, with and without a blur
+def test_one_graph_for_any_size(small: Clip, tmp_path: Path, name: str, suffix: str) -> None:
+    detector, out = build(small, name), tmp_path / f"model{suffix}"
+    assert export(detector, out, IMAGES, any_size=True).passed
+    assert load_detector(str(out)).preprocess.size == SIDE
+    for side in (64, 112):
+        want = resized(detector, side).predict(IMAGES)
+        got = load_detector(str(out), size=side).predict(IMAGES)
+        for a, b in zip(want, got, strict=True):
+            assert b.anomaly_map.shape == (side, side)
+            assert b.score == pytest.approx(a.score, abs=LIMIT)
+            assert np.allclose(b.anomaly_map, a.anomaly_map, atol=LIMIT * np.ptp(a.anomaly_map))
+    with pytest.raises(ConfigError, match="use 96 or 112"):
+        load_detector(str(out), size=100)
+
+
+def resized(detector: Detector, side: int) -> Detector:
+    other = copy.copy(detector)
+    other.preprocess = replace(detector.preprocess, size=side)
+    return other
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_methods_of_one_size_say_why(small: Clip, tmp_path: Path, name: str) -> None:
+    detector = build(small, name)
+    reason = detector.engine.method.one_size
+    if reason:
+        with pytest.raises(ConfigError, match=reason):
+            export(detector, tmp_path / "a.onnx", IMAGES, any_size=True)
+        assert not list(tmp_path.iterdir())
+    else:
+        graph.refuse(detector.engine, any_size=True)
 
 
 def test_tiles_work_as_they_do_in_torch(small: Clip, tmp_path: Path) -> None:

@@ -31,6 +31,9 @@ def export(
     checkpoint: options.Checkpoint = None,
     any_backbone: options.AnyBackbone = False,
     size: options.Size = None,
+    any_size: Annotated[
+        bool, typer.Option("--dynamic-size", help="Leave the size open, for --size at the time of use.")
+    ] = False,
     check: Annotated[
         list[str] | None, typer.Option("--check", help="Images to compare on: files, folders, patterns; repeatable.")
     ] = None,
@@ -85,7 +88,9 @@ def export(
         labelled = (gate.dataset(judge_on, images) if judge_on else gate.procedural(images)) if int8 else None
         status.update("exporting and comparing")
         try:
-            report = write(detector, out, seen, labelled=labelled, limits=gate.Gate(auroc_drop, aupro_drop))
+            report = write(
+                detector, out, seen, any_size=any_size, labelled=labelled, limits=gate.Gate(auroc_drop, aupro_drop)
+            )
         except OSError as error:
             raise ConfigError(f"cannot write {out}: {error.strerror or error}; choose another --out") from error
     _print(report, out)

@@ -127,8 +127,10 @@ def resize_positions(table: Tensor, grid: tuple[int, int], mode: Positions) -> T
     side = round((table.shape[0] - 1) ** 0.5)
     if is_open(*grid):
         rows, columns = (cubic(side, n) if mode == "bicubic" else linear(side, n) for n in grid)
-        spread = rows @ table[1:].float().T.reshape(-1, side, side) @ columns.T
-        return torch.cat([table[:1], spread.flatten(1).T.to(table.dtype)])
+        # Two products of plain matrices: not every runtime multiplies open shapes of unequal rank.
+        down = (rows @ table[1:].float().view(side, -1)).view(grid[0], side, -1).transpose(0, 1)
+        across = (columns @ down.reshape(side, -1)).view(grid[1], grid[0], -1).transpose(0, 1)
+        return torch.cat([table[:1], across.flatten(0, 1).to(table.dtype)])
     if grid == (side, side):
         return table
     square = table[1:].float().T.reshape(1, -1, side, side)

@@ -97,6 +97,11 @@ class AdaCLIP(LearnedMethod):
         self.patch_maps = nn.ModuleList(nn.Linear(vision.width, joint) for _ in taps)
         self.image_map = nn.Linear(joint, joint)
 
+    @property
+    def one_size(self) -> str | None:
+        """How many patches are clustered depends on how many there are."""
+        return "how many patches it clusters depends on how many there are" if self.config.clusters else None
+
     def encode(self, clip: Clip, pixels: Tensor, keys: Sequence[int] = ()) -> Features:
         """Two passes: without prompts for f0, then with the prompts made from it."""
         with torch.no_grad():

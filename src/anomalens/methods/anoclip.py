@@ -197,6 +197,13 @@ class AnoCLIP(Method):
         return None
 
     @property
+    def one_size(self) -> str | None:
+        """Further views and random numbers are made for one size."""
+        if self.config.views > 1:
+            return f"its {VIEWS} views are sampled on grids made for one size; use views=1"
+        return "the adaptation takes as many random numbers as there are tokens" if self.config.adapt else None
+
+    @property
     def batch_limit(self) -> int | None:
         """With 22 views an image counts as 22."""
         return max(1, _VIEW_ROWS // VIEWS) if self.config.views > 1 else None

@@ -55,6 +55,11 @@ class Method(nn.Module, ABC):
         return None
 
     @property
+    def one_size(self) -> str | None:
+        """Why a graph of this method takes images of one size only; None: it can take any."""
+        return None
+
+    @property
     def batch_limit(self) -> int | None:
         """Images that a graph of this method should see at once, where memory bounds them; None: any number."""
         return None

@@ -27,7 +27,9 @@ _CPU = torch.device("cpu")
 
 def apply(rows: Tensor, values: Tensor, columns: Tensor) -> Tensor:
     """K_h a K_wᵀ: `rows` [H, h], `values` [..., h, w], `columns` [W, w] -> [..., H, W]."""
-    return rows @ values @ columns.T
+    if is_open(rows.shape[0]):  # not every runtime multiplies open shapes of unequal rank
+        rows, columns = (one.view(*(1,) * (values.dim() - 2), *one.shape) for one in (rows, columns))
+    return rows @ values @ columns.mT
 
 
 def resampler(

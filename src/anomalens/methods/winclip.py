@@ -73,6 +73,11 @@ class WinCLIP(Method):
         hot = 1 / (1 + math.exp(-_HEAT / self.config.temperature))
         self.heat_range = (1 - hot, hot)
 
+    @property
+    def one_size(self) -> str | None:
+        """Windows are listed for one grid."""
+        return "its windows are listed for one grid of patches"
+
     def text(self, encoder: PromptEncoder, name: str) -> Tensor:
         """[2, E]: unit vectors of normal and abnormal, from 242 sentences."""
         ensemble = ensembles.winclip(name)

@@ -4,6 +4,7 @@ Nothing stands at the target that was not compared: a graph further than LIMIT f
 loses more than its gate allows, are thrown away.
 """
 
+import copy
 import os
 import tempfile
 from collections.abc import Sequence
@@ -17,11 +18,10 @@ from anomalens.detector import Detector, load_detector
 from anomalens.errors import ConfigError
 from anomalens.extras import optional
 from anomalens.files import write_json
-from anomalens.imaging import Preprocess
 from anomalens.runtime import exported, gate
 from anomalens.runtime.engine import versions
 from anomalens.runtime.exported import Card
-from anomalens.runtime.graph import Graph, refuse, write_onnx, write_openvino
+from anomalens.runtime.graph import Graph, quiet, refuse, write_onnx, write_openvino
 from anomalens.runtime.torch_engine import TorchEngine
 
 LIMIT = 1e-3  # largest difference allowed: of the map in units of its range, of the score as it is
@@ -34,6 +34,10 @@ class Difference:
     images: int
     map: float  # largest difference of a map's pixel, over the range of all maps
     score: float  # largest difference of an image score
+
+    def or_larger(self, other: "Difference") -> "Difference":
+        """The larger of each, for images compared in two ways."""
+        return Difference(self.images, max(self.map, other.map), max(self.score, other.score))
 
     @property
     def passed(self) -> bool:
@@ -60,6 +64,7 @@ def export(
     out: Path,
     images: Sequence[Any],
     *,
+    any_size: bool = False,
     labelled: gate.Labelled | None = None,
     limits: gate.Gate | None = None,
 ) -> Report:
@@ -69,6 +74,7 @@ def export(
         detector: from `load_detector(..., device="cpu")`, float32.
         out: the file; what stood there is replaced, or kept where the export fails.
         images: what both are compared on, at least one.
+        any_size: leave the size open, for `load_detector(..., size=)`; compared at two sizes.
         labelled: images with masks; given, weights are rounded to int8 and judged on these.
         limits: of that judgement.
 
@@ -83,15 +89,19 @@ def export(
         raise ConfigError("no image to compare on; leave --check out to use procedural scenes")
     if labelled is not None and kind != "onnx":
         raise ConfigError("int8 is made for ONNX Runtime; use --format onnx, or leave --int8 out")
-    refuse(engine)
+    refuse(engine, any_size)
     # The same folder, because renaming is atomic only within one file system.
     with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=".exporting-") as folder:
         made = Path(folder) / out.name
-        graph = Graph(engine, detector.preprocess)
+        graph = Graph(engine, detector.preprocess, any_size)
         (write_onnx if kind == "onnx" else write_openvino)(graph, made)
         card = _card(detector, kind, graph)
         _describe(made, card)
         difference = compare(detector, _open(made, detector), images)
+        if any_size:
+            cells = detector.preprocess.size // graph.unit
+            other = _sized(detector, graph.unit * (cells // 2 if cells >= 6 else cells + 2))
+            difference = difference.or_larger(compare(other, _open(made, other), images))
         verdict = None
         if labelled is not None and difference.passed:
             quantise(made, {tuple(p.shape) for p in engine.clip.visual.transformer.parameters()})
@@ -138,14 +148,15 @@ def quantise(model: Path, shapes: set[tuple[int, ...]]) -> None:
     allowed = shapes | {shape[::-1] for shape in shapes}
     constants = {one.name for one in content.initializer if tuple(one.dims) in allowed and len(one.dims) == 2}
     chosen = [n.name for n in content.node if n.op_type in ("MatMul", "Gemm") and constants & set(n.input)]
-    quantization.quantize_dynamic(
-        str(folded),
-        str(model),
-        op_types_to_quantize=["MatMul", "Gemm"],
-        nodes_to_quantize=chosen,
-        per_channel=True,
-        weight_type=quantization.QuantType.QInt8,
-    )
+    with quiet():
+        quantization.quantize_dynamic(
+            str(folded),
+            str(model),
+            op_types_to_quantize=["MatMul", "Gemm"],
+            nodes_to_quantize=chosen,
+            per_channel=True,
+            weight_type=quantization.QuantType.QInt8,
+        )
 
 
 def _card(detector: Detector, kind: str, graph: Graph) -> Card:
@@ -153,17 +164,16 @@ def _card(detector: Detector, kind: str, graph: Graph) -> Card:
     return Card(
         kind,
         detector.engine.identity,
-        Preprocess(
-            prepared.size,
-            (0.0, 0.0, 0.0),
-            (1.0, 1.0, 1.0),
-            prepared.interpolation,
-            prepared.geometry,
-            prepared.multiple,
+        replace(
+            prepared,
+            mean=(0.0, 0.0, 0.0),
+            std=(1.0, 1.0, 1.0),
+            multiple=graph.unit if graph.any_size else prepared.multiple,
         ),
         detector.calibration,
         graph.draws,
         graph.method.batch_limit,
+        graph.unit if graph.any_size else None,
         made={"versions": versions(), "settings": detector.settings, "inside the graph": inside},
     )
 
@@ -174,5 +184,11 @@ def _describe(model: Path, card: Card) -> None:
 
 
 def _open(model: Path, like: Detector) -> Detector:
-    config = like.config
-    return load_detector(str(model), tile=config.tile, overlap=config.overlap, batch_size=config.batch_size)
+    config, size = like.config, like.preprocess.size
+    return load_detector(str(model), size=size, tile=config.tile, overlap=config.overlap, batch_size=config.batch_size)
+
+
+def _sized(detector: Detector, side: int) -> Detector:
+    other = copy.copy(detector)
+    other.preprocess = replace(detector.preprocess, size=side)
+    return other

@@ -41,6 +41,7 @@ class Card:
     calibration: Calibration
     draws: Draws | None = None  # random numbers the graph takes, besides the pixels
     batch_limit: int | None = None  # images at once, where memory bounds them
+    any_size: int | None = None  # the side may be any multiple of this, in pixels; None: it is that of `preprocess`
     sha256: dict[str, str] = field(default_factory=dict)  # of each part of the model, by suffix
     made: dict[str, Any] = field(default_factory=dict)  # versions, and how far it is from PyTorch: for readers
 
@@ -57,6 +58,7 @@ class Card:
             "calibration": self.calibration.to_dict(),
             "draws": asdict(self.draws) if self.draws else None,
             "batch_limit": self.batch_limit,
+            "any_size": self.any_size,
             "sha256": self.sha256,
             "made": self.made,
         }
@@ -75,6 +77,7 @@ class Card:
                 Calibration.from_dict(value["calibration"]),
                 Draws(**value["draws"]) if value["draws"] else None,
                 value["batch_limit"],
+                value["any_size"],
                 dict(value["sha256"]),
                 dict(value["made"]),
             )
@@ -143,7 +146,7 @@ class ExportedEngine:
     def score_batch(self, pixels: Floats, keys: Sequence[int]) -> Scored:
         """Pixels in 0..1 [B, 3, H, W] -> scores [B] and maps [B, H, W]."""
         side = self.card.preprocess.size
-        if pixels.shape[-2:] != (side, side):
+        if not self.card.any_size and pixels.shape[-2:] != (side, side):
             raise ConfigError(f"pixels {pixels.shape[-2:]}, but the graph was exported for {side} x {side}")
         step = self.card.batch_limit or len(pixels)
         found = [self._part(pixels[i : i + step], keys[i : i + step]) for i in range(0, len(pixels), step)]

@@ -3,13 +3,14 @@
     inputs    pixels [B, 3, S, S] in 0..1; for AnoCLIP+ also weight, bias, noise (`methods/draws.py`)
     outputs   score [B] and map [B, S, S], raw
 
-B is free, S is fixed: position tables and map operators are constants of the graph.
+B is free. S is fixed, and position table and map operators are constants; or it is open, any multiple of `unit`, and
+both are computed in the graph by formula (`clip/resampling.py`).
 """
 
 import copy
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,16 +36,21 @@ class Graph(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, engine: TorchEngine, preprocess: Preprocess) -> None:
+    def __init__(self, engine: TorchEngine, preprocess: Preprocess, any_size: bool = False) -> None:
         super().__init__()
-        self.method, self.side = engine.method, preprocess.size
-        self.clip = _at_size(engine.clip, self.side, engine.method.positions)
+        self.method, self.side, self.any_size = engine.method, preprocess.size, any_size
+        self.clip = engine.clip if any_size else _at_size(engine.clip, self.side, engine.method.positions)
         # Read again: what an engine keeps was made in inference mode, which an exporter cannot take.
         encoder = PromptEncoder(engine.clip, engine.encoder.weights_hash, engine.encoder.folder)
         with torch.no_grad():
             self.text = engine.method.text(encoder, engine.identity.object_name)
         for name, values in (("mean", preprocess.mean), ("std", preprocess.std)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
+
+    @property
+    def unit(self) -> int:
+        """What an open side must be a multiple of, in pixels: the patch; two where a stem halves once more."""
+        return self.clip.visual.patch * (2 if self.clip.visual.stem is not None else 1)
 
     @property
     def draws(self) -> Draws | None:
@@ -57,7 +63,7 @@ class Graph(nn.Module):
         features = self.method.encode(self.clip, (pixels - self.mean) / self.std, (0,))
         if drawn:
             features.drawn = (drawn[0], drawn[1], drawn[2])
-        found = self.method.score(features, self.text, (self.side, self.side))
+        found = self.method.score(features, self.text, (pixels.shape[-2], pixels.shape[-1]))
         return found.score, found.map
 
 
@@ -73,9 +79,9 @@ def _at_size(clip: Clip, side: int, mode: Positions) -> Clip:
     return whole
 
 
-def refuse(engine: TorchEngine) -> None:
-    """Raise ConfigError, with the reason, where this detector cannot be a graph."""
-    reason = engine.method.unexportable
+def refuse(engine: TorchEngine, any_size: bool = False) -> None:
+    """Raise ConfigError, with the reason, where this detector cannot be a graph, or not one of any size."""
+    reason = engine.method.unexportable or (engine.method.one_size if any_size else None)
     if reason:
         raise ConfigError(f"{engine.identity.method} cannot be exported like this: {reason}")
     if engine.identity.precision != "float32" or engine.device.type != "cpu":
@@ -101,12 +107,15 @@ def write_openvino(graph: Graph, path: Path) -> None:
 def _export(graph: Graph) -> Any:
     optional("onnx", "export")
     optional("onnxscript", "export")
-    example: list[Tensor] = [torch.rand(2, 3, graph.side, graph.side)]
+    side = 5 * graph.unit if graph.any_size else graph.side
+    example: list[Tensor] = [torch.rand(2, 3, side, side)]
     if graph.draws:
         example += [torch.from_numpy(one) for one in graph.draws.draw((0, 1))]
-    batch: Mapping[int, Any] = {0: torch.export.Dim("batch")}
-    shapes: tuple[Any, ...] = (batch, (batch,) * (len(example) - 1)) if len(example) > 1 else (batch,)
-    with torch.no_grad(), _quiet():
+    batch: dict[int, Any] = {0: torch.export.Dim("batch")}
+    cells = graph.unit * torch.export.Dim("cells", min=3, max=256)
+    pixels = {**batch, 2: cells, 3: cells} if graph.any_size else batch
+    shapes: tuple[Any, ...] = (pixels, (batch,) * (len(example) - 1)) if len(example) > 1 else (pixels,)
+    with torch.no_grad(), quiet():
         graph.eval()(*example)  # constants that are kept per size are made here, from true numbers
         return torch.onnx.export(
             graph,
@@ -120,8 +129,8 @@ def _export(graph: Graph) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter speaks to its developers."""
+def quiet() -> Iterator[None]:
+    """Without what exporters tell their developers."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
