@@ -63,7 +63,7 @@ from anomalens.training.teacher import (
 )
 from anomalens.training.vocabulary import Random, frame, pick, state_pair, thing
 
-VERSION = "1.0"  # of the weights this recipe makes
+VERSION = "1.1"  # of the weights this recipe makes
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class PretrainConfig:
     native: int = 448  # pixels a side the backbone prefers: 28 x 28 tokens
     steps: int = 1900
     batch: int = 32  # scenes a step, an even number: they are twins
-    sides: tuple[int, ...] = (192, 224, 256)  # pixels a side; one is drawn each step
+    sides: tuple[int, ...] = (192, 224, 256, 288)  # pixels a side; one is drawn each step
     final_steps: int = 90  # last steps at `final_side`, so that attention knows long rows
     final_side: int = 384
     final_batch: int = 12

@@ -7,7 +7,8 @@ from pathlib import Path
 from anomalens.training.backbone import PretrainConfig, pretrain
 from anomalens.training.painting import paint_scenes, sort_materials
 
-SCENES = 37_376  # scenes the shipped weights saw
+SCENES = 37_376  # painted for one run
+PAINTED = 320  # pixels a side: above the largest side of most steps
 
 
 def pretrain_backbone(
@@ -39,6 +40,11 @@ def pretrain_backbone(
     if materials:
         sort_materials(materials, sorted_out)
     paint_scenes(
-        root / "scenes", scenes, seed=1 + config.seed, materials=sorted_out if materials else None, workers=workers
+        root / "scenes",
+        scenes,
+        size=PAINTED,
+        seed=1 + config.seed,
+        materials=sorted_out if materials else None,
+        workers=workers,
     )
     return pretrain(config, root / "scenes", root)
