@@ -22,7 +22,7 @@ from anomalens.methods import base
 from anomalens.runtime import export as module
 from anomalens.runtime import gate, graph
 from anomalens.runtime.engine import Identity
-from anomalens.runtime.export import LIMIT, export
+from anomalens.runtime.export import LIMIT, Difference, export
 from anomalens.runtime.torch_engine import TorchEngine
 
 SIDE = 48
@@ -169,6 +169,16 @@ def test_a_graph_that_differs_is_not_kept(small: Clip, tmp_path: Path, monkeypat
     assert not export(build(small, "anoclip"), tmp_path / "a.onnx", IMAGES).passed
     assert (tmp_path / "a.onnx").read_bytes() == b"what stood there"
     assert [p.name for p in tmp_path.iterdir()] == ["a.onnx"]
+
+
+def test_a_tie_may_turn_few_pixels_where_the_method_says_so(small: Clip) -> None:
+    close = Difference(images=1, map=0.004, score=0.0, beyond=0.003)
+    assert not close.passed
+    assert replace(close, allowed=module.SWITCHED).passed
+    assert not replace(close, allowed=module.SWITCHED, beyond=0.02).passed
+    assert not replace(close, allowed=module.SWITCHED, score=0.01).passed
+    assert not Difference(1, float("nan"), 0.0, 1.0, module.SWITCHED).passed
+    assert {name for name in NAMES if build(small, name).engine.method.switches} == {"tokenclip"}
 
 
 def test_int8_passes_its_gate_or_is_not_kept(small: Clip, tmp_path: Path) -> None:

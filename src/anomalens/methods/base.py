@@ -42,6 +42,7 @@ class Method(nn.Module, ABC):
     heat_range: tuple[float, float] = (0.0, 1.0)  # map values drawn as coldest and hottest where uncalibrated
     cls: ClassVar[Literal["normed", "raw"]] = "normed"  # how the class token is read (see ImageTower)
     positions: ClassVar[Positions] = "bicubic"  # how position tables reach another grid
+    switches: ClassVar[str | None] = None  # what in a map turns at a tie, so that the last digit of a token decides
     dense: tuple[Dense, ...] = ()  # the streams this method reads
     config: Any  # the frozen Config dataclass it was built from
 

@@ -105,6 +105,7 @@ class TokenCLIP(LearnedMethod):
 
     cls: ClassVar[Literal["normed", "raw"]] = "raw"
     positions: ClassVar[Positions] = "bilinear"
+    switches: ClassVar[str | None] = "which subspaces a token uses"
 
     def __init__(self, clip: ClipConfig, config: Config) -> None:
         super().__init__(clip)
