@@ -109,8 +109,8 @@ def _print(report: "Report", out: Path) -> None:
     ]
     if found.allowed and found.beyond:
         lines.append(
-            f"{found.beyond:.2%} of the pixels differ by more (limit {found.allowed:.0%}): a tie decides {report.switches}, "
-            "and runtimes differ in the last digit"
+            f"{found.beyond:.2%} of the pixels differ by more (limit {found.allowed:.0%}): a tie decides "
+            f"{report.switches}, and runtimes differ in the last digit"
         )
     if verdict:
         for name, (exact, rounded), limit in (
