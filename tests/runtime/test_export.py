@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from anomalens.calibration import Calibration
 from anomalens.clip.config import ClipConfig, TextConfig, VisionConfig
@@ -225,3 +226,16 @@ def test_procedural_scenes_for_the_gate_are_labelled() -> None:
     found = gate.procedural(6)
     assert all(mask.shape == (256, 256) for _, mask in found)
     assert any(mask.any() for _, mask in found)
+
+
+def test_a_data_set_for_the_gate(tmp_path: Path) -> None:
+    for part, name in (("test/good", "0.png"), ("test/hole", "0.png"), ("test/hole", "1.png"), ("train/good", "0.png")):
+        (tmp_path / "nut" / part).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(IMAGES[0]).save(tmp_path / "nut" / part / name)
+    (tmp_path / "nut" / "ground_truth" / "hole").mkdir(parents=True)
+    mask = np.zeros(IMAGES[0].shape[:2], np.uint8)
+    mask[10:30, 10:30] = 255
+    Image.fromarray(mask).save(tmp_path / "nut" / "ground_truth" / "hole" / "0_mask.png")
+    found = gate.dataset(f"mvtec:{tmp_path}", 10)
+    assert sorted(bool(truth.any()) for _, truth in found) == [False, True]  # without a mask nothing can be judged
+    assert len(gate.dataset(f"mvtec:{tmp_path}", 1)) == 1
