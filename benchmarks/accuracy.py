@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="bundled", help="name or file of weights")
     parser.add_argument("--size", type=int, help="side in pixels at which the tower looks")
     parser.add_argument("--eval-size", type=int, default=256, help="side at which maps meet masks")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="precision of the tower")
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -86,12 +87,13 @@ def main() -> None:
             found |= saliency(dataset, given.eval_size)
         print(f"\nlocal contrast, no learning\n\n{table(found)}", flush=True)
     for method in given.method:
-        detector = load_detector(method, given.backbone, size=given.size, batch_size=4)
+        detector = load_detector(method, given.backbone, size=given.size, dtype=given.dtype, batch_size=4)
         rows: dict[str, Values] = {}
         for dataset in datasets:
             result = evaluate(detector, dataset, EvaluationConfig(size=given.eval_size, gallery=0))
             rows |= {name: dict(values) for name, values in result.classes.items()}
-        print(f"\n{method} on {given.backbone} at {detector.preprocess.size} pixels\n\n{table(rows)}", flush=True)
+        place = f"{given.backbone} at {detector.preprocess.size} pixels, {given.dtype}"
+        print(f"\n{method} on {place}\n\n{table(rows)}", flush=True)
 
 
 if __name__ == "__main__":
