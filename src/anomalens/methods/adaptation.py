@@ -202,7 +202,8 @@ def loss_and_gradient(
 
     q = 0.5 * c / length * (direction - delta.unsqueeze(-1) * y_unit)
     if table is not None:
-        q = (q @ table.T) * (1 - hidden.square())
+        # In place: fresh memory of this size costs as much as the arithmetic.
+        q = (q @ table.T).mul_(hidden.square_().neg_().add_(1))
     return points.flatten(1).mean(dim=1), (q.mT @ unit, q.sum(dim=1))
 
 
@@ -212,7 +213,7 @@ def _adapter(tokens: Tensor, unit: Tensor, weights: Weights, table: Tensor | Non
     hidden = torch.baddbmm(bias.unsqueeze(1), unit, weight.mT)
     if table is None:
         return 0.5 * tokens + 0.5 * hidden, hidden
-    hidden = hidden.tanh()
+    hidden = hidden.tanh_()
     return 0.5 * tokens + 0.5 * (hidden @ table), hidden
 
 
