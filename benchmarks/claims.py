@@ -14,7 +14,7 @@ import argparse
 import hashlib
 import json
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import torch
 
 from anomalens.calibration import BUNDLED
 from anomalens.clip.prompt_encoder import PromptEncoder
-from anomalens.clip.streams import Dense
+from anomalens.clip.streams import Dense, StreamName
 from anomalens.clip.tower import Clip
 from anomalens.clip.weights import LoadedWeights, load_weights
 from anomalens.data.layouts import Sample, open_dataset
@@ -43,7 +43,8 @@ METRICS = ("image_auroc", "pixel_auroc", "aupro")
 LEARNED_FROM = ("magnetic_tile", "cookie", "road")  # classes of the "real" regime's auxiliary data
 PER_CLASS = 120  # images a class gives to that regime
 SCENES = 192  # of the "procedural" regime
-EPOCHS = {"tokenclip": 10, "anomalyclip": 10, "crane": 5}
+EPOCHS = 5
+RATES = {name: plan.lr for name, plan in shipped.PLANS.items()}
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Variant:
     method: str
     learned: dict[str, Any] = field(default_factory=dict)  # options while learning
     used: dict[str, Any] = field(default_factory=dict)  # options changed afterwards
+    lr: float | None = None  # None: the recipe's that the shipped prompts were learned with
 
 
 VARIANTS = [
@@ -62,6 +64,7 @@ VARIANTS = [
     Variant("tokenclip", "Q = 1", "tokenclip", {"subspaces": 1, "k": 1}),
     Variant("tokenclip", "greedy, k = 1", "tokenclip", {"columns": "free", "k": 1}),
     Variant("tokenclip", "greedy, k = 2", "tokenclip", {"columns": "free"}),
+    Variant("tokenclip", "learning rate 1e-3, as for the prompts of AnomalyCLIP", "tokenclip", lr=1e-3),
     Variant("tokenclip", "AnomalyCLIP", "anomalyclip"),
     *(Variant("sweeps", f"k = {k} of Q = 6", "tokenclip", {"k": k}) for k in (1, 3, 6)),
     *(Variant("sweeps", f"Q = {q}, k = 2", "tokenclip", {"subspaces": q}) for q in (2, 4, 12)),
@@ -138,11 +141,11 @@ class Bench:
 
 def learned(bench: Bench, variant: Variant, regime: str, seed: int) -> dict[str, float]:
     """Learn a variant, or take what is there, and score it."""
-    key = json.dumps([variant.method, variant.learned, regime, seed, bench.loaded.hash], sort_keys=True)
+    key = json.dumps([variant.method, variant.learned, variant.lr, regime, seed, bench.loaded.hash], sort_keys=True)
     # Variants that differ in use alone share what they have learned.
     out = bench.work / f"{variant.method}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.safetensors"
     if not out.exists():
-        plan = Plan(epochs=EPOCHS[variant.method], seed=seed)
+        plan = Plan(epochs=EPOCHS, lr=variant.lr or RATES.get(variant.method), seed=seed)
         train(
             variant.method,
             bench.auxiliary(regime),
@@ -159,25 +162,40 @@ def learned(bench: Bench, variant: Variant, regime: str, seed: int) -> dict[str,
     return bench.scored(method, text, regime)
 
 
-def training_free(bench: Bench) -> Iterator[tuple[str, int, dict[str, float]]]:
-    """AnoCLIP by tokens, prompts and steps: (name, seed, metrics). Only the adaptation draws random numbers."""
-    for stream in ("plain", "value-value"):
-        for prompts in ("general", "domain-aware"):
-            for steps in (0, 1, 5):
-                for seed in range(3 if steps else 1):
-                    options = {"views": 1, "adapt": steps > 0, "steps": max(1, steps), "seed": seed}
-                    method = base.create("anoclip", bench.loaded.config, **options)
-                    method.dense = (Dense(stream, 1).resolve(bench.loaded.config.vision.layers),)  # type: ignore[arg-type]
-                    with torch.inference_mode():
-                        text = method.text(bench.encoder, "object")
-                        if prompts == "general":
-                            general = ensembles.winclip("object")
-                            raw = bench.encoder(general.prompts)
-                            rows = torch.nn.functional.normalize(raw, dim=-1)
-                            text = anoclip.TextSide("object", general.directions(raw), rows)
-                    tokens = "q-k" if stream == "plain" else "v-v"
-                    found = bench.scored(method, text, "procedural")
-                    yield f"{tokens} tokens, {prompts} prompts, {steps} steps", seed, found
+@dataclass(frozen=True)
+class Untrained:
+    """AnoCLIP by tokens, prompts and steps of the adaptation, which alone draws random numbers."""
+
+    stream: StreamName
+    prompts: str  # general | domain-aware
+    steps: int
+
+    @property
+    def name(self) -> str:
+        """Of the table's row."""
+        tokens = "q-k" if self.stream == "plain" else "v-v"
+        return f"{tokens} tokens, {self.prompts} prompts, {self.steps} steps"
+
+    def scored(self, bench: Bench, seed: int) -> dict[str, float]:
+        """Its metrics."""
+        adapting = {"adapt": self.steps > 0, "steps": max(1, self.steps), "seed": seed}
+        method = base.create("anoclip", bench.loaded.config, views=1, **adapting)
+        method.dense = (Dense(self.stream).resolve(bench.loaded.config.vision.layers),)
+        with torch.inference_mode():
+            text = method.text(bench.encoder, "object")
+            if self.prompts == "general":
+                general = ensembles.winclip("object")
+                raw = bench.encoder(general.prompts)
+                text = anoclip.TextSide("object", general.directions(raw), torch.nn.functional.normalize(raw, dim=-1))
+        return bench.scored(method, text, "procedural")
+
+
+UNTRAINED = [
+    Untrained(stream, prompts, steps)
+    for stream in ("plain", "value-value")
+    for prompts in ("general", "domain-aware")
+    for steps in (0, 1, 5)
+]
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -214,9 +232,11 @@ def main() -> None:
             stream.write(json.dumps(rows[-1]) + "\n")
         print(row, flush=True)
 
-    if "anoclip" in asked.family and not any(row["family"] == "anoclip" for row in rows):
-        for name, seed, found in training_free(bench):
-            keep({"family": "anoclip", "regime": "none", "name": name, "seed": seed, **found})
+    for one in UNTRAINED if "anoclip" in asked.family else ():
+        for seed in range(asked.seeds if one.steps else 1):
+            place = {"family": "anoclip", "regime": "none", "name": one.name, "seed": seed}
+            if not any(place.items() <= row.items() for row in rows):
+                keep(place | one.scored(bench, seed))
     for regime in asked.regime:
         for seed in range(asked.seeds):
             for variant in VARIANTS:
