@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from anomalens.calibration import Calibration, CalibrationTable
 from anomalens.clip.tokenizer import tokenize
 from anomalens.clip.weights import load_weights
 from anomalens.errors import ConfigError, InputError
-from anomalens.training import backbone
+from anomalens.training import backbone, calibrate
 from anomalens.training.backbone import PretrainConfig, TextSide, pretrain, rate_at
-from anomalens.training.calibrate import Seen, balanced_threshold, fit, twins_in_order
+from anomalens.training.calibrate import Seen, balanced_threshold, fit, quality, twins_in_order
 from anomalens.training.scenes import SHARD, write_shard
 
 TINY = PretrainConfig(
@@ -120,3 +121,28 @@ def test_calibration_orders_its_numbers() -> None:
         fit(replace(scenes, masks=nothing), None, "a test")
     with pytest.raises(InputError, match="photographs"):
         fit(scenes, replace(scenes, masks=nothing), "a test")
+
+
+def test_quality_is_finding_and_ranking() -> None:
+    scenes = seen(np.random.default_rng(0), "truth")
+    calibration = fit(scenes, None, "a test")
+    assert quality(scenes, calibration) == 1.0
+    assert quality(replace(scenes, maps=-scenes.maps), calibration) == 0.5  # ranks all, finds nothing
+
+
+def test_auto_is_the_best_of_all_that_ship(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reached = {"anoclip": 0.8, "crane": 0.9, "winclip": 0.95}
+    scale = Calibration(0.5, 0.5, (0.0, 1.0), "a test")
+    monkeypatch.setattr(calibrate, "Scenes", lambda _: [])
+    monkeypatch.setattr(calibrate, "load_detector", lambda name, *_, **__: name)
+    monkeypatch.setattr(calibrate, "calibrate_method", lambda name, *_: (scale, reached[name]))
+    out = tmp_path / "table.json"
+    asked = {"anoclip": {"views": 1}, "crane": {}}
+    assert calibrate.calibrate_bundled(tmp_path, methods=asked, out=out) == {"anoclip": 0.8, "crane": 0.9}
+    table = CalibrationTable.read(out)
+    assert table.best == "crane"
+    assert table.methods["anoclip"].options == {"views": 1}
+    # A method calibrated on its own is not compared with what was measured before.
+    calibrate.calibrate_bundled(tmp_path, methods={"winclip": {}}, out=out)
+    table = CalibrationTable.read(out)
+    assert (table.best, set(table.methods)) == ("crane", set(reached))
