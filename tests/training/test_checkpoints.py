@@ -88,7 +88,7 @@ def test_a_detector_takes_its_prompts_from_the_file(tiny_weights: Path, loaded: 
     again = load_detector("auto", str(tiny_weights), checkpoint=first)
     assert again.predict(grey(7)).score == one.predict(grey(7)).score
     blurred = load_detector("auto", str(tiny_weights), checkpoint=first, sigma=0.0)
-    assert blurred.method.config.sigma == 0.0
+    assert blurred.settings["options"]["sigma"] == 0.0
 
 
 def test_another_backbone_is_refused_by_name(loaded: LoadedWeights) -> None:
