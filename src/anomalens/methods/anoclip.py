@@ -183,9 +183,8 @@ class AnoCLIP(Method):
         """What the adaptation draws for an image of `count` tokens; None without adaptation."""
         if not self.config.adapt:
             return None
-        width = text.table.shape[1]
-        rows = text.table.shape[0] if self.config.adapter == "dictionary" else width
-        return Draws(rows, count, width, self.config.steps, self.config.noise, self.config.seed)
+        config, width = self.config, text.table.shape[1]
+        return Draws(self._rows(text), count, width, config.steps, config.noise, config.seed)
 
     @property
     def unexportable(self) -> str | None:
@@ -208,6 +207,10 @@ class AnoCLIP(Method):
         """With 22 views an image counts as 22."""
         return max(1, _VIEW_ROWS // VIEWS) if self.config.views > 1 else None
 
+    def _rows(self, text: TextSide) -> int:
+        """R, rows of the adapter: sentences of the dictionary, or the joint width of the linear one."""
+        return text.table.shape[0 if self.config.adapter == "dictionary" else 1]
+
     def _drawn(self, features: Features, text: TextSide) -> tuple[Tensor, Tensor, Tensor]:
         tokens = features.dense[0][0]
         images, count, width = tokens.shape
@@ -216,8 +219,7 @@ class AnoCLIP(Method):
                 f"{len(features.keys)} content keys for {images} images: the adaptation draws its random numbers from "
                 "them, so give encode one key an image"
             )
-        rows = text.table.shape[0] if self.config.adapter == "dictionary" else width
-        (weight, bias), noise = draw(features.keys, rows, count, width, self.config, tokens)
+        (weight, bias), noise = draw(features.keys, self._rows(text), count, width, self.config, tokens)
         return weight, bias, noise
 
     def _further_views(self, clip: Clip, pixels: Tensor) -> Tensor:
