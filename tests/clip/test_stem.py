@@ -32,6 +32,17 @@ def test_same_convolution_pads_right_and_below_at_stride_two() -> None:
     assert conv(torch.ones(1, 1, 5, 7)).shape[-2:] == (3, 4)
 
 
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 9), (8, 5)])
+def test_a_widened_kernel_reads_what_a_frame_would(kernel: int, height: int, width: int) -> None:
+    conv = SameConvolution(4, 4, kernel, 2, groups=4)
+    x = torch.randn(2, 4, height, width)
+    high, wide = ((-(-n // 2) - 1) * 2 + kernel - n for n in (height, width))
+    framed = F.pad(x, (wide // 2, wide - wide // 2, high // 2, high - high // 2))
+    expected = F.conv2d(framed, conv.weight, conv.bias, 2, groups=4)
+    torch.testing.assert_close(conv(x), expected)
+
+
 def test_backbone_reads_four_strides() -> None:
     found = EfficientNetLite0()(torch.randn(1, 3, 64, 96))
     assert [tuple(f.shape[1:]) for f in found] == [(24, 16, 24), (40, 8, 12), (112, 4, 6), (320, 2, 3)]

@@ -24,7 +24,7 @@ class PatchConvolution(nn.Module):
 
 
 class SameConvolution(nn.Conv2d):
-    """A convolution padded as TensorFlow's SAME: at stride 2 the odd pixel of padding goes right and below."""
+    """A convolution of stride 1 or 2 padded as TensorFlow's SAME: an odd pixel of padding goes right and below."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__(inputs, outputs, kernel, stride, kernel // 2 if stride == 1 else 0, groups=groups)
@@ -32,10 +32,16 @@ class SameConvolution(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C', ceil(H / stride), ceil(W / stride)]."""
         k, s = self.kernel_size[0], self.stride[0]
-        if s > 1:
+        if s == 1:
+            return super().forward(x)
+        if torch.compiler.is_compiling():  # a runtime folds the frame into the convolution
             high, wide = (max((-(-n // s) - 1) * s + k - n, 0) for n in x.shape[-2:])
-            x = F.pad(x, (wide // 2, wide - wide // 2, high // 2, high - high // 2))
-        return super().forward(x)
+            return super().forward(F.pad(x, (wide // 2, wide - wide // 2, high // 2, high - high // 2)))
+        # Padded alike on all sides, a kernel with a row of zeros before it reads what padding would have moved; the
+        # image, far larger, need not be copied into a frame.
+        high, wide = (1 - n % 2 for n in x.shape[-2:])
+        kernel = F.pad(self.weight, (wide, 0, high, 0))
+        return torch.conv2d(x, kernel, self.bias, s, k // 2, groups=self.groups)
 
 
 class InvertedResidual(nn.Module):
@@ -155,6 +161,12 @@ class LiteStem(nn.Module):
 
     def gather(self, pixels: Tensor) -> Tensor:
         """The fixed part, not standardised: [B, 3, H, W] -> [B, channels, H / 16, W / 16]. H, W multiples of 16."""
+        if pixels.device.type != "cpu" or torch.compiler.is_compiling():
+            return self._gather(pixels)
+        # A CPU's caches and its allocator hold the early features of one image, not of a batch.
+        return torch.cat([self._gather(image) for image in torch.split(pixels, 1)])
+
+    def _gather(self, pixels: Tensor) -> Tensor:
         f4, f8, f16, f32 = self.backbone(pixels.contiguous(memory_format=torch.channels_last))
         grid = f16.shape[-2:]
         w8, w16, w32 = (conv(f) for conv, f in zip(self.whiten, (f8, f16, f32), strict=True))

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention as fused_attention
 
+from anomalens.clip.attention import fused_attention
 from anomalens.errors import ConfigError
 
 StreamName = Literal["plain", "value-value", "self-correlation", "guided"]

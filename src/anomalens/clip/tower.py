@@ -14,8 +14,8 @@ from typing import Literal, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention as fused_attention
 
+from anomalens.clip.attention import fused_attention
 from anomalens.clip.config import Activation, ClipConfig
 from anomalens.clip.resampling import cubic, is_open, linear
 from anomalens.clip.stem import PatchConvolution, build_stem

@@ -210,7 +210,8 @@ def loss_and_gradient(
 def _adapter(tokens: Tensor, unit: Tensor, weights: Weights, table: Tensor | None) -> tuple[Tensor, Tensor]:
     """y [B, M, E], and the activations [B, M, R] that the gradient needs."""
     weight, bias = weights
-    hidden = torch.baddbmm(bias.unsqueeze(1), unit, weight.mT)
+    # Not `baddbmm`: it copies the bias to every row first.
+    hidden = (unit @ weight.mT).add_(bias.unsqueeze(1))
     if table is None:
         return 0.5 * tokens + 0.5 * hidden, hidden
     hidden = hidden.tanh_()

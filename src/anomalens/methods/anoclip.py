@@ -161,8 +161,10 @@ class AnoCLIP(Method):
         # The code takes the loss over merged pixels where an image is cut into tiles, over tokens otherwise.
         spread = self._operators(features, None, mean3=False) if self.config.geometry == "wide" else None
         carried = self._carried.setdefault(text.name, AdamW()) if self.config.carry_optimizer else None
-        # Carried moments go from one image to the next, so these must follow one another.
-        groups = [slice(i, i + 1) for i in range(len(tokens))] if self.config.carry_optimizer else [slice(None)]
+        # Carried moments go from one image to the next, so these must follow one another. On a CPU one image's
+        # activations fit into the caches and a batch's do not.
+        single = self.config.carry_optimizer or (tokens.device.type == "cpu" and not torch.compiler.is_compiling())
+        groups = [slice(i, i + 1) for i in range(len(tokens))] if single else [slice(None)]
         return torch.cat(
             [
                 adapt(
