@@ -22,7 +22,7 @@ from anomalens.imaging import Preprocess, content_key, decode, pixels
 from anomalens.maps import Box, merge_tiles, tiles
 from anomalens.prediction import Failure, Prediction
 from anomalens.runtime import exported
-from anomalens.runtime.engine import DEFAULT_OBJECT, Dtype, Engine, Floats, Scored
+from anomalens.runtime.engine import DEFAULT_OBJECT, Batch, Dtype, Engine, Floats, Scored
 from anomalens.sources import is_image_input, list_images, stream
 
 if TYPE_CHECKING:
@@ -168,8 +168,10 @@ class Detector:
 
     def score_batch(self, pixels: Floats, keys: Sequence[int]) -> Scored:
         """Without images: preprocessed pixels [B, 3, H, W] -> scores [B], pooled as calibrated, and maps [B, H, W]."""
-        found = self.engine.score_batch(pixels, keys)
-        return Scored(self.calibration.pooled(found.score, found.map), found.map)
+        return self._pooled(self.engine.score_batch(pixels, keys))
+
+    def _pooled(self, raw: Scored) -> Scored:
+        return Scored(self.calibration.pooled(raw.score, raw.map), raw.map)
 
     def _load(self, item: Any) -> _Loaded:
         """Decode one input and cut it into preprocessed tiles (runs in a background thread)."""
@@ -190,31 +192,44 @@ class Detector:
     def _run(self, loaded: Iterator[tuple[Any, _Loaded | Exception]]) -> Iterator[Result]:
         """Batch tiles across images; give results back in the order of the inputs."""
         waiting: deque[_Pending | Failure] = deque()
+        sent: deque[list[_Pending]] = deque()  # whose tiles the batches under way hold
+        for found in self.engine.score_batches(self._batches(loaded, waiting, sent)):
+            scored = self._pooled(found)
+            for pending, score, one in zip(sent.popleft(), scored.score, scored.map, strict=True):
+                pending.results.append((float(score), one))
+            yield from self._finished(waiting)
+        yield from self._finished(waiting)
+
+    def _batches(
+        self,
+        loaded: Iterator[tuple[Any, _Loaded | Exception]],
+        waiting: deque[_Pending | Failure],
+        sent: deque[list[_Pending]],
+    ) -> Iterator[Batch]:
+        """Full batches of tiles; notes in `waiting` each input and in `sent` whose tiles a batch has."""
         batch: list[tuple[_Pending, Floats, int]] = []
+
+        def emptied() -> Batch:
+            owners, tiles_, keys = zip(*batch, strict=True)
+            sent.append(list(owners))
+            batch.clear()
+            return np.stack(tiles_), keys
+
         for item, result in loaded:
             if isinstance(result, Exception):
                 waiting.append(Failure(_path_of(item), _one_line(result)))
-            else:
-                pending, cut, keys = result
-                waiting.append(pending)
-                for tile, key in zip(cut, keys, strict=True):
-                    # A batch has one shape; where the aspect is kept, an image of another shape starts a new one.
-                    if batch and batch[0][1].shape != tile.shape:
-                        self._flush(batch)
-                    batch.append((pending, tile, key))
-                    if len(batch) == self.config.batch_size:
-                        self._flush(batch)
-            yield from self._finished(waiting)
-        self._flush(batch)
-        yield from self._finished(waiting)
-
-    def _flush(self, batch: list[tuple[_Pending, Floats, int]]) -> None:
-        if not batch:
-            return
-        found = self.score_batch(np.stack([tile for _, tile, _ in batch]), [key for *_, key in batch])
-        for (pending, *_), score, one in zip(batch, found.score, found.map, strict=True):
-            pending.results.append((float(score), one))
-        batch.clear()
+                continue
+            pending, cut, keys = result
+            waiting.append(pending)
+            for tile, key in zip(cut, keys, strict=True):
+                # A batch has one shape; where the aspect is kept, an image of another shape starts a new one.
+                if batch and batch[0][1].shape != tile.shape:
+                    yield emptied()
+                batch.append((pending, tile, key))
+                if len(batch) == self.config.batch_size:
+                    yield emptied()
+        if batch:
+            yield emptied()
 
     def _finished(self, waiting: deque[_Pending | Failure]) -> Iterator[Result]:
         while waiting:

@@ -4,7 +4,7 @@ import glob
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -113,7 +113,7 @@ def _matching(pattern: str) -> list[Path]:
 
 def stream(
     items: Iterable[Item], load: Callable[[Item], Value], workers: int = 2, ahead: int = 8
-) -> Iterator[tuple[Item, Value | Exception]]:
+) -> Generator[tuple[Item, Value | Exception]]:
     """Apply `load` to every item in `workers` background threads; yield (item, result) in the order of `items`.
 
     An Exception that `load` raises is that item's result, and the stream goes on. Never more than `ahead` items are
@@ -129,7 +129,7 @@ def stream(
 
 def _stream(
     items: Iterable[Item], load: Callable[[Item], Value], workers: int, ahead: int
-) -> Iterator[tuple[Item, Value | Exception]]:
+) -> Generator[tuple[Item, Value | Exception]]:
     def attempt(item: Item) -> tuple[Item, Value | Exception]:
         try:
             return item, load(item)

@@ -189,9 +189,14 @@ class AnoCLIP(Method):
         return Draws(self._rows(text), count, width, config.steps, config.noise, config.seed)
 
     @property
+    def ordered(self) -> bool:
+        """With one optimiser for all images, as the published code has it."""
+        return bool(self.config.adapt and self.config.carry_optimizer)
+
+    @property
     def unexportable(self) -> str | None:
         """Options that let images depend on their order or on their aspect cannot be a graph."""
-        if self.config.adapt and self.config.carry_optimizer:
+        if self.ordered:
             return "carry_optimizer keeps a memory from image to image, and a graph has none"
         if self.config.geometry == "wide":
             return "geometry 'wide' keeps the aspect, so images differ in size, and a graph has one; use 'squash'"

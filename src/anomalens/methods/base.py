@@ -65,6 +65,11 @@ class Method(nn.Module, ABC):
         """Images that a graph of this method should see at once, where memory bounds them; None: any number."""
         return None
 
+    @property
+    def ordered(self) -> bool:
+        """Whether what it says of an image depends on the images before it, so that none may overtake another."""
+        return False
+
     def draws(self, text: Any, count: int) -> Draws | None:
         """The random numbers that `score` takes for an image of `count` tokens; None: it takes none.
 

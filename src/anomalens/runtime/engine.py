@@ -5,7 +5,7 @@ The pipeline around it (decoding, tiles, batches, pooling, decisions) is `detect
 
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -42,6 +42,10 @@ class Identity:
     trained_images: frozenset[int] = frozenset()  # keys of the images learned from
 
 
+Batch = tuple[Floats, Sequence[int]]
+"""Pixels [B, 3, H, W] as `Preprocess` gives them, and one content key an image."""
+
+
 class Engine(Protocol):
     """A network ready to run."""
 
@@ -50,7 +54,10 @@ class Engine(Protocol):
         """What it is."""
 
     def score_batch(self, pixels: Floats, keys: Sequence[int]) -> Scored:
-        """Pixels [B, 3, H, W] as `Preprocess` gives them, and one content key an image -> raw scores and maps."""
+        """One batch (`Batch`) -> raw scores and maps."""
+
+    def score_batches(self, batches: Iterable[Batch]) -> Iterator[Scored]:
+        """Many batches, results in their order. They are drawn as they are needed: there may be no end of them."""
 
     def for_object(self, name: str) -> "Engine":
         """The same network with prompts about `name`; itself where it has these already.

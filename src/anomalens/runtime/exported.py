@@ -10,7 +10,7 @@ and colours are on the card, so that they can be changed without touching the gr
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from anomalens.calibration import Calibration
 from anomalens.errors import ConfigError, WeightsError
 from anomalens.imaging import Preprocess
 from anomalens.methods.draws import Draws
-from anomalens.runtime.engine import Dtype, Floats, Identity, Scored
+from anomalens.runtime.engine import Batch, Dtype, Floats, Identity, Scored
 
 SCHEMA = 1
 FORMATS = {".onnx": "onnx", ".xml": "openvino"}
@@ -152,6 +152,10 @@ class ExportedEngine:
         found = [self._part(pixels[i : i + step], keys[i : i + step]) for i in range(0, len(pixels), step)]
         scores, maps = zip(*found, strict=True)
         return Scored(np.concatenate(scores), np.concatenate(maps))
+
+    def score_batches(self, batches: Iterable[Batch]) -> Iterator[Scored]:
+        """One after the other: the runtime shares each among the cores."""
+        return (self.score_batch(*batch) for batch in batches)
 
     def _part(self, pixels: Floats, keys: Sequence[int]) -> tuple[Floats, Floats]:
         return self._run([np.ascontiguousarray(pixels), *(self.card.draws.draw(keys) if self.card.draws else ())])

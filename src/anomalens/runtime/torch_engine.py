@@ -6,8 +6,10 @@ load_weights -> Clip      read_checkpoint -> Method      Method.text -> the text
 import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, is_dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ from anomalens.errors import ConfigError
 from anomalens.imaging import Preprocess
 from anomalens.methods import base
 from anomalens.methods.base import Method
-from anomalens.runtime.engine import Dtype, Floats, Identity, Scored
+from anomalens.runtime.engine import Batch, Dtype, Floats, Identity, Scored
+from anomalens.sources import stream
 from anomalens.training.checkpoints import (
     Checkpoint,
     load_method,
@@ -30,6 +33,9 @@ from anomalens.training.checkpoints import (
     read_checkpoint,
     shipped_checkpoint,
 )
+
+_NARROW = 512  # width of a tower up to which its products are too small to be worth cutting up among threads
+_STREAMS = 16  # batches at once at most: each holds its activations
 
 
 class TorchEngine:
@@ -69,6 +75,32 @@ class TorchEngine:
             features = self.method.encode(self.clip, there, keys)
             found = self.method.score(features, self.text, (pixels.shape[-2], pixels.shape[-1]))
             return Scored(found.score.float().cpu().numpy(), found.map.float().cpu().numpy())
+
+    def score_batches(self, batches: Iterable[Batch]) -> Iterator[Scored]:
+        """Many batches, results in order: one after the other, or, for a small tower on a CPU, several at once.
+
+        The threads that a single batch would be shared among then have a batch each, which is more done in all.
+        """
+        source, threads = iter(batches), torch.get_num_threads()
+        beside = self.device.type == "cpu" and self.clip.visual.width <= _NARROW and not self.method.ordered
+        streams = min(threads, _STREAMS) if beside else 1
+        first = list(islice(source, 2)) if streams > 1 else []
+        if len(first) < 2:  # nothing to compute beside it
+            yield from (self.score_batch(*batch) for batch in chain(first, source))
+            return
+
+        def score(batch: Batch) -> Scored:
+            torch.set_num_threads(threads // streams)  # of the thread that this runs in
+            return self.score_batch(*batch)
+
+        try:
+            with closing(stream(chain(first, source), score, workers=streams, ahead=streams + 1)) as results:
+                for _, found in results:
+                    if isinstance(found, Exception):
+                        raise found
+                    yield found
+        finally:
+            torch.set_num_threads(threads)  # new threads would take over the last setting anywhere
 
     def _read_text(self) -> Any:
         with torch.inference_mode():
