@@ -8,6 +8,7 @@ colour: how far the blurred picture at 1/128 of its side is from itself at 1/12,
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,14 @@ from scipy.ndimage import gaussian_filter
 
 from anomalens.data.layouts import open_dataset
 from anomalens.data.layouts.model import Dataset
-from anomalens.detector import load_detector
+from anomalens.detector import Detector, load_detector
 from anomalens.evaluation.accumulator import PixelAccumulator
 from anomalens.evaluation.evaluate import EvaluationConfig, evaluate, tested
 from anomalens.evaluation.metrics import summarise
 
 COLUMNS = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "aupro")
 Values = dict[str, float | int | None]
+Look = Callable[[Path, int], npt.NDArray[np.float32]]
 
 
 def contrast(path: Path, side: int) -> npt.NDArray[np.float32]:
@@ -35,13 +37,13 @@ def contrast(path: Path, side: int) -> npt.NDArray[np.float32]:
     return np.asarray(np.sqrt(np.square(near - far).sum(axis=2)), np.float32)
 
 
-def saliency(dataset: Dataset, side: int) -> dict[str, Values]:
-    """The baseline's metrics by class."""
+def untrained(dataset: Dataset, side: int, look: Look = contrast) -> dict[str, Values]:
+    """Metrics by class of maps [side, side] that `look` makes of pictures."""
     found: dict[str, Values] = {}
     for name, samples in tested(dataset).items():
         pixels, scores = PixelAccumulator("histogram"), []
         for sample in samples:
-            one = contrast(sample.image, side)
+            one = look(sample.image, side)
             mask = np.zeros((side, side), bool)
             if sample.mask is not None:
                 with Image.open(sample.mask) as opened:
@@ -53,6 +55,20 @@ def saliency(dataset: Dataset, side: int) -> dict[str, Values]:
         counts: Values = {"n_normal": int((~labels).sum()), "n_anomalous": int(labels.sum())}
         found[name] = {**counts, **summarise(np.array(scores), labels, pixels, 0.3)}
     return found
+
+
+def real_sets(folder: Path) -> list[Dataset]:
+    """Every folder below `folder` that holds classes in MVTec layout."""
+    return [open_dataset(f"mvtec:{path}") for path in sorted(folder.iterdir()) if path.is_dir()]
+
+
+def measured(detector: Detector, datasets: list[Dataset], side: int) -> dict[str, Values]:
+    """Metrics by class of a detector."""
+    rows: dict[str, Values] = {}
+    for dataset in datasets:
+        result = evaluate(detector, dataset, EvaluationConfig(size=side, gallery=0))
+        rows |= {name: dict(values) for name, values in result.classes.items()}
+    return rows
 
 
 def table(rows: dict[str, Values]) -> str:
@@ -80,18 +96,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    datasets = [open_dataset(f"mvtec:{path}") for path in sorted(given.folder.iterdir()) if path.is_dir()]
+    datasets = real_sets(given.folder)
     if given.saliency:
         found: dict[str, Values] = {}
         for dataset in datasets:
-            found |= saliency(dataset, given.eval_size)
+            found |= untrained(dataset, given.eval_size)
         print(f"\nlocal contrast, no learning\n\n{table(found)}", flush=True)
     for method in given.method:
         detector = load_detector(method, given.backbone, size=given.size, dtype=given.dtype, batch_size=4)
-        rows: dict[str, Values] = {}
-        for dataset in datasets:
-            result = evaluate(detector, dataset, EvaluationConfig(size=given.eval_size, gallery=0))
-            rows |= {name: dict(values) for name, values in result.classes.items()}
+        rows = measured(detector, datasets, given.eval_size)
         place = f"{given.backbone} at {detector.preprocess.size} pixels, {given.dtype}"
         print(f"\n{method} on {place}\n\n{table(rows)}", flush=True)
 

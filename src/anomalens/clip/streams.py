@@ -9,8 +9,8 @@ ORDINARY path o and block l's own frozen weights:
     value-value        Att = softmax(v vᵀ/√d) v                                    (AnoCLIP; AnomalyCLIP's DPAM)
     self-correlation   Att = [softmax(q qᵀ/√d) + softmax(k kᵀ/√d) + softmax(v vᵀ/√d)] v     (Crane's E-Attn)
 
-Attention is fused throughout: A v is linear in A, so the sum of three attention maps is three fused calls, and no
-map of tokens x tokens is ever written out.
+A v is linear in A, so the sum of three attention maps is three calls of fused attention (`attention.py`), and no map
+of tokens x tokens is written out for all heads.
 """
 
 from collections.abc import Callable

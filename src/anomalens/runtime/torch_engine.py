@@ -71,7 +71,10 @@ class TorchEngine:
     def score_batch(self, pixels: Floats, keys: Sequence[int]) -> Scored:
         """Normalised pixels [B, 3, H, W] -> scores [B] and maps [B, H, W]."""
         with torch.inference_mode():
-            there = torch.from_numpy(pixels).to(self.device, non_blocking=True)
+            here = torch.from_numpy(pixels)
+            if self.device.type == "cuda":  # from pinned memory the copy does not wait for what the GPU has to do yet
+                here = here.pin_memory()
+            there = here.to(self.device, non_blocking=True)
             features = self.method.encode(self.clip, there, keys)
             found = self.method.score(features, self.text, (pixels.shape[-2], pixels.shape[-1]))
             return Scored(found.score.float().cpu().numpy(), found.map.float().cpu().numpy())
