@@ -86,7 +86,7 @@ def accuracy(name: str, work: Path, data: Path) -> dict[str, Values]:
         return {k: v for dataset in real_sets(data) for k, v in untrained(dataset, SIDE, look).items()}
     scenes, config = VARIANTS[name]
     weights = pretrain(config, work / scenes, work / name)
-    return measured(load_detector("anoclip", str(weights), batch_size=2), real_sets(data), SIDE)
+    return measured(load_detector("anoclip", str(weights), batch_size=2, views=1), real_sets(data), SIDE)
 
 
 def row(name: str, found: dict[str, Values]) -> str:
