@@ -2,14 +2,14 @@
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from anomalens.calibration import Calibration
 from anomalens.detector import Detector, DetectorConfig
 from anomalens.imaging import Preprocess
-from anomalens.runtime.engine import Floats, Identity, Scored
+from anomalens.runtime.engine import Batch, Floats, Identity, Scored
 
 DEADLY, UNLUCKY, BROKEN = 250, 240, 230  # grey values: always kills, kills once, raises
 
@@ -28,6 +28,9 @@ class Red:
         for value in red.mean(axis=(1, 2)):
             self._meet(round(float(value) * 255))
         return Scored(red.mean(axis=(1, 2)), red)
+
+    def score_batches(self, batches: Iterable[Batch]) -> Iterator[Scored]:
+        return (self.score_batch(*batch) for batch in batches)
 
     def _meet(self, value: int) -> None:
         with self.log.open("a") as stream:
