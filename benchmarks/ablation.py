@@ -22,16 +22,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
-from accuracy import COLUMNS, Values, measured, real_sets, untrained
+from accuracy import COLUMNS, Values, means, measured, real_sets, untrained
 from anomalens.clip.stem import LiteStem
 from anomalens.clip.tower import Clip
 from anomalens.clip.weights import load_weights
 from anomalens.detector import load_detector
 from anomalens.files import write_json
+from anomalens.imaging import Preprocess, decode, pixels
 from anomalens.training.alignment import Weights
-from anomalens.training.backbone import PretrainConfig, normalise, pretrain
+from anomalens.training.backbone import PretrainConfig, pretrain
 from anomalens.training.painting import paint_scenes, sort_materials
 from anomalens.training.pretraining import PAINTED
 
@@ -64,15 +64,12 @@ class StemAlone:
         loaded = load_weights("bundled")
         stem = Clip.from_state_dict(loaded.config, loaded.state).visual.stem
         assert isinstance(stem, LiteStem)
-        self.stem, self.side = stem, loaded.image_size
+        self.stem, self.preprocess = stem, Preprocess(loaded.image_size, mean=loaded.mean, std=loaded.std)
 
     @torch.inference_mode()
     def __call__(self, path: Path, side: int) -> npt.NDArray[np.float32]:
         """[side, side]."""
-        with Image.open(path) as opened:
-            small = opened.convert("RGB").resize((self.side, self.side), Image.Resampling.BICUBIC)
-        pixels = torch.from_numpy(np.asarray(small, np.float32) / 255).permute(2, 0, 1)[None]
-        gathered = self.stem.gather(normalise(pixels))
+        gathered = self.stem.gather(torch.from_numpy(pixels(decode(path).rgb, self.preprocess))[None])
         count = len(self.stem.SHARPNESS) * 6  # the last channels: those beside themselves in units of their spread
         unlike = gathered[:, -count:].sum(dim=1, keepdim=True)
         spread = F.interpolate(unlike, size=(side, side), mode="bilinear")
@@ -87,15 +84,6 @@ def accuracy(name: str, work: Path, data: Path) -> dict[str, Values]:
     scenes, config = VARIANTS[name]
     weights = pretrain(config, work / scenes, work / name)
     return measured(load_detector("anoclip", str(weights), batch_size=2, views=1), real_sets(data), SIDE)
-
-
-def row(name: str, found: dict[str, Values]) -> str:
-    """A line of the table: means over the classes where a metric is defined."""
-    cells = []
-    for column in COLUMNS:
-        values = [float(v) for one in found.values() if (v := one[column]) is not None]
-        cells.append(f"{np.mean(values):.1f}")
-    return f"| {name} | " + " | ".join(cells) + " |"
 
 
 def main() -> None:
@@ -127,7 +115,7 @@ def main() -> None:
     print("| variant | " + " | ".join(c.replace("_", " ") for c in COLUMNS) + " |\n|---" + "|---" * len(COLUMNS) + "|")
     for name in ("stem", *VARIANTS):
         if (asked.work / f"{name}.json").exists():
-            print(row(name, json.loads((asked.work / f"{name}.json").read_text())["classes"]))
+            print(f"| {name} | {means(json.loads((asked.work / f'{name}.json').read_text())['classes'])} |")
 
 
 if __name__ == "__main__":

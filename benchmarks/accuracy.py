@@ -71,15 +71,20 @@ def measured(detector: Detector, datasets: list[Dataset], side: int) -> dict[str
     return rows
 
 
+def means(rows: dict[str, Values]) -> str:
+    """Cells of a Markdown row: each metric's mean over the classes where it is defined."""
+    found = ([float(v) for row in rows.values() if (v := row[c]) is not None] for c in COLUMNS)
+    return " | ".join(f"{np.mean(values):.1f}" if values else "-" for values in found)
+
+
 def table(rows: dict[str, Values]) -> str:
     """Markdown, with the mean over classes where each metric is defined."""
     names = [c.replace("_", " ") for c in COLUMNS]
     lines = ["| class | normal / anomalous | " + " | ".join(names) + " |", "|---" * (2 + len(COLUMNS)) + "|"]
-    mean = {c: [float(v) for r in rows.values() if (v := r[c]) is not None] for c in COLUMNS}
     for name, row in rows.items():
         cells = ["-" if row[c] is None else f"{row[c]:.1f}" for c in COLUMNS]
         lines.append(f"| {name} | {row['n_normal']} / {row['n_anomalous']} | " + " | ".join(cells) + " |")
-    lines.append("| mean | | " + " | ".join(f"{np.mean(mean[c]):.1f}" if mean[c] else "-" for c in COLUMNS) + " |")
+    lines.append(f"| mean | | {means(rows)} |")
     return "\n".join(lines)
 
 

@@ -210,10 +210,10 @@ class Detector:
         batch: list[tuple[_Pending, Floats, int]] = []
 
         def emptied() -> Batch:
-            owners, tiles_, keys = zip(*batch, strict=True)
+            owners, parts, keys = zip(*batch, strict=True)
             sent.append(list(owners))
             batch.clear()
-            return np.stack(tiles_), keys
+            return np.stack(parts), keys
 
         for item, result in loaded:
             if isinstance(result, Exception):

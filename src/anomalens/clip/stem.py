@@ -34,7 +34,8 @@ class SameConvolution(nn.Conv2d):
         k, s = self.kernel_size[0], self.stride[0]
         if s == 1:
             return super().forward(x)
-        if torch.compiler.is_compiling():  # a runtime folds the frame into the convolution
+        # A graph's sides may be open, neither odd nor even, and exporters lose a weight that is padded.
+        if torch.compiler.is_compiling():
             high, wide = (max((-(-n // s) - 1) * s + k - n, 0) for n in x.shape[-2:])
             return super().forward(F.pad(x, (wide // 2, wide - wide // 2, high // 2, high - high // 2)))
         # Padded alike on all sides, a kernel with a row of zeros before it reads what padding would have moved; the

@@ -116,8 +116,7 @@ class GatherOnce:
         """As LiteStem.gather."""
         if pixels is not self._pixels or self._found is None:
             with torch.no_grad():
-                # A few images at a time stay in the processor's caches.
-                self._found = torch.cat([self._gather(part) for part in torch.split(pixels, 8)])
+                self._found = self._gather(pixels)
                 self._pixels = pixels
         return self._found
 
@@ -153,7 +152,7 @@ def prepare_stem(stem: LiteStem, scenes: Scenes, seed: int, count: int = 192) ->
             # Shrunk: the smallest directions are noise and would drown the rest if made equal to them.
             matrix = (axes / (values + 0.1 * values.mean()).sqrt()).T
             conv.load_state_dict({"weight": matrix[:, :, None, None], "bias": -matrix @ mean})
-        gathered = torch.cat([stem.gather(part) for part in torch.split(pixels, 32)])
+        gathered = stem.gather(pixels)
         spread, mean = torch.std_mean(gathered, dim=(0, 2, 3), keepdim=True)
         stem.shift.copy_(mean)
         stem.scale.copy_(1 / (spread + 1e-3))
