@@ -13,7 +13,7 @@ from anomalens.data.synthesis.words import KINDS
 from anomalens.errors import InputError
 from anomalens.training.materials import collect, unevenness
 from anomalens.training.painting import paint_shard, shard_config, sort_materials
-from anomalens.training.scenes import SHARD, Scenes, write_shard
+from anomalens.training.scenes import PATCH, SHARD, Scenes, write_shard
 from anomalens.training.vocabulary import frame, state_pair, thing
 
 
@@ -60,6 +60,15 @@ def test_twins_are_framed_alike(scenes: Scenes) -> None:
     assert torch.equal(batch.cover[0::2], batch.cover[1::2])
     apart = scenes.batch([1, 3, 5, 7], 64, np.random.default_rng(4))
     assert not torch.equal(apart.cover[0::2], apart.cover[1::2])
+
+
+def test_finer_cells_add_up_to_the_patches_they_fill(scenes: Scenes) -> None:
+    coarse, fine = (
+        scenes.batch([1, 3], 96, np.random.default_rng(0), twins=True, patch=patch) for patch in (PATCH, PATCH // 2)
+    )
+    assert fine.cover.shape == (2, 12, 12)
+    torch.testing.assert_close(torch.nn.functional.avg_pool2d(fine.cover, 2), coarse.cover)
+    torch.testing.assert_close(fine.pixels, coarse.pixels)
 
 
 def test_painted_twins_differ_by_the_fault_alone(tmp_path: Path) -> None:

@@ -79,11 +79,18 @@ class Scenes:
         return np.asarray(self._kinds[index // SHARD][index % SHARD])
 
     def batch(
-        self, indices: Sequence[int], side: int, rng: np.random.Generator, augment: bool = True, twins: bool = False
+        self,
+        indices: Sequence[int],
+        side: int,
+        rng: np.random.Generator,
+        augment: bool = True,
+        twins: bool = False,
+        patch: int = PATCH,
     ) -> Batch:
         """The scenes at `indices` as a batch of `side` x `side` pixels; all chance comes from `rng`.
 
-        `twins`: every second scene is cropped and turned as the one before it.
+        `twins`: every second scene is cropped and turned as the one before it. `patch`: pixels a side of the cells
+        that truth is told for.
         """
         images = torch.from_numpy(np.stack([self.image(i) for i in indices])).permute(0, 3, 1, 2).float() / 255
         kinds = torch.from_numpy(np.stack([self.kind(i) for i in indices])).float()[:, None]
@@ -98,8 +105,8 @@ class Scenes:
         words = [self.words[i] for i in indices]
         return Batch(
             _photometric(rng, pixels.clamp(0, 1)) if augment else pixels.clamp(0, 1),
-            F.avg_pool2d((seen > 0).float(), PATCH)[:, 0],
-            F.max_pool2d(seen, PATCH)[:, 0].long(),
+            F.avg_pool2d((seen > 0).float(), patch)[:, 0],
+            F.max_pool2d(seen, patch)[:, 0].long(),
             [str(w["captions"][int(rng.integers(len(w["captions"])))]) for w in words],
             [str(w["subject"]) for w in words],
         )
