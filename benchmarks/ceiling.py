@@ -32,7 +32,7 @@ from anomalens.evaluation.metrics import summarise
 from anomalens.files import write_json
 from anomalens.maps import resize_map
 from anomalens.prediction import Prediction
-from anomalens.training.alignment import soft_focal, target_of
+from anomalens.training.alignment import soft_dice, soft_focal, target_of
 from anomalens.training.backbone import normalise
 from anomalens.training.painting import paint_scenes, sort_materials
 from anomalens.training.pretraining import PAINTED
@@ -102,9 +102,7 @@ def trained(name: str, scenes: Scenes) -> Head:
         with torch.autocast("cpu", torch.bfloat16):
             logits = head(batch.pixels)
         logits, wanted = logits.float().flatten(1), target_of(batch.cover).flatten(1)
-        p = logits.sigmoid()
-        dice = 1 - (2 * (p * wanted).sum(1) + 1) / (p.sum(1) + wanted.sum(1) + 1)
-        loss = 10 * soft_focal(logits, wanted).mean() + 0.5 * dice.mean()
+        loss = 10 * soft_focal(logits, wanted).mean() + 0.5 * soft_dice(logits, wanted, dim=1)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(list(learned.values()), 1.0)

@@ -45,6 +45,13 @@ def soft_focal(logits: Tensor, target: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, target, reduction="none") * (logits.sigmoid() - target).square()
 
 
+def soft_dice(logits: Tensor, target: Tensor, dim: int) -> Tensor:
+    """Dice loss of overlaps along `dim`, against targets in [0, 1] of the same shape; mean over the other axes."""
+    p = logits.sigmoid()
+    both, mass = (p * target).sum(dim), p.sum(dim) + target.sum(dim)
+    return (1 - (2 * both + 1) / (mass + 1)).mean()
+
+
 def target_of(cover: Tensor) -> Tensor:
     """Defective share of a patch -> wanted probability: thin defects fill few pixels of the patches they cross."""
     return cover.clamp(0, 1).sqrt()
@@ -56,9 +63,7 @@ def dense_loss(tokens: Tensor, g: Tensor, cover: Tensor) -> tuple[Tensor, Tensor
     target = target_of(cover)[None, :, :, None].expand_as(logits)
     # Patches with a little of a defect are neither: their blame counts less.
     focal = soft_focal(logits, target).mean() * 10
-    p = logits.sigmoid()
-    both, mass = (p * target).sum(2), p.sum(2) + target.sum(2)
-    return focal, (1 - (2 * both + 1) / (mass + 1)).mean()
+    return focal, soft_dice(logits, target, dim=2)
 
 
 def kind_loss(tokens: Tensor, phrases: Tensor, kinds: Tensor, cover: Tensor) -> Tensor:
