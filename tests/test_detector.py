@@ -14,6 +14,7 @@ from anomalens.clip.tower import Clip
 from anomalens.detector import DetectorConfig, load_detector
 from anomalens.errors import ConfigError, InputError, WeightsError
 from anomalens.imaging import Preprocess
+from anomalens.maps import resize_map
 from anomalens.prediction import Failure, Prediction
 from anomalens.runtime.torch_engine import pick_device
 from toys import NO_CHANGE, grey, make
@@ -153,9 +154,46 @@ def test_other_shapes_make_other_batches(tiny_clip: Clip) -> None:
     assert [one.score * 255 for one in detector.predict(images)] == pytest.approx([10, 20, 30, 40], abs=1e-3)
 
 
+def ramp(height: int, width: int) -> np.ndarray:
+    """Bright to the right, with a dot: what it looks like depends on the size it is looked at with."""
+    image = np.broadcast_to(np.linspace(0, 200, width)[None, :, None], (height, width, 3)).astype(np.uint8)
+    image[height // 3, width // 3] = 255
+    return image
+
+
+@pytest.mark.parametrize("options", [{}, {"tile": 64}], ids=["whole", "tiles"])
+def test_several_looks_give_the_mean_of_their_maps_and_scores(tiny_clip: Clip, options: dict[str, Any]) -> None:
+    image = ramp(96, 128)
+    alone = []
+    for side in (64, 32, 48):
+        detector = make(tiny_clip, **options)
+        detector.preprocess = Preprocess(size=side, multiple=16, **NO_CHANGE)
+        alone.append(detector)
+    found = make(tiny_clip, also=(32, 50), batch_size=2, **options).predict([grey(9), image, grey(9)])[1]
+    assert found.anomaly_map.shape == alone[0].predict(image).anomaly_map.shape
+    if not options:
+        each = [one.predict(image) for one in alone]
+        assert found.score == pytest.approx(np.mean([one.score for one in each]), abs=1e-6)
+        mean = np.mean([resize_map(one.anomaly_map, (64, 64)) for one in each], axis=0)
+        assert np.allclose(found.anomaly_map, mean, atol=1e-6)
+    assert np.ptp(found.anomaly_map) > 0.5
+
+
+def test_looks_are_batched_each_by_itself_and_results_stay_in_order(tiny_clip: Clip) -> None:
+    detector = make(tiny_clip, also=(32,), batch_size=2)
+    found = list(detector.predict_iter([grey(v) for v in (10, 20, 30)] + ["missing.png", grey(40), grey(50)]))
+    assert [type(one) for one in found] == [Prediction] * 3 + [Failure] + [Prediction] * 2
+    scores = [one.score * 255 for one in found if isinstance(one, Prediction)]
+    assert scores == pytest.approx([10, 20, 30, 40, 50], abs=1e-3)
+    assert sorted(count for count, _ in detector.engine.method.batches) == [1, 1, 2, 2, 2, 2]
+    assert detector.settings["also"] == [32]
+    assert make(tiny_clip).settings["also"] is None
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
+        ({"also": (448, 8)}, "also"),
         ({"batch_size": 0}, "batch size 0"),
         ({"workers": 0}, "workers 0"),
         ({"tile": 4}, "too small"),

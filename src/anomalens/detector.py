@@ -1,6 +1,6 @@
 """The detector: an engine and a calibration; images in, Predictions out.
 
-    source -> decode -> tiles -> engine (batched: tower and method) -> pooling -> merge -> Prediction
+    source -> decode -> tiles, sizes -> engine (batched: tower and method) -> pooling -> mean, merge -> Prediction
 
 Everything to the left of a Prediction is here, everything to the right of it (overlays, files, reports) is not. What
 computes is an `Engine`: PyTorch, or a file made by `anomalens export`, for which torch is never imported.
@@ -10,7 +10,7 @@ import copy
 import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union, overload
 
@@ -19,7 +19,7 @@ import numpy as np
 from anomalens.calibration import BUNDLED, Calibration, SavedCalibration
 from anomalens.errors import AnomalensError, ConfigError, InputError
 from anomalens.imaging import Preprocess, content_key, decode, pixels
-from anomalens.maps import Box, merge_tiles, tiles
+from anomalens.maps import Box, merge_tiles, resize_map, tiles
 from anomalens.prediction import Failure, Prediction
 from anomalens.runtime import exported
 from anomalens.runtime.engine import DEFAULT_OBJECT, Batch, Dtype, Engine, Floats, Scored
@@ -38,6 +38,7 @@ class DetectorConfig:
     object_name: str = DEFAULT_OBJECT  # what the images show, in the prompts; "object" where nothing is known
     tile: int | None = None  # side in source pixels of overlapping tiles; None looks at the image as a whole
     overlap: float = 0.25  # share of a tile that it has in common with the next
+    also: tuple[int, ...] = ()  # further sides in pixels to look at everything with; score and map are the mean of all
     batch_size: int = 8  # images (or tiles) in one pass; changes speed and memory, never a score
     workers: int = 2  # threads that decode ahead
     draft: bool = False  # decode large JPEGs at 1/2, 1/4 or 1/8 where the tower sees less anyway; scores move a little
@@ -47,6 +48,8 @@ class DetectorConfig:
             raise ConfigError(f"batch size {self.batch_size} and workers {self.workers} must be at least 1")
         if self.tile is not None and self.tile < 16:
             raise ConfigError(f"tiles of {self.tile} pixels are too small; 16 is the least, 256 and more is sensible")
+        if any(side < 16 for side in self.also):
+            raise ConfigError(f"also {self.also}: 16 pixels a side is the least a tower can look at")
         if not 0 <= self.overlap < 1:
             raise ConfigError(f"overlap {self.overlap} must lie in [0, 1): it is a share of the tile")
         if not self.object_name.strip():
@@ -62,10 +65,15 @@ class _Pending:
     width: int
     boxes: list[Box]
     note: str | None
-    results: list[tuple[float, np.ndarray]] = field(default_factory=list)
+    results: list[list[tuple[float, np.ndarray]]]  # of every look (size), tile by tile
+
+    @property
+    def complete(self) -> bool:
+        """Whether every look has seen every tile."""
+        return all(len(found) == len(self.boxes) for found in self.results)
 
 
-_Loaded: TypeAlias = tuple[_Pending, list[Floats], list[int]]  # an image, its tiles' pixels, their content keys
+_Loaded: TypeAlias = tuple[_Pending, list[list[Floats]], list[int]]  # an image, its tiles' pixels by look, their keys
 
 
 class Detector:
@@ -103,6 +111,13 @@ class Detector:
         return other
 
     @property
+    def looks(self) -> list[Preprocess]:
+        """How everything is prepared for each look at it; the first one decides the size of the map."""
+        multiple = self.preprocess.multiple
+        further = [replace(self.preprocess, size=side - side % multiple) for side in self.config.also]
+        return [self.preprocess, *further]
+
+    @property
     def settings(self) -> dict[str, Any]:
         """All that decides the scores, JSON-ready: detectors of equal settings give equal scores for equal images."""
         who = self.engine.identity
@@ -114,6 +129,7 @@ class Detector:
             "options": who.options,
             "object": self.config.object_name,
             "size": self.preprocess.size,
+            "also": [look.size for look in self.looks[1:]] or None,
             "geometry": self.preprocess.geometry,
             "interpolation": self.preprocess.interpolation,
             "tile": self.config.tile,
@@ -175,8 +191,9 @@ class Detector:
 
     def _load(self, item: Any) -> _Loaded:
         """Decode one input and cut it into preprocessed tiles (runs in a background thread)."""
+        looks = self.looks
         # Tiles are cut in source pixels, so they need all of them.
-        side = self.preprocess.size if self.config.draft and self.config.tile is None else None
+        side = max(look.size for look in looks) if self.config.draft and self.config.tile is None else None
         decoded = decode(item, at_least=None if side is None else (side, side))
         rgb = decoded.rgb
         height, width = rgb.shape[:2]
@@ -184,19 +201,20 @@ class Detector:
         boxes = tiles(height, width, tile, self.config.overlap)
         parts = [rgb[box.slices] for box in boxes]
         return (
-            _Pending(_path_of(item), decoded.height, decoded.width, boxes, decoded.note),
-            [pixels(part, self.preprocess) for part in parts],
+            _Pending(_path_of(item), decoded.height, decoded.width, boxes, decoded.note, [[] for _ in looks]),
+            [[pixels(part, look) for part in parts] for look in looks],
             [content_key(part) for part in parts],
         )
 
     def _run(self, loaded: Iterator[tuple[Any, _Loaded | Exception]]) -> Iterator[Result]:
         """Batch tiles across images; give results back in the order of the inputs."""
         waiting: deque[_Pending | Failure] = deque()
-        sent: deque[list[_Pending]] = deque()  # whose tiles the batches under way hold
+        sent: deque[tuple[int, list[_Pending]]] = deque()  # look and owners of the tiles in the batches under way
         for found in self.engine.score_batches(self._batches(loaded, waiting, sent)):
             scored = self._pooled(found)
-            for pending, score, one in zip(sent.popleft(), scored.score, scored.map, strict=True):
-                pending.results.append((float(score), one))
+            look, owners = sent.popleft()
+            for pending, score, one in zip(owners, scored.score, scored.map, strict=True):
+                pending.results[look].append((float(score), one))
             yield from self._finished(waiting)
         yield from self._finished(waiting)
 
@@ -204,15 +222,15 @@ class Detector:
         self,
         loaded: Iterator[tuple[Any, _Loaded | Exception]],
         waiting: deque[_Pending | Failure],
-        sent: deque[list[_Pending]],
+        sent: deque[tuple[int, list[_Pending]]],
     ) -> Iterator[Batch]:
-        """Full batches of tiles; notes in `waiting` each input and in `sent` whose tiles a batch has."""
-        batch: list[tuple[_Pending, Floats, int]] = []
+        """Full batches of tiles, one look each; notes in `waiting` each input and in `sent` what a batch holds."""
+        gathered: list[list[tuple[_Pending, Floats, int]]] = [[] for _ in self.looks]
 
-        def emptied() -> Batch:
-            owners, parts, keys = zip(*batch, strict=True)
-            sent.append(list(owners))
-            batch.clear()
+        def emptied(look: int) -> Batch:
+            owners, parts, keys = zip(*gathered[look], strict=True)
+            sent.append((look, list(owners)))
+            gathered[look].clear()
             return np.stack(parts), keys
 
         for item, result in loaded:
@@ -221,20 +239,22 @@ class Detector:
                 continue
             pending, cut, keys = result
             waiting.append(pending)
-            for tile, key in zip(cut, keys, strict=True):
-                # A batch has one shape; where the aspect is kept, an image of another shape starts a new one.
-                if batch and batch[0][1].shape != tile.shape:
-                    yield emptied()
-                batch.append((pending, tile, key))
-                if len(batch) == self.config.batch_size:
-                    yield emptied()
-        if batch:
-            yield emptied()
+            for look, batch in enumerate(gathered):
+                for tile, key in zip(cut[look], keys, strict=True):
+                    # A batch has one shape; where the aspect is kept, an image of another shape starts a new one.
+                    if batch and batch[0][1].shape != tile.shape:
+                        yield emptied(look)
+                    batch.append((pending, tile, key))
+                    if len(batch) == self.config.batch_size:
+                        yield emptied(look)
+        for look, batch in enumerate(gathered):
+            if batch:
+                yield emptied(look)
 
     def _finished(self, waiting: deque[_Pending | Failure]) -> Iterator[Result]:
         while waiting:
             first = waiting[0]
-            if isinstance(first, _Pending) and len(first.results) < len(first.boxes):
+            if isinstance(first, _Pending) and not first.complete:
                 return
             waiting.popleft()
             yield self._predict(first) if isinstance(first, _Pending) else first
@@ -246,7 +266,7 @@ class Detector:
             return Failure(done.source, str(error))
 
     def _assemble(self, done: _Pending) -> Prediction:
-        scores, maps = zip(*done.results, strict=True)
+        scores, maps = zip(*(_mean(seen) for seen in zip(*done.results, strict=True)), strict=True)
         merged = maps[0] if len(maps) == 1 else self._merge(done, maps)
         # One tile suffices to make an image anomalous, as one defect suffices to make a part defective.
         return Prediction(
@@ -276,6 +296,14 @@ class Detector:
         return merge_tiles(maps, boxes, (round(done.height * shrink), round(done.width * shrink)))
 
 
+def _mean(seen: Sequence[tuple[float, np.ndarray]]) -> tuple[float, np.ndarray]:
+    """One tile's score and map out of those of all looks at it, the map at the first look's size."""
+    if len(seen) == 1:
+        return seen[0]
+    scores, maps = zip(*seen, strict=True)
+    return float(np.mean(scores)), np.stack([resize_map(one, maps[0].shape) for one in maps]).mean(axis=0)
+
+
 def _path_of(item: Any) -> str | None:
     return str(item) if isinstance(item, (str, Path)) else None
 
@@ -299,6 +327,7 @@ def load_detector(
     size: int | None = None,
     tile: int | None = None,
     overlap: float = 0.25,
+    also: int | Sequence[int] = (),
     batch_size: int = 8,
     workers: int = 2,
     draft: bool = False,
@@ -321,7 +350,7 @@ def load_detector(
         calibration: a file that `anomalens calibrate` wrote; it is refused for other settings than its own.
         threshold, pixel_threshold: decide by these instead of the calibrated numbers.
         size: side in pixels at which the tower looks; None takes what the method prefers for these weights.
-        tile, overlap, batch_size, workers, draft: see DetectorConfig.
+        tile, overlap, also, batch_size, workers, draft: see DetectorConfig.
         device: "auto", "cpu", "cuda", "cuda:1", …; dtype: "float32" or "bfloat16".
         seed: of methods that draw random numbers; each image's draws follow from it and from the image's content.
         offline: never touch the network, also where a hub id was asked for.
@@ -331,7 +360,8 @@ def load_detector(
     Raises:
         ConfigError: an option or name does not exist; WeightsError: weights are missing, damaged or unfit.
     """
-    config = DetectorConfig(object_name, tile, overlap, batch_size, workers, draft)
+    further = (also,) if isinstance(also, int) else tuple(also)
+    config = DetectorConfig(object_name, tile, overlap, further, batch_size, workers, draft)
     if exported.is_exported(method):
         fixed = {"backbone": backbone != BUNDLED, "checkpoint": checkpoint is not None, "any_backbone": any_backbone}
         changed = [name for name, given in fixed.items() if given] + sorted(options)
@@ -371,6 +401,8 @@ def _from_file(
     prepared = card.preprocess
     if card.any_size and size is not None:
         prepared = replace(prepared, size=size)
+    if config.also and not card.any_size:
+        changed = [*changed, "also"]
     changed += ["size"] * (size not in (None, prepared.size)) + ["seed"] * (seed not in (0, card.identity.seed))
     if changed:
         raise ConfigError(

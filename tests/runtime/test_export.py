@@ -136,6 +136,16 @@ def test_one_graph_for_any_size(small: Clip, tmp_path: Path, name: str, suffix: 
         load_detector(str(out), size=100)
 
 
+def test_several_looks_need_an_open_size(small: Clip, tmp_path: Path) -> None:
+    detector, out = build(small, "anoclip", DetectorConfig(also=(64,))), tmp_path / "a.onnx"
+    with pytest.raises(ConfigError, match="--dynamic-size"):
+        export(detector, out, IMAGES)
+    assert export(detector, out, IMAGES, any_size=True).passed
+    got = load_detector(str(out), also=64).predict(IMAGES)
+    for a, b in zip(detector.predict(IMAGES), got, strict=True):
+        assert np.allclose(b.anomaly_map, a.anomaly_map, atol=LIMIT * np.ptp(a.anomaly_map))
+
+
 def resized(detector: Detector, side: int) -> Detector:
     other = copy.copy(detector)
     other.preprocess = replace(detector.preprocess, size=side)

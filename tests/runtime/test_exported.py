@@ -86,6 +86,7 @@ def test_torch_is_never_imported(models: Path, tmp_path: Path, name: str) -> Non
     [
         ({"object_name": "nut"}, "exported for objects called 'bottle'"),
         ({"size": 96}, "size cannot be changed"),
+        ({"also": 96}, "also cannot be changed"),
         ({"seed": 3}, "seed cannot be changed"),
         ({"backbone": "ViT-B-16"}, "backbone cannot be changed"),
         ({"checkpoint": "c.safetensors", "views": 1}, "checkpoint, views cannot be changed"),

@@ -25,6 +25,7 @@ def benchmark(
     eval_size: Annotated[int, typer.Option(min=16, help="Side in pixels at which maps meet masks.")] = 518,
     size: options.Size = None,
     tile: options.Tile = None,
+    also: options.Also = None,
     batch_size: options.BatchSize = 8,
     device: options.Device = "auto",
     dtype: options.Precision = options.Dtype.float32,
@@ -60,7 +61,7 @@ def benchmark(
     else:
         settings: dict[str, Any] = {"backbone": backbone, "object": object_name, "seed": seed, "dtype": dtype.value}
         settings |= {"batch_size": batch_size, "device": device, "offline": offline}
-        settings |= {key: value for key, value in (("size", size), ("tile", tile)) if value is not None}
+        settings |= {key: value for key, value in (("size", size), ("tile", tile), ("also", also)) if value is not None}
         evaluation = EvaluationConfig(size=eval_size, class_names=class_names)
         plan = flags_plan(method or [], data or [], settings, evaluation)
     try:

@@ -52,6 +52,7 @@ def detect(
     pixel_threshold: Annotated[float | None, typer.Option(help="Map value above which a pixel is in the mask.")] = None,
     size: options.Size = None,
     tile: options.Tile = None,
+    also: options.Also = None,
     draft: Annotated[
         bool, typer.Option("--draft", help="Decode large JPEGs smaller: faster, and scores move a little.")
     ] = False,
@@ -109,6 +110,7 @@ def detect(
             pixel_threshold=pixel_threshold,
             size=size,
             tile=tile,
+            also=also or (),
             draft=draft,
             batch_size=batch_size,
             device=device,
@@ -172,19 +174,7 @@ def _show(bar: "Progress", task: "TaskID", summary: "RunSummary") -> None:
 
 def settings_of(detector: "Detector") -> dict[str, Any]:
     """Everything that decides the numbers, for run.json and for refusing to resume under other settings."""
-    config, calibration, prepared = detector.config, detector.calibration, detector.preprocess
-    return {
-        "method": detector.method_name,
-        "backbone": detector.backbone,
-        "weights": detector.weights_hash,
-        "options": detector.engine.identity.options,
-        "object": config.object_name,
-        "size": prepared.size,
-        "geometry": prepared.geometry,
-        "tile": config.tile,
-        "overlap": config.overlap,
-        "calibration": calibration.to_dict(),
-    }
+    return detector.settings | {"calibration": detector.calibration.to_dict()}
 
 
 def _report(summary: "RunSummary", detector: "Detector", out: Path) -> None:

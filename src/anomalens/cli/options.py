@@ -30,6 +30,10 @@ AnyBackbone = Annotated[
 ]
 Size = Annotated[int | None, typer.Option("--size", min=16, help="Side in pixels at which the tower looks.")]
 Tile = Annotated[int | None, typer.Option("--tile", min=16, help="Cut images into overlapping tiles of PX pixels.")]
+Also = Annotated[
+    list[int] | None,
+    typer.Option("--also", min=16, help="Look at PX pixels too, and take the mean of all maps; may be repeated."),
+]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images or tiles in one pass.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
 Precision = Annotated[Dtype, typer.Option("--dtype", help="Precision of the tower.")]

@@ -1,8 +1,8 @@
 """What a benchmark runs: methods x data sets, from one TOML file or from flags.
 
 [settings]                      # of every method, and what a [[method]] may set for itself
-backbone = "bundled"            # also: object, size, tile, overlap, dtype, seed, checkpoint, any_backbone,
-size = 448                      # batch_size, workers, device, offline
+backbone = "bundled"            # besides: object, size, also, tile, overlap, dtype, seed, checkpoint,
+size = 448                      # any_backbone, batch_size, workers, device, offline
 
 [evaluation]                    # see EvaluationConfig
 size = 518
@@ -30,7 +30,7 @@ from anomalens.evaluation.evaluate import EvaluationConfig
 
 # Settings that change speed only: a finished cell stays finished when they change.
 _SPEED = ("batch_size", "workers", "device", "offline")
-_SCORES = ("backbone", "object", "checkpoint", "any_backbone", "size", "tile", "overlap", "dtype", "seed")
+_SCORES = ("backbone", "object", "checkpoint", "any_backbone", "size", "also", "tile", "overlap", "dtype", "seed")
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,8 @@ def export(
         raise ConfigError("this detector is an exported one already; name the method it was made from")
     if not images:
         raise ConfigError("no image to compare on; leave --check out to use procedural scenes")
+    if detector.config.also and not any_size:
+        raise ConfigError("this detector looks at several sizes; export it with its size left open (--dynamic-size)")
     if labelled is not None and kind != "onnx":
         raise ConfigError("int8 is made for ONNX Runtime; use --format onnx, or leave --int8 out")
     refuse(engine, any_size)
@@ -192,8 +194,15 @@ def _describe(model: Path, card: Card) -> None:
 
 
 def _open(model: Path, like: Detector) -> Detector:
-    config, size = like.config, like.preprocess.size
-    return load_detector(str(model), size=size, tile=config.tile, overlap=config.overlap, batch_size=config.batch_size)
+    config = like.config
+    return load_detector(
+        str(model),
+        size=like.preprocess.size,
+        tile=config.tile,
+        overlap=config.overlap,
+        also=config.also,
+        batch_size=config.batch_size,
+    )
 
 
 def _sized(detector: Detector, side: int) -> Detector:

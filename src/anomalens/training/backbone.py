@@ -74,12 +74,13 @@ class PretrainConfig:
     layers: int = 4  # blocks of the image tower
     text_layers: int = 4
     native: int = 448  # pixels a side the backbone prefers: 28 x 28 tokens
-    steps: int = 1900
-    batch: int = 32  # scenes a step, an even number: they are twins
-    sides: tuple[int, ...] = (192, 224, 256, 288)  # pixels a side; one is drawn each step
-    final_steps: int = 90  # last steps at `final_side`, so that attention knows long rows
-    final_side: int = 384
-    final_batch: int = 12
+    steps: int = 1600
+    batch: int = 32  # most scenes a step, an even number: they are twins
+    pixels: int = 32 * 256 * 256  # most pixels a step: larger sides come in smaller batches, at equal cost
+    sides: tuple[int, ...] = (224, 256, 320, 384, 448)  # pixels a side; one is drawn each step
+    final_steps: int = 90  # last steps at `final_side`, the size the weights are used at
+    final_side: int = 448
+    final_batch: int = 10
     rate: float = 1e-3  # AdamW's peak learning rate
     warmup: int = 100  # steps
     decay: float = 0.05  # AdamW's weight decay, matrices only
@@ -288,16 +289,19 @@ def rate_at(config: PretrainConfig, step: int) -> float:
 
 
 def batches(config: PretrainConfig, scenes: Scenes, first: int) -> Iterator[tuple[int, Batch, Random]]:
-    """The batch of every step from `first` on: a pass over the twins in a new order, then the next."""
+    """The batch of every step from `first` on: a pass over the twins in a new order, then the next.
+
+    A step passes by `batch` scenes whatever its size, so that step and order hang together alone.
+    """
     pairs = len(scenes) // 2
     for step in range(first, config.steps):
         rng = np.random.default_rng((config.seed, 3, step))
         late = step >= config.steps - config.final_steps
-        size = (config.final_batch if late else config.batch) // 2
+        side = config.final_side if late else int(pick(rng, config.sides))
+        size = (config.final_batch if late else max(2, min(config.batch, config.pixels // side**2))) // 2
         start = step * (config.batch // 2)
         epoch, offset = divmod(start, max(1, pairs - config.batch // 2))
         order = np.random.default_rng((config.seed, 4, epoch)).permutation(pairs)[offset : offset + size]
-        side = config.final_side if late else int(pick(rng, config.sides))
         twins = np.stack([2 * order, 2 * order + 1], axis=1).ravel()
         yield step, scenes.batch(twins.tolist(), side, rng, twins=True), rng
 
