@@ -33,9 +33,9 @@ from anomalens.imaging import Preprocess, decode, pixels
 from anomalens.training.alignment import Weights
 from anomalens.training.backbone import PretrainConfig, pretrain
 from anomalens.training.painting import paint_scenes, sort_materials
-from anomalens.training.pretraining import PAINTED
 
 SIDE = 256  # at which maps meet masks
+PAINTED = 320  # pixels a side of the training scenes
 SHORT = PretrainConfig(
     steps=300,
     batch=24,

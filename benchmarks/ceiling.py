@@ -35,7 +35,6 @@ from anomalens.prediction import Prediction
 from anomalens.training.alignment import soft_dice, soft_focal, target_of
 from anomalens.training.backbone import normalise
 from anomalens.training.painting import paint_scenes, sort_materials
-from anomalens.training.pretraining import PAINTED
 from anomalens.training.scenes import PATCH, Scenes
 
 SIDE, BATCH, STEPS, WARMUP, RATE = 320, 32, 200, 30, 1e-3
@@ -151,7 +150,7 @@ def main() -> None:
     if asked.materials:
         sort_materials(asked.materials, asked.work / "materials")
         materials = asked.work / "materials"
-    paint_scenes(asked.work / "train", STEPS * BATCH, size=PAINTED, seed=21, materials=materials)
+    paint_scenes(asked.work / "train", STEPS * BATCH, size=SIDE, seed=21, materials=materials)
     paint_scenes(asked.work / "known", TESTED, size=512, seed=31, materials=materials)
     paint_scenes(asked.work / "unknown", TESTED, size=512, seed=8, held_out=True)
     for name in asked.only:

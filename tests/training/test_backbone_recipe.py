@@ -14,9 +14,9 @@ from anomalens.clip.tokenizer import tokenize
 from anomalens.clip.weights import load_weights
 from anomalens.errors import ConfigError, InputError
 from anomalens.training import backbone, calibrate
-from anomalens.training.backbone import PretrainConfig, TextSide, pretrain, rate_at
+from anomalens.training.backbone import PretrainConfig, TextSide, batches, pretrain, rate_at
 from anomalens.training.calibrate import Seen, balanced_threshold, fit, quality, twins_in_order
-from anomalens.training.scenes import SHARD, write_shard
+from anomalens.training.scenes import SHARD, Scenes, write_shard
 
 TINY = PretrainConfig(
     width=64, layers=2, text_layers=1, native=48, steps=4, batch=3, sides=(48,), final_steps=1, final_side=64,
@@ -70,6 +70,21 @@ def test_a_stopped_run_ends_as_an_unbroken_one(scenes: Path, tmp_path: Path, mon
     monkeypatch.setattr(backbone, "step_loss", real)
     resumed = load_weights(pretrain(TINY, scenes, tmp_path / "stopped"))
     assert resumed.hash == load_weights(whole).hash
+
+
+def test_larger_sides_come_in_smaller_batches_of_whole_twins(scenes: Path) -> None:
+    config = replace(
+        TINY, steps=40, batch=8, pixels=8 * 48 * 48, sides=(32, 48, 64, 96, 192), final_steps=2, final_batch=4
+    )
+    seen: dict[int, set[int]] = {}
+    for step, batch, _ in batches(config, Scenes(scenes), 0):
+        if step < 38:
+            seen.setdefault(batch.pixels.shape[-1], set()).add(len(batch.pixels))
+        else:
+            assert batch.pixels.shape[-1] == config.final_side
+            assert len(batch.pixels) == config.final_batch
+        assert not batch.abnormal[1::2].any()  # the sound one of twins comes second
+    assert seen == {32: {8}, 48: {8}, 64: {4}, 96: {2}, 192: {2}}
 
 
 def test_another_config_does_not_resume(scenes: Path, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ class PretrainConfig:
     layers: int = 4  # blocks of the image tower
     text_layers: int = 4
     native: int = 448  # pixels a side the backbone prefers: 28 x 28 tokens
-    steps: int = 1600
+    steps: int = 1500
     batch: int = 32  # most scenes a step, an even number: they are twins
     pixels: int = 32 * 256 * 256  # most pixels a step: larger sides come in smaller batches, at equal cost
     sides: tuple[int, ...] = (224, 256, 320, 384, 448)  # pixels a side; one is drawn each step
