@@ -22,7 +22,7 @@ bench: $(READY)
 	for name in tower inference backbone metrics transport training runtime; do \
 		$(BIN)/python benchmarks/$$name.py || exit 1; done
 
-# constraints.txt pins every version, torch to a CPU build; an unpinned torch pulls gigabytes of CUDA.
+# constraints.txt pins every version. pip takes torch as it finds it: a CPU build where one is at hand, else with CUDA.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "anomalens needs Python 3.11 or newer; set PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)

@@ -97,8 +97,6 @@ def main() -> None:
     torch.set_num_threads(1)
     count = SHORT.steps * SHORT.batch
     for name in dict.fromkeys(VARIANTS[one][0] for one in asked.only if one in VARIANTS):
-        if (asked.work / name).is_dir():
-            continue
         sorted_out = asked.work / "materials"
         if name == "photographs":
             if not asked.materials:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from anomalens.calibration import Calibration, CalibrationTable, bundled_calibration
+from anomalens.clip.bundle import BUNDLED_FILE, read_bundle_info
 from anomalens.errors import ConfigError
 
 ONE = Calibration(0.51, 0.6, (0.4, 0.8), "held-out scenes", pooling=0.25, top=0.02)
@@ -32,6 +33,8 @@ def test_a_number_of_the_user_says_so() -> None:
         ({"heat_range": [0.5]}, "not a calibration"),
         ({"pooling": 2.0}, "pooling"),
         ({"top": 0.0}, "top"),
+        ({"threshold": float("nan")}, "finite"),
+        ({"pixel_threshold": float("inf")}, "finite"),
         ({"nonsense": 1}, "nonsense"),
     ],
 )
@@ -55,4 +58,4 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
 def test_the_shipped_table_names_a_method_it_knows() -> None:
     table = bundled_calibration()
     assert table.best in table.methods
-    assert len(table.weights) >= 16
+    assert table.weights == read_bundle_info(BUNDLED_FILE).sha256

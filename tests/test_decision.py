@@ -77,6 +77,14 @@ def test_a_wrong_rate_costs_no_pass(tiny_clip: Clip) -> None:
     assert not hasattr(detector.engine.method, "batches")
 
 
+@pytest.mark.parametrize("options", [{"recall": 2.0}, {"miss": 0.0}, {"alarm": -1.0}])
+def test_wrong_wishes_cost_no_pass(tiny_clip: Clip, tmp_path: Path, options: dict[str, float]) -> None:
+    detector = make(tiny_clip)
+    with pytest.raises(ConfigError, match=r"recall|costs"):
+        from_labels(detector, open_dataset(labelled(tmp_path, normal=[1], anomalous=[9])), "f1", **options)
+    assert not hasattr(detector.engine.method, "batches")
+
+
 @pytest.mark.parametrize(
     ("rule", "options", "threshold", "words"),
     [

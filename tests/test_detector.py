@@ -1,6 +1,7 @@
 """The detector's own work: batches, order, tiles, failures, decisions. The method here is a toy with known answers."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from anomalens.calibration import Calibration
+from anomalens.calibration import Calibration, bundled_calibration
 from anomalens.clip.tower import Clip
 from anomalens.detector import DetectorConfig, load_detector
 from anomalens.errors import ConfigError, InputError, WeightsError
 from anomalens.imaging import Preprocess
-from anomalens.maps import resize_map
+from anomalens.maps import merge_tiles, resize_map, tiles
 from anomalens.prediction import Failure, Prediction
 from anomalens.runtime.torch_engine import pick_device
 from toys import NO_CHANGE, grey, make
@@ -166,16 +167,22 @@ def test_several_looks_give_the_mean_of_their_maps_and_scores(tiny_clip: Clip, o
     image = ramp(96, 128)
     alone = []
     for side in (64, 32, 48):
-        detector = make(tiny_clip, **options)
+        detector = make(tiny_clip)
         detector.preprocess = Preprocess(size=side, multiple=16, **NO_CHANGE)
         alone.append(detector)
     found = make(tiny_clip, also=(32, 50), batch_size=2, **options).predict([grey(9), image, grey(9)])[1]
-    assert found.anomaly_map.shape == alone[0].predict(image).anomaly_map.shape
-    if not options:
-        each = [one.predict(image) for one in alone]
-        assert found.score == pytest.approx(np.mean([one.score for one in each]), abs=1e-6)
-        mean = np.mean([resize_map(one.anomaly_map, (64, 64)) for one in each], axis=0)
-        assert np.allclose(found.anomaly_map, mean, atol=1e-6)
+
+    def mean_of(part: np.ndarray) -> tuple[float, np.ndarray]:
+        each = [one.predict(part) for one in alone]
+        maps = [resize_map(one.anomaly_map, each[0].anomaly_map.shape) for one in each]
+        return float(np.mean([one.score for one in each])), np.mean(maps, axis=0)
+
+    # Looks are averaged tile by tile; tiles are joined as ever.
+    boxes = tiles(96, 128, options.get("tile", 128), 0.25)
+    scores, maps = zip(*(mean_of(image[box.slices]) for box in boxes), strict=True)
+    assert found.score == pytest.approx(max(scores), abs=1e-6)
+    want = merge_tiles(maps, boxes, (96, 128)) if options else maps[0]
+    assert np.allclose(found.anomaly_map, want, atol=1e-6)
     assert np.ptp(found.anomaly_map) > 0.5
 
 
@@ -224,6 +231,22 @@ def test_load_detector_from_a_file(tiny_weights: Path) -> None:
     assert found[0].object_name == "bottle"
     assert detector.weights_hash
     assert "anoclip" in repr(detector)
+
+
+def test_a_shipped_threshold_says_where_it_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    def source(**options: Any) -> str:
+        return load_detector("anoclip", **options).calibration.source
+
+    plain = source()
+    assert "procedural scenes" in plain
+    assert source(views=1, size=448) == plain
+    assert source(size=70, views=22, tile=300, also=[96]) == (
+        f"{plain}; not made for views=22, size=64, tile=300, also=96"
+    )
+    other = replace(bundled_calibration(), weights="of another backbone")
+    monkeypatch.setattr("anomalens.runtime.torch_engine.bundled_calibration", lambda: other)
+    assert source(tile=300).startswith("neutral point")
+    assert load_detector().method_name == "anoclip"
 
 
 def test_scores_do_not_depend_on_batch_size_or_threads(tiny_weights: Path) -> None:

@@ -43,6 +43,8 @@ class Calibration:
         low, high = self.heat_range
         if not low < high:
             raise ConfigError(f"heat range {self.heat_range} must rise from cold to hot")
+        if not (math.isfinite(self.threshold) and math.isfinite(self.pixel_threshold)):
+            raise ConfigError(f"thresholds must be finite, found {self.threshold} and {self.pixel_threshold}")
         if not 0 <= self.pooling <= 1 or not 0 < self.top <= 1:
             raise ConfigError(f"pooling {self.pooling} must lie in [0, 1] and top {self.top} in (0, 1]")
         if list(self.normal_scores) != sorted(self.normal_scores) or not all(map(math.isfinite, self.normal_scores)):
@@ -53,6 +55,10 @@ class Calibration:
         """Where nothing is known: the point where normal and abnormal prompts are equally near."""
         low, high = method.heat_range
         return cls(0.5, (low + high) / 2, (low, high), "neutral point (not calibrated for this backbone)")
+
+    def used_with(self, *unlike: str) -> "Calibration":
+        """The same where settings differ from those it was made with, which the source then says; "size=64"."""
+        return replace(self, source=f"{self.source}; not made for {', '.join(unlike)}") if unlike else self
 
     def override(self, threshold: float | None, pixel_threshold: float | None) -> "Calibration":
         """The same with numbers the user gave, which the source then says."""

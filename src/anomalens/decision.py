@@ -15,7 +15,7 @@ from anomalens.detector import Detector
 from anomalens.errors import InputError
 from anomalens.evaluation.conformal import GUARANTEE, needed, rate_interval
 from anomalens.evaluation.conformal import threshold as conformal_threshold
-from anomalens.evaluation.thresholds import best_f1, for_recall, least_cost
+from anomalens.evaluation.thresholds import best_f1, check_costs, check_recall, for_recall, least_cost
 from anomalens.prediction import Failure, Prediction
 
 Rule = Literal["f1", "recall", "cost"]
@@ -94,8 +94,10 @@ def from_labels(
         miss, alarm: for rule "cost", the costs of a missed and of a falsely called image, > 0, any unit.
 
     Raises:
-        InputError: the data set has not both kinds of readable images.
+        InputError: the data set has not both kinds of readable images. ConfigError: recall or costs out of range.
     """
+    check_recall(recall)  # here too, before the tower has run over everything
+    check_costs(miss, alarm)
     samples = [sample for sample in dataset.samples() if sample.label is not None]
     scores, labels, failures = [], [], []
     for sample, found in zip(samples, _predict(detector, [s.image for s in samples], progress), strict=True):

@@ -383,7 +383,11 @@ def load_detector(
             cache=cache,
             **options,
         )
-        detector = Detector(loaded.engine, loaded.preprocess, loaded.calibration, config)
+        scale = loaded.calibration
+        if loaded.unlike is not None:
+            unlike = [*loaded.unlike, *([f"tile={tile}"] if tile else []), *(f"also={side}" for side in further)]
+            scale = scale.used_with(*unlike)
+        detector = Detector(loaded.engine, loaded.preprocess, scale, config)
     if calibration is not None:
         saved = SavedCalibration.read(calibration)
         saved.check(detector.settings)

@@ -153,6 +153,8 @@ def test_a_full_disk_stops_with_a_reason(
         (["in", "--out", "out", "--tile", "3"], "tile"),
         (["in", "--out", "out", "--batch-size", "0"], "batch-size"),
         (["in", "--out", "out", "--object", " "], "object name"),
+        (["in", "--out", "out", "--set", "seed=3"], "seed is no option of a method"),
+        (["in", "--out", "out", "--threshold", "nan"], "finite"),
         (["in"], "--out"),
     ],
 )
@@ -255,8 +257,8 @@ def test_pretrain_hands_its_options_on(
         return out / "backbone.safetensors"
 
     monkeypatch.setattr("anomalens.training.pretraining.pretrain_backbone", recipe)
-    ran = run("pretrain", "--out", tmp_path, "--steps", 3, "--seed", 7, "--materials", "a", "--materials", "b")
+    ran = run("pretrain", "--out", tmp_path, "--steps", 300, "--seed", 7, "--materials", "a", "--materials", "b")
     assert ran.code == 0, ran.err
-    assert (seen["config"].steps, seen["config"].seed) == (3, 7)
+    assert (seen["config"].steps, seen["config"].seed) == (300, 7)
     assert [str(path) for path in seen["materials"]] == ["a", "b"]
     assert "backbone.safetensors" in ran.out

@@ -70,6 +70,11 @@ def test_a_torn_line_or_lost_picture_is_done_again(tmp_path):
     (tmp_path / first["image"]).unlink()
     assert synthesize(tmp_path, 6, size=SIZE) == 3
     assert tree(tmp_path) == whole
+    lines = [json.loads(line) for line in captions.read_text("utf-8").splitlines()]
+    place, faulty = next((i, line) for i, line in enumerate(lines) if line["mask"])
+    (tmp_path / faulty["mask"]).unlink()
+    assert synthesize(tmp_path, 6, size=SIZE) == 6 - place
+    assert tree(tmp_path) == whole
 
 
 def test_other_settings_and_foreign_folders_are_refused(tmp_path):

@@ -1,6 +1,7 @@
 """The recipe of the bundled backbone, end to end on a tiny model: files, resumption, refusal, calibration."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,18 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from anomalens.calibration import Calibration, CalibrationTable
 from anomalens.clip.tokenizer import tokenize
 from anomalens.clip.weights import load_weights
 from anomalens.errors import ConfigError, InputError
-from anomalens.training import backbone, calibrate
+from anomalens.training import backbone, calibrate, pretraining
 from anomalens.training.backbone import PretrainConfig, TextSide, batches, pretrain, rate_at
 from anomalens.training.calibrate import Seen, balanced_threshold, fit, quality, twins_in_order
 from anomalens.training.scenes import SHARD, Scenes, write_shard
 
 TINY = PretrainConfig(
-    width=64, layers=2, text_layers=1, native=48, steps=4, batch=3, sides=(48,), final_steps=1, final_side=64,
+    width=64, layers=2, text_layers=1, native=48, steps=4, batch=4, sides=(48,), final_steps=1, final_side=64,
     final_batch=2, warmup=2, pairs=2, sentences=6, taught=3, windows=2, bf16=False, checkpoint_every=2,
 )  # fmt: skip
 
@@ -88,9 +90,93 @@ def test_larger_sides_come_in_smaller_batches_of_whole_twins(scenes: Path) -> No
 
 
 def test_another_config_does_not_resume(scenes: Path, tmp_path: Path) -> None:
-    pretrain(replace(TINY, steps=2, final_steps=0), scenes, tmp_path / "out")
-    with pytest.raises(ConfigError, match="another config"):
+    pretrain(replace(TINY, steps=3), scenes, tmp_path / "out")
+    with pytest.raises(ConfigError, match="other steps"):
         pretrain(TINY, scenes, tmp_path / "out")
+
+
+def test_other_scenes_do_not_resume(scenes: Path, tmp_path: Path) -> None:
+    pretrain(TINY, scenes, tmp_path / "out")
+    for path in scenes.glob("00000.*"):
+        path.with_name(path.name.replace("00000", "00001")).write_bytes(path.read_bytes())
+    with pytest.raises(ConfigError, match="other scenes"):
+        pretrain(TINY, scenes, tmp_path / "out")
+
+
+def test_a_run_that_diverges_keeps_its_last_checkpoint(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = backbone.step_loss
+
+    def blown_up(*given: Any) -> Any:
+        found = real(*given)
+        return found | {"image": found["image"] * torch.nan} if given[-1] == 2 else found
+
+    monkeypatch.setattr(backbone, "step_loss", blown_up)
+    with pytest.raises(ConfigError, match="diverged at step 2"):
+        pretrain(TINY, scenes, tmp_path / "out")
+    assert torch.load(tmp_path / "out/checkpoint.pt", weights_only=True)["step"] == 2
+    monkeypatch.setattr(backbone, "step_loss", real)
+    assert load_weights(pretrain(TINY, scenes, tmp_path / "out")).hash
+
+
+def test_the_log_has_every_step_once(scenes: Path, tmp_path: Path) -> None:
+    config = replace(TINY, steps=12, checkpoint_every=5)
+    pretrain(config, scenes, tmp_path / "out")
+    log = tmp_path / "out/log.jsonl"
+    saved = torch.load(tmp_path / "out/checkpoint.pt", weights_only=True)
+    torch.save(saved | {"step": 5}, tmp_path / "out/checkpoint.pt")
+    log.write_text(log.read_text() + '{"step": 10')  # killed while writing
+    pretrain(config, scenes, tmp_path / "out")
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [0, 10]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"steps": 50}, "warm-up"),
+        ({"final_steps": 1500}, "last 1500"),
+        ({"batch": 3}, "even"),
+        ({"final_batch": 0}, "even"),
+        ({"sides": (100,)}, "multiples of 16"),
+        ({"seed": -1}, "seed -1"),
+        ({"taught": 9000}, "9000 sentences"),
+        ({"checkpoint_every": 0}, "checkpoint_every 0"),
+    ],
+)
+def test_numbers_that_make_no_schedule(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        PretrainConfig(**change)
+
+
+class Teacher:
+    """Sentences to 384 numbers without a network."""
+
+    def __call__(self, sentences: Sequence[str]) -> torch.Tensor:
+        rows = [np.random.default_rng(list(s.encode()) or [0]).standard_normal(384) for s in sentences]
+        return torch.nn.functional.normalize(torch.from_numpy(np.stack(rows)).float(), dim=1)
+
+
+def test_the_whole_recipe_makes_a_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Photographs, painting, the ImageNet stem, sentences: all but the sentence teacher, which is a stand-in."""
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        photo = rng.integers(60, 200, (160, 160, 3), dtype=np.uint8)
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        Image.fromarray(photo).save(tmp_path / f"photos/{number}.png")
+    monkeypatch.setattr(backbone, "SentenceTeacher", Teacher)
+    monkeypatch.setattr(pretraining, "require_teachers", lambda: None)
+    monkeypatch.setattr(pretraining, "PAINTED", 64)
+    path = pretraining.pretrain_backbone(tmp_path / "out", [tmp_path / "photos"], config=TINY, scenes=SHARD, workers=1)
+    found = load_weights(path)
+    assert found.config == TINY.clip()
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "materials", "scenes", "backbone.safetensors", "checkpoint.pt", "log.jsonl"
+    }  # fmt: skip
+    (kept,) = (tmp_path / "out/scenes").glob("text-*.pt")
+    assert torch.load(kept, weights_only=True)["table"].shape == (49408, TINY.width)
+    with pytest.raises(InputError, match="painted otherwise"):
+        pretraining.pretrain_backbone(tmp_path / "out", config=TINY, scenes=SHARD)
 
 
 def test_the_rate_warms_up_and_falls() -> None:

@@ -1,7 +1,9 @@
 """Scenes on disk and in batches."""
 
-import json
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +13,10 @@ from PIL import Image
 from anomalens.data.synthesis.scene import HELD_OUT_FAMILIES, SynthesisConfig
 from anomalens.data.synthesis.words import KINDS
 from anomalens.errors import InputError
+from anomalens.training import painting
 from anomalens.training.materials import collect, unevenness
-from anomalens.training.painting import paint_shard, shard_config, sort_materials
-from anomalens.training.scenes import PATCH, SHARD, Scenes, write_shard
+from anomalens.training.painting import paint_scenes, paint_shard, shard_config, sort_materials
+from anomalens.training.scenes import PATCH, SHARD, SHARDS, Scenes, write_shard
 from anomalens.training.vocabulary import frame, state_pair, thing
 
 
@@ -117,7 +120,10 @@ def test_materials_are_sorted_out(tmp_path: Path) -> None:
     assert unevenness(grain) < 0.4 < unevenness(halves)
     out = tmp_path / "sorted"
     assert sort_materials([tmp_path / "a"], out) == (1, 1)
-    assert sort_materials([tmp_path / "gone"], out) == (1, 1)
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert sort_materials([tmp_path / "a"], out) == (1, 1)  # all is there already
+    with pytest.raises(InputError, match="other folders"):
+        sort_materials([tmp_path / "b"], out)
 
 
 def test_no_materials_is_an_answer(tmp_path: Path) -> None:
@@ -149,4 +155,56 @@ def test_prompts_are_about_opposite_states_of_one_thing() -> None:
 
 def test_kinds_begin_with_sound() -> None:
     assert KINDS[0] == "none"
-    assert json.dumps(KINDS)
+
+
+@pytest.mark.parametrize("other", [{"seed": 2}, {"size": 80}, {"held_out": True}, {"materials": True}])
+def test_scenes_painted_otherwise_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: dict) -> None:
+    picture(tmp_path / "photographs/surfaces/0.png", np.zeros((64, 64, 3), np.uint8))
+    given = other | ({"materials": tmp_path / "photographs"} if "materials" in other else {})
+    monkeypatch.setattr(painting, "ProcessPoolExecutor", Inline)
+    monkeypatch.setattr(painting, "paint_shard", lambda path, *_: path.write_text("[]"))
+    for count in (SHARD, 2 * SHARD):
+        paint_scenes(tmp_path / "scenes", count, size=64, seed=1)
+    assert [p.name for p in sorted((tmp_path / "scenes").glob(SHARDS))] == ["00000.json", "00001.json"]
+    with pytest.raises(InputError, match="painted otherwise"):
+        paint_scenes(tmp_path / "scenes", SHARD, **({"size": 64, "seed": 1} | given))
+    (tmp_path / "scenes/settings.json").unlink()  # nobody knows what these are
+    with pytest.raises(InputError, match="painted otherwise"):
+        paint_scenes(tmp_path / "scenes", SHARD, size=64, seed=1)
+
+
+class Inline:
+    """An executor that works at once."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __enter__(self) -> "Inline":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def submit(self, work: Callable[..., None], *given: object) -> "Future[None]":
+        done: Future[None] = Future()
+        try:
+            done.set_result(work(*given))
+        except OSError as error:
+            done.set_exception(error)
+        return done
+
+    def shutdown(self, *, cancel_futures: bool) -> None:
+        assert cancel_futures
+
+
+def test_a_shard_that_fails_ends_the_painting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(painting, "ProcessPoolExecutor", Inline)
+    monkeypatch.setattr(painting, "paint_shard", full)
+    with pytest.raises(OSError, match="no space"):
+        paint_scenes(tmp_path, SHARD, size=64)
+    monkeypatch.setattr(painting.shutil, "disk_usage", lambda _: SimpleNamespace(free=1e6))
+    with pytest.raises(InputError, match=r"the scenes take 0\.2 GB and 0\.0 GB are free"):
+        paint_scenes(tmp_path, 40 * SHARD, size=64)

@@ -189,6 +189,11 @@ def test_keys_tell_apart_what_differs(samples: list[Sample], loaded: LoadedWeigh
     }
     assert len(keys) == 5
     assert cache_key(method, "w", samples, how) in keys
+    mask = next(s.mask for s in samples if s.mask)
+    corrected = np.asarray(Image.open(mask)).copy()
+    corrected[:8] = 255 - corrected[:8]
+    Image.fromarray(corrected).save(mask)
+    assert cache_key(method, "w", samples, how) not in keys
 
 
 def test_a_full_disk_is_said_before_anything_is_written(

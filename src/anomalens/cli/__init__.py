@@ -12,7 +12,7 @@ def main() -> None:
 
     try:
         app()
-    except AnomalensError as error:
+    except (AnomalensError, OSError) as error:  # no such folder, no permission, disk full
         errors.print(f"[red]error:[/] {_plain(error)}", highlight=False)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -105,5 +105,5 @@ def synthesize(
 
     with progress_bar() as bar:
         task = bar.add_task("synthesising", total=count)
-        make(out, count, seed=seed, size=size, progress=lambda done: bar.update(task, completed=done))
-    output.print(f"{count} images in {out}, in MVTec layout; captions in {out / 'captions.jsonl'}")
+        new = make(out, count, seed=seed, size=size, progress=lambda done: bar.update(task, completed=done))
+    output.print(f"{new} new images in {out}, in MVTec layout; captions in {out / 'captions.jsonl'}", markup=False)

@@ -178,11 +178,12 @@ def settings_of(detector: "Detector") -> dict[str, Any]:
 
 
 def _report(summary: "RunSummary", detector: "Detector", out: Path) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from anomalens.cli.console import output
 
-    table = Table(title=f"{detector.method_name} on {detector.backbone}", show_header=False)
+    table = Table(title=escape(f"{detector.method_name} on {detector.backbone}"), show_header=False)
     done = summary.done - summary.failed
     table.add_row("images", f"{summary.total}")
     table.add_row("anomalous", f"{summary.anomalous}")
@@ -191,7 +192,7 @@ def _report(summary: "RunSummary", detector: "Detector", out: Path) -> None:
         table.add_row("failed", f"[red]{summary.failed}[/] (each row says why)")
     if summary.scores:
         table.add_row("scores", f"{min(summary.scores):.4f} to {max(summary.scores):.4f}")
-    table.add_row("threshold", f"{detector.calibration.threshold:.4f}, {detector.calibration.source}")
+    table.add_row("threshold", escape(f"{detector.calibration.threshold:.4f}, {detector.calibration.source}"))
     table.add_row("speed", f"{summary.rate:.1f} images/s")
-    table.add_row("results", str(out))
+    table.add_row("results", escape(str(out)))
     output.print(table)

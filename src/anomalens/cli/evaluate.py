@@ -89,7 +89,9 @@ def evaluate(
         folder = out if len(datasets) == 1 else out / f"{number:02d}-{one.name}"
         found.write(folder)
         output.print(_table(found))
-        output.print(f"written to {folder}; a page to look at: anomalens report {folder}", highlight=False)
+        output.print(
+            f"written to {folder}; a page to look at: anomalens report {folder}", highlight=False, markup=False
+        )
         failed += len(found.failed)
         for row in found.failed[:_EXAMPLES]:
             errors.print(f"failed: {row.error}", highlight=False, markup=False, soft_wrap=True)

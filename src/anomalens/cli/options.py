@@ -1,5 +1,6 @@
 """Options that several commands share, written once so that they mean the same everywhere."""
 
+import inspect
 import json
 from enum import StrEnum
 from pathlib import Path
@@ -45,12 +46,20 @@ Set = Annotated[
 
 
 def method_options(given: list[str] | None) -> dict[str, Any]:
-    """["views=1", "adapter=linear"] -> {"views": 1, "adapter": "linear"}. Raises ConfigError without a "="."""
+    """["views=1", "adapter=linear"] -> {"views": 1, "adapter": "linear"}.
+
+    Raises ConfigError without a "=", or for what is no option of a method but an argument of `load_detector`.
+    """
+    from anomalens.detector import load_detector
+
+    taken = set(inspect.signature(load_detector).parameters) - {"options"}
     found = {}
     for text in given or []:
         name, sign, value = text.partition("=")
         if not sign or not name:
             raise ConfigError(f"--set takes NAME=VALUE, not {text!r}")
+        if name.strip() in taken:
+            raise ConfigError(f"--set {text}: {name.strip()} is no option of a method; see --help for what there is")
         try:
             found[name.strip()] = json.loads(value)
         except json.JSONDecodeError:

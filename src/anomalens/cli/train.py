@@ -91,7 +91,7 @@ def train(
         if found:
             numbers = ", ".join(f"{key.replace('_', ' ')} {value:.1f}" for key, value in found.items())
             output.print(f"on {info.training['held_out']} images held out, per cent: {numbers}", highlight=False)
-        output.print(f"{info.method} on {info.backbone}, learned from {info.auxiliary_data}: {out}", highlight=False)
+        output.print(f"{info.method} on {info.backbone}, learned from {info.auxiliary_data}: {out}", markup=False)
         output.print(
             f"use it: anomalens detect IMAGES --checkpoint {out} --backbone {backbone} --out DIR", markup=False
         )

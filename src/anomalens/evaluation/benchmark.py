@@ -25,7 +25,7 @@ from anomalens.detector import Detector, load_detector
 from anomalens.errors import AnomalensError, ConfigError
 from anomalens.evaluation.evaluate import check_folder, evaluate, tested
 from anomalens.evaluation.plan import DataPlan, MethodPlan, Plan
-from anomalens.files import atomic_write, write_json
+from anomalens.files import atomic_write, stamp, write_json
 from anomalens.training.checkpoints import SHIPPED
 
 State = Literal["done", "failed", "not run"]
@@ -217,7 +217,7 @@ def _reason(error: Exception) -> str:
 
 def _settings(method: MethodPlan, plan: Plan, dataset: Dataset) -> dict[str, Any]:
     identity = method.identity
-    files = {key: _stamp(identity["settings"].get(key)) for key in ("backbone", "checkpoint")}
+    files = {key: stamp(identity["settings"].get(key)) for key in ("backbone", "checkpoint")}
     shipped: dict[str, Any] | None = None
     if identity["settings"].get("backbone", BUNDLED) == BUNDLED:
         table = bundled_calibration()
@@ -237,19 +237,11 @@ def _settings(method: MethodPlan, plan: Plan, dataset: Dataset) -> dict[str, Any
     }
 
 
-def _stamp(path: Any) -> list[int] | None:
-    """Size and time of a file, so that weights trained anew under the same name count as other weights."""
-    if not isinstance(path, str | Path) or not Path(path).is_file():
-        return None
-    status = Path(path).stat()
-    return [status.st_size, status.st_mtime_ns]
-
-
 def _fingerprint(dataset: Dataset) -> str:
     digest = hashlib.sha256()
     for name, members in dataset.classes.items():
         for sample in members:
-            stamps = [_stamp(sample.image), _stamp(sample.mask)]
+            stamps = [stamp(sample.image), stamp(sample.mask)]
             mask = sample.mask.name if sample.mask else None
             digest.update(repr((name, sample.id, sample.label, sample.split, mask, stamps)).encode())
     return digest.hexdigest()[:16]

@@ -22,13 +22,24 @@ def best_f1(scores: Any, labels: Any) -> float:
     return float(cuts[np.argmax(2 * found / (found + alarms + total))])
 
 
+def check_recall(recall: float) -> None:
+    """Raises ConfigError unless `recall` is a share in (0, 1]."""
+    if not 0 < recall <= 1:
+        raise ConfigError(f"recall is a share in (0, 1], found {recall}; 0.95 means 95 of 100 defects")
+
+
+def check_costs(miss: float, alarm: float) -> None:
+    """Raises ConfigError unless both are above 0."""
+    if not (miss > 0 and alarm > 0):
+        raise ConfigError(f"costs must be above 0, found {miss} for a miss and {alarm} for a false alarm")
+
+
 def for_recall(scores: Any, labels: Any, recall: float) -> float:
     """The highest threshold that finds at least the share `recall` in (0, 1] of the anomalous images.
 
     It holds for the given images; how far it carries over depends on how many there are. Arguments as for `best_f1`.
     """
-    if not 0 < recall <= 1:
-        raise ConfigError(f"recall is a share in (0, 1], found {recall}; 0.95 means 95 of 100 defects")
+    check_recall(recall)
     cuts, found, _, total = _sweep(scores, labels)
     # A share such as 0.07 of 100 is 7.000000000000001 in floats: ask for a hair less than one image more.
     return float(cuts[np.argmax(found >= recall * total - 1e-9)])
@@ -40,8 +51,7 @@ def least_cost(scores: Any, labels: Any, miss: float, alarm: float) -> float:
     `miss`: cost of an anomalous image let through; `alarm`: of a normal one stopped; both > 0, any unit. The shares
     of normal and anomalous images count as given. Arguments as for `best_f1`.
     """
-    if not (miss > 0 and alarm > 0):
-        raise ConfigError(f"costs must be above 0, found {miss} for a miss and {alarm} for a false alarm")
+    check_costs(miss, alarm)
     cuts, found, alarms, total = _sweep(scores, labels)
     return float(cuts[np.argmin(miss * (total - found) + alarm * alarms)])
 

@@ -117,6 +117,7 @@ class Loaded:
     engine: TorchEngine
     preprocess: Preprocess
     calibration: Calibration
+    unlike: tuple[str, ...] | None  # what differs from the settings of the calibration; None: it is merely neutral
 
 
 def load(
@@ -140,13 +141,15 @@ def load(
     where = pick_device(device)
     loaded = load_weights(backbone, offline=offline)
     table = bundled_calibration() if loaded.name == BUNDLED else None
+    if table and table.weights != loaded.hash:  # other weights were put in the package: the numbers mean nothing
+        table = None
     if method == "auto":
         best = table.best if table else "anoclip"
         method = read_checkpoint(checkpoint).info.method if checkpoint is not None else best
     held = _learned(method, checkpoint, loaded.name)
     # Calibrated numbers are those of the shipped prompts.
     known = table.methods.get(method) if table and checkpoint is None else None
-    options = (known.options if known else {}) | options
+    given, options = options, (known.options if known else {}) | options
     if base.entry(method).accepts("seed"):
         options["seed"] = seed
     if held is None:
@@ -165,6 +168,12 @@ def load(
         geometry=built.geometry,
         multiple=loaded.config.vision.patch,
     )
+    unlike = None
+    if known:
+        native = learned_at or built.working_size(loaded.image_size)
+        now = given | {"size": sizes.size}
+        usual = asdict(base.entry(method).config()) | known.options | {"size": native}
+        unlike = tuple(f"{name}={value}" for name, value in now.items() if value != usual.get(name))
     identity = Identity(
         method,
         loaded.name,
@@ -175,7 +184,7 @@ def load(
         trained_images=held.images if held else frozenset(),
     )
     encoder = PromptEncoder(clip, loaded.hash, Path(cache) if cache else cache_folder())
-    return Loaded(TorchEngine(clip, built, encoder, identity), sizes, known or Calibration.neutral(built))
+    return Loaded(TorchEngine(clip, built, encoder, identity), sizes, known or Calibration.neutral(built), unlike)
 
 
 def pick_device(name: str) -> torch.device:

@@ -9,6 +9,7 @@
 Everything random hangs on (seed, step): a stopped run continues from its checkpoint with the numbers it would have had.
 """
 
+import hashlib
 import io
 import json
 import math
@@ -36,13 +37,15 @@ from anomalens.clip.bundle import save_bundle
 from anomalens.clip.config import ClipConfig, TextConfig, VisionConfig
 from anomalens.clip.stem import LiteStem
 from anomalens.clip.streams import Dense
-from anomalens.clip.tokenizer import tokenize
+from anomalens.clip.tokenizer import token_strings, tokenize
 from anomalens.clip.tower import Clip
 from anomalens.data.synthesis.captions import kind_phrases
+from anomalens.data.synthesis.fields import Random, pick
 from anomalens.data.synthesis.words import KINDS
 from anomalens.errors import ConfigError
 from anomalens.files import atomic_write
 from anomalens.training.alignment import (
+    TEMPERATURE,
     Weights,
     caption_loss,
     dense_loss,
@@ -51,9 +54,10 @@ from anomalens.training.alignment import (
     image_loss,
     kind_loss,
     rank_loss,
+    target_of,
     teacher_loss,
 )
-from anomalens.training.scenes import Batch, Scenes
+from anomalens.training.scenes import PATCH, Batch, Scenes
 from anomalens.training.teacher import (
     STEM_MEAN,
     STEM_STD,
@@ -61,7 +65,7 @@ from anomalens.training.teacher import (
     load_imagenet_stem,
     token_table,
 )
-from anomalens.training.vocabulary import Random, frame, pick, state_pair, thing
+from anomalens.training.vocabulary import frame, state_pair, thing
 
 VERSION = "1.1"  # of the weights this recipe makes
 
@@ -93,6 +97,21 @@ class PretrainConfig:
     seed: int = 0
     weights: Weights = field(default_factory=Weights)
     bf16: bool = True  # autocast; 1.5 times faster on CPUs with AVX512-BF16
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for numbers that make no schedule."""
+        if self.seed < 0 or self.checkpoint_every < 1:
+            raise ConfigError(f"seed {self.seed} must be 0 or more, checkpoint_every {self.checkpoint_every} 1 or more")
+        if self.steps < 1 or self.final_steps >= self.steps or self.warmup >= self.steps:
+            raise ConfigError(
+                f"{self.steps} steps leave nothing between warm-up ({self.warmup}) and the last {self.final_steps}"
+            )
+        if any(side < PATCH or side % PATCH for side in (*self.sides, self.final_side)):
+            raise ConfigError(f"sides {self.sides} and {self.final_side} must be multiples of {PATCH} pixels")
+        if any(batch < 2 or batch % 2 for batch in (self.batch, self.final_batch)):
+            raise ConfigError(f"batches of {self.batch} and {self.final_batch} must be even: scenes stand in twins")
+        if self.taught > self.sentences:
+            raise ConfigError(f"{self.taught} sentences a step are more than the {self.sentences} there are")
 
     def clip(self) -> ClipConfig:
         """The sizes of the model this recipe trains."""
@@ -129,7 +148,7 @@ class Trained(nn.Module):
         super().__init__()
         self.clip = Clip(config.clip())
         self.head = nn.Parameter(torch.randn(config.width, 384) * config.width**-0.5)
-        nn.init.constant_(self.clip.logit_scale, math.log(1 / 0.07))
+        nn.init.constant_(self.clip.logit_scale, math.log(1 / TEMPERATURE))
         nn.init.normal_(self.clip.visual.positional_embedding, std=0.02)
         for block in [*self.clip.visual.transformer.blocks, *self.clip.text.transformer.blocks]:
             nn.init.normal_(block.attn.out_proj.weight, std=config.width**-0.5 * (2 * config.layers) ** -0.5)
@@ -192,9 +211,7 @@ class Sentences:
 
 def common_words() -> tuple[str, ...]:
     """Some thousand whole English words: names no caption holds."""
-    from anomalens.training.teacher import _token_strings
-
-    return tuple(w for w in _token_strings()[2000:14000] if w.isalpha() and w.isascii() and len(w) > 3)
+    return tuple(w for w in token_strings()[2000:14000] if w.isalpha() and w.isascii() and len(w) > 3)
 
 
 def sentence_bank(rng: Random, count: int, words: tuple[str, ...]) -> list[str]:
@@ -251,8 +268,8 @@ def window_loss(model: Trained, config: PretrainConfig, pixels: Tensor, batch: B
         found = model.clip.visual.windows(pixels, index)
     found = F.normalize(found.float(), dim=2)
     cover = batch.cover.flatten(1)[:, index].mean(2)
-    logits = found @ (g / 0.07).T
-    wanted = cover.clamp(0, 1).sqrt()[..., None].expand_as(logits)
+    logits = found @ (g / TEMPERATURE).T
+    wanted = target_of(cover)[..., None].expand_as(logits)
     return F.binary_cross_entropy_with_logits(logits, wanted)
 
 
@@ -270,7 +287,9 @@ def text_side(config: PretrainConfig, kept: Path) -> tuple[TextSide, Tensor]:
     """The sentence bank with the teacher's answers, and the token table [vocab, D]; read from `kept` where it is."""
     words = common_words()
     bank = sentence_bank(np.random.default_rng((config.seed, 2)), config.sentences, words)
-    path = kept / f"text-{config.seed}-{config.sentences}-{config.width}.pt"
+    # Named by what was read: other sentences would be taught with these answers and nothing would show it.
+    read = hashlib.sha256("\n".join([*bank, *token_strings()]).encode()).hexdigest()[:16]
+    path = kept / f"text-{read}-{config.width}.pt"
     if not path.exists():
         teacher = SentenceTeacher()
         raw = io.BytesIO()
@@ -318,24 +337,22 @@ def pretrain(
     config: PretrainConfig,
     scenes_folder: str | os.PathLike[str],
     out: str | os.PathLike[str],
-    *,
-    resume: bool = True,
-    initial: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Train the backbone and write `out`/backbone.safetensors, `out`/log.jsonl and checkpoints.
+
+    Goes on from `out`/checkpoint.pt where there is one.
 
     Args:
         config: the recipe's numbers.
         scenes_folder: shards made by `training.painting.paint_scenes`.
         out: folder of the results; created where missing.
-        resume: go on from `out`/checkpoint.pt where there is one.
-        initial: the checkpoint of an earlier stage whose weights (not its optimiser) are the starting point.
 
     Returns:
         The path of the weights: float16, in the project's own format (clip/bundle.py).
 
     Raises:
-        InputError: no scenes. ConfigError: a checkpoint of another config. MissingExtraError: a teacher is missing.
+        InputError: no scenes. ConfigError: a checkpoint of another config or of other scenes; training diverged.
+        MissingExtraError: a teacher is missing.
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -346,18 +363,18 @@ def pretrain(
     model.clip.text.token_embedding.weight.data.copy_(table)
     stem = cast(LiteStem, model.clip.visual.stem)
     prepare_stem(stem, scenes, config.seed)
-    if initial is not None:
-        model.load_state_dict(torch.load(initial, weights_only=True)["model"])
     stem.gather = GatherOnce(stem)  # type: ignore[method-assign]
     optimiser = torch.optim.AdamW(parameter_groups(model, config.decay), lr=config.rate, betas=(0.9, 0.98))
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
     average = {n: p.detach().clone() for n, p in trained.items()}
     first = 0
     checkpoint = folder / "checkpoint.pt"
-    if resume and checkpoint.exists():
+    made_with = json.loads(json.dumps(asdict(config) | {"scenes": {"count": len(scenes), "painted": scenes.settings}}))
+    if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
-        if saved["config"] != json.dumps(asdict(config)):
-            raise ConfigError(f"{checkpoint} was made by another config; use another folder, or resume=False")
+        before = json.loads(saved["made_with"])
+        if differing := [key for key in made_with if made_with[key] != before.get(key)]:
+            raise ConfigError(f"{checkpoint} was made with other {', '.join(differing)}; use another folder")
         model.load_state_dict(saved["model"])
         optimiser.load_state_dict(saved["optimiser"])
         average, first = saved["average"], saved["step"]
@@ -369,7 +386,9 @@ def pretrain(
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns) as progress, (folder / "log.jsonl").open("a", encoding="utf-8") as log:
+    log_path = folder / "log.jsonl"
+    _keep_rows(log_path, first)
+    with Progress(*columns) as progress, log_path.open("a", encoding="utf-8") as log:
         task = progress.add_task("pretraining", total=config.steps, completed=first)
         began = time.monotonic()
         for step, batch, rng in batches(config, scenes, first):
@@ -381,6 +400,8 @@ def pretrain(
             optimiser.zero_grad(set_to_none=True)
             total.backward()  # type: ignore[no-untyped-call]
             norm = nn.utils.clip_grad_norm_(list(trained.values()), 1.0)
+            if not torch.isfinite(norm + total.detach()):
+                raise ConfigError(f"training diverged at step {step}; the last checkpoint stands, take a lower rate")
             optimiser.step()
             keep = min(config.average, (step + 1) / (step + 10))
             with torch.no_grad():
@@ -398,14 +419,22 @@ def pretrain(
                 log.flush()
             progress.update(task, completed=step + 1, description=f"pretraining, loss {total.item():.2f}")
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
-                _save_checkpoint(checkpoint, config, model, optimiser, average, step + 1)
+                # The checkpoint last: what it says was reached is on disk.
                 _save_weights(folder / "backbone.safetensors", model.clip, average, config)
+                _save_checkpoint(checkpoint, made_with, model, optimiser, average, step + 1)
     return folder / "backbone.safetensors"
+
+
+def _keep_rows(path: Path, first: int) -> None:
+    """Leave the log's rows of steps before `first`: later ones are run again."""
+    if path.exists():
+        rows = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        atomic_write(path, "".join(row for row in rows if row.endswith("\n") and json.loads(row)["step"] < first))
 
 
 def _save_checkpoint(
     path: Path,
-    config: PretrainConfig,
+    made_with: dict[str, Any],
     model: Trained,
     optimiser: torch.optim.Optimizer,
     average: dict[str, Tensor],
@@ -413,7 +442,7 @@ def _save_checkpoint(
 ) -> None:
     raw = io.BytesIO()
     state = {
-        "config": json.dumps(asdict(config)),
+        "made_with": json.dumps(made_with),
         "model": model.state_dict(),
         "optimiser": optimiser.state_dict(),
     }

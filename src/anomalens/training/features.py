@@ -26,7 +26,7 @@ from torch import Tensor
 from anomalens.clip.tower import Clip, Features
 from anomalens.data.layouts import Sample, read_truth
 from anomalens.errors import InputError
-from anomalens.files import write_json
+from anomalens.files import stamp, write_json
 from anomalens.imaging import Preprocess, content_key, decode, preprocess
 from anomalens.methods.base import Method
 
@@ -134,7 +134,7 @@ def _batch(features: Features, masks: Tensor, samples: Sequence[Sample], device:
 
 def cache_key(method: Method, weights_hash: str, samples: Sequence[Sample], how: Preprocess, extra: str = "") -> str:
     """Names a cache: equal only where every feature would be. `extra` holds further settings of the image side."""
-    files = [(s.id, str(s.mask and s.mask.name), s.image.stat().st_size, s.image.stat().st_mtime_ns) for s in samples]
+    files = [(s.id, str(s.mask and s.mask.name), stamp(s.image), stamp(s.mask)) for s in samples]
     what = [weights_hash, asdict(how), [asdict(d) for d in method.dense], method.cls, method.positions, extra, files]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
 

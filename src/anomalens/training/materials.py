@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from scipy import ndimage
 
 from anomalens.errors import InputError
@@ -62,7 +62,7 @@ def _load(path: Path) -> npt.NDArray[np.uint8] | None:
             if min(opened.size) < 128 or max(opened.size) > 2.2 * min(opened.size) or max(opened.size) > 4096:
                 return None
             image = opened.convert("RGB")
-    except (OSError, UnidentifiedImageError, ValueError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
     scale = _KEEP / min(image.size)
     if scale < 1:

@@ -6,11 +6,15 @@ of composed things (doors, panels, walls with windows) as a whole, which teaches
 A shard depends on the seed, its number and the photographs alone.
 """
 
+import hashlib
+import json
 import os
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -19,8 +23,10 @@ from rich.progress import track
 from anomalens.data.synthesis.captions import state_captions
 from anomalens.data.synthesis.fields import generator
 from anomalens.data.synthesis.scene import HELD_OUT_FAMILIES, Scene, SynthesisConfig, twins
+from anomalens.errors import InputError
+from anomalens.files import write_json
 from anomalens.training.materials import collect
-from anomalens.training.scenes import SHARD, write_shard
+from anomalens.training.scenes import SETTINGS, SHARD, SHARDS, read_settings, write_shard
 
 _THINGS_EVERY = 10  # one shard in so many shows composed things
 _CAPTIONS = 4  # sentences kept a scene; one is drawn each time it is seen
@@ -29,16 +35,21 @@ _CAPTIONS = 4  # sentences kept a scene; one is drawn each time it is seen
 def sort_materials(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> tuple[int, int]:
     """Copy the usable photographs of `folders` into `out`/surfaces and `out`/things; returns how many of each.
 
-    Nothing is done where `out` holds them already. Raises InputError where nothing usable is found.
+    Nothing is done where `out` holds them already. Raises InputError where nothing usable is found, or where `out`
+    holds those of other folders.
     """
     root = Path(out)
-    if not (root / "done").exists():
+    done, asked = root / "sources.json", [str(Path(folder).resolve()) for folder in folders]
+    if done.exists():
+        if json.loads(done.read_text(encoding="utf-8")) != asked:
+            raise InputError(f"{root} holds the photographs of other folders (see {done.name}); name another folder")
+    else:
         found = collect(folders)
         for name, images in (("surfaces", found.surfaces), ("things", found.things)):
             (root / name).mkdir(parents=True, exist_ok=True)
             for number, pixels in enumerate(images):
                 Image.fromarray(pixels).save(root / name / f"{number:05d}.png", compress_level=1)
-        (root / "done").touch()
+        write_json(done, asked)
     return len(list((root / "surfaces").iterdir())), len(list((root / "things").iterdir()))
 
 
@@ -81,17 +92,31 @@ def paint_scenes(
 ) -> None:
     """Fill `folder` with shards until it holds `count` scenes; those already there are kept.
 
+    What decides the scenes but their number is written to settings.json beside them.
+
     Args:
         size: pixels a side.
         materials: what `sort_materials` wrote; None paints procedural surfaces only.
         share: share of the surfaces taken from photographs.
         held_out: paint the families that training leaves out.
         workers: processes.
+
+    Raises:
+        InputError: the folder holds scenes painted otherwise, or the disk has no room.
     """
     root = Path(folder)
     root.mkdir(parents=True, exist_ok=True)
     sorted_materials = Path(materials) if materials is not None else None
+    settings: dict[str, Any] = {"seed": seed, "size": size, "held_out": held_out}
+    if sorted_materials is not None:
+        settings |= {"share": share, "materials": _digest(sorted_materials)}
+    if any(root.glob(SHARDS)) and read_settings(root) != settings:
+        raise InputError(f"{root} holds scenes painted otherwise (see {SETTINGS}); name another folder")
+    write_json(root / SETTINGS, settings)
     numbers = [n for n in range(-(-count // SHARD)) if not (root / f"{n:05d}.json").exists()]
+    wanted, free = len(numbers) * SHARD * size**2 * 4, shutil.disk_usage(root).free
+    if wanted > free:
+        raise InputError(f"{root}: the scenes take {wanted / 1e9:.1f} GB and {free / 1e9:.1f} GB are free")
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         futures = [
             pool.submit(
@@ -102,5 +127,15 @@ def paint_scenes(
             )
             for n in numbers
         ]
-        for future in track(futures, "painting scenes"):
-            future.result()
+        try:
+            for future in track(futures, "painting scenes"):
+                future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # else all shards behind a failed one are painted first
+            raise
+
+
+def _digest(materials: Path) -> str:
+    """Of the photographs in a folder: their names and sizes."""
+    files = [(p.relative_to(materials).as_posix(), p.stat().st_size) for p in sorted(materials.rglob("*.png"))]
+    return hashlib.sha256(repr(files).encode()).hexdigest()[:16]

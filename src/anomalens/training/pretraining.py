@@ -6,9 +6,10 @@ from pathlib import Path
 
 from anomalens.training.backbone import PretrainConfig, pretrain
 from anomalens.training.painting import paint_scenes, sort_materials
+from anomalens.training.teacher import require_teachers
 
 SCENES = 28_672  # painted for one run
-PAINTED = 448  # pixels a side, that of the largest steps: what is enlarged teaches nothing about fine grain
+PAINTED = 448  # pixels a side, that of the largest steps, so that drawn grain is as fine as a photograph's
 
 
 def pretrain_backbone(
@@ -31,8 +32,10 @@ def pretrain_backbone(
         The path of the weights.
 
     Raises:
-        InputError: no usable photographs. MissingExtraError: a teacher is missing (the extra `pretrain`).
+        InputError: no usable photographs, `out` holds what was made otherwise, or the disk has no room (23 GB).
+        MissingExtraError: a teacher is missing (the extra `pretrain`).
     """
+    require_teachers()
     root = Path(out)
     root.mkdir(parents=True, exist_ok=True)
     config = config or PretrainConfig()

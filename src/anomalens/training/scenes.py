@@ -25,6 +25,8 @@ from anomalens.files import atomic_write
 
 PATCH = 16  # pixels a side of one token of the bundled backbone
 SHARD = 256  # scenes a file
+SHARDS = "[0-9]*.json"  # of shards in a folder
+SETTINGS = "settings.json"  # what the shards of a folder were painted with
 
 
 @dataclass
@@ -52,20 +54,29 @@ def write_shard(path: Path, images: npt.NDArray[Any], kinds: npt.NDArray[Any], w
     atomic_write(path, json.dumps(words))
 
 
+def read_settings(folder: Path) -> dict[str, Any] | None:
+    """What the scenes of a folder were painted with; None where nothing says so."""
+    try:
+        return dict(json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
+
+
 class Scenes:
     """All shards of a folder, mapped into memory: what is not drawn is not read."""
 
-    def __init__(self, folder: Path, limit: int | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         """Raises InputError where the folder holds no shard."""
         self._images: list[npt.NDArray[Any]] = []
         self._kinds: list[npt.NDArray[Any]] = []
         self.words: list[dict[str, Any]] = []
-        for path in sorted(folder.glob("*.json"))[:limit]:
+        for path in sorted(folder.glob(SHARDS)):
             self._images.append(np.load(path.with_suffix(".images.npy"), mmap_mode="r"))
             self._kinds.append(np.load(path.with_suffix(".kinds.npy"), mmap_mode="r"))
             self.words += json.loads(path.read_text(encoding="utf-8"))
         if not self._images:
             raise InputError(f"no scenes in {folder}; paint them first")
+        self.settings = read_settings(folder)
 
     def __len__(self) -> int:
         return len(self.words)

@@ -25,7 +25,7 @@ NAME, LICENCE = "anomalens procedural scenes", "Apache-2.0"
 # Recipes that differ from the paper's. TokenCLIP's full heads at 1e-3 forget the backbone's own alignment within an
 # epoch (pixel AUROC on held-out families 75 to 86, 90 at this rate); it is unspecified in public.
 PLANS = {"tokenclip": Plan(epochs=5, lr=1e-4)}
-FIRST_SEED = 50_000_000  # of the scenes; the backbone's begin at 0
+FIRST_SEED = 50_000_000  # of the scenes; those of the backbone's seed s begin at (s + 1) * 100,000,000
 COUNT = 320  # scenes
 
 

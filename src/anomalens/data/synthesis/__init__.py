@@ -9,9 +9,7 @@ pieces, `camera` photographs, `captions` finds the words, `export` writes a data
 """
 
 from anomalens.data.synthesis.captions import (
-    defect_phrases,
     kind_phrases,
-    opposite_captions,
     state_captions,
 )
 from anomalens.data.synthesis.export import synthesize
@@ -40,9 +38,7 @@ __all__ = [
     "Rendering",
     "Scene",
     "SynthesisConfig",
-    "defect_phrases",
     "kind_phrases",
-    "opposite_captions",
     "render",
     "scene",
     "scenes",

@@ -62,7 +62,6 @@ def zipper(rng: Random, h: int, w: int, skin: Skin) -> Plan:
         ground(rng, h, w, skin),
         tuple(items),
         lamp(rng, h, w),
-        "",
         ("missing", "misplaced", "deformation", "broken"),
         ("body",),
     )
@@ -159,7 +158,6 @@ def array(rng: Random, h: int, w: int, skin: Skin) -> Plan:
         ground(rng, h, w, skin),
         tuple(items),
         lamp(rng, h, w),
-        "",
         ("missing", "misplaced", "broken", "deformation", "discolouration", "foreign"),
         (),
     )
@@ -203,7 +201,6 @@ def scatter(rng: Random, h: int, w: int, skin: Skin) -> Plan:
         ground(rng, h, w, skin),
         tuple(items),
         lamp(rng, h, w),
-        "",
         ("broken", "deformation", "discolouration", "foreign"),
         ("piece",),
     )
@@ -267,7 +264,6 @@ def blister(rng: Random, h: int, w: int, skin: Skin) -> Plan:
         ground(rng, h, w, skin),
         tuple(items),
         lamp(rng, h, w),
-        "",
         ("missing", "missing", "misplaced", "broken", "discolouration", "deformation"),
         ("body", "pocket"),
     )
@@ -341,7 +337,6 @@ def brush(rng: Random, h: int, w: int, skin: Skin) -> Plan:
         ground(rng, h, w, skin),
         tuple(items),
         lamp(rng, h, w),
-        "",
         ("missing", "misplaced", "deformation", "broken", "discolouration"),
         ("body",),
     )
@@ -406,7 +401,6 @@ def dial(rng: Random, h: int, w: int, skin: Skin) -> Plan:
         ground(rng, h, w, skin),
         tuple(items),
         lamp(rng, h, w),
-        "",
         ("missing", "misplaced", "deformation", "broken", "discolouration"),
         ("body",),
     )

@@ -7,11 +7,10 @@ hang on words for the thing.
 
 from collections.abc import Sequence
 
-from anomalens.data.synthesis.fields import Random
+from anomalens.data.synthesis.fields import Random, pick
 from anomalens.data.synthesis.words import (
     ABNORMAL_STATES,
     BARE_NOUNS,
-    DEFECT_PHRASES,
     GENERIC,
     KIND_PHRASES,
     KIND_STATES,
@@ -41,10 +40,6 @@ def with_article(words: str) -> str:
     return f"{'an' if vowel else 'a'} {words}"
 
 
-def _draw(rng: Random, options: Sequence[str]) -> str:
-    return options[int(rng.integers(len(options)))]
-
-
 def _check(kinds: Sequence[str]) -> list[str]:
     unknown = [k for k in kinds if k not in KINDS]
     if unknown:
@@ -64,41 +59,25 @@ def state_captions(
     """`count` captions of a thing whose state is given by `kinds` (empty or "none" only: sound).
 
     `generic_share` of them speak of an "object" or "surface" instead of the subject; of the faulty ones,
-    `specific_share` name the kind. For the captions of the other state, pass other kinds (see `opposite_captions`).
+    `specific_share` name the kind. For the captions of the other state, pass other kinds.
     Raises ConfigError on an unknown kind.
     """
     faults = _check(kinds)
     out = []
     for _ in range(count):
-        noun = _draw(rng, GENERIC) if rng.random() < generic_share else subject
+        noun = pick(rng, GENERIC) if rng.random() < generic_share else subject
         if not faults:
             options: Sequence[str] = NORMAL_STATES
         elif rng.random() < specific_share:
-            options = KIND_STATES[_draw(rng, faults)]
+            options = KIND_STATES[pick(rng, faults)]
         else:
             options = ABNORMAL_STATES
-        state = with_article(_draw(rng, options).format(noun))
-        out.append(_draw(rng, TEMPLATES).format(state))
+        state = with_article(pick(rng, options).format(noun))
+        out.append(pick(rng, TEMPLATES).format(state))
     return out
-
-
-def opposite_captions(
-    subject: str, kinds: Sequence[str], rng: Random, *, count: int = 1, generic_share: float = 0.35
-) -> list[str]:
-    """`count` captions that are false of the thing: sound for a faulty one, some fault for a sound one."""
-    if _check(kinds):
-        return state_captions(subject, (), rng, count=count, generic_share=generic_share)
-    return [
-        state_captions(subject, (_draw(rng, KINDS[1:]),), rng, generic_share=generic_share)[0] for _ in range(count)
-    ]
 
 
 def kind_phrases(kind: str) -> tuple[str, ...]:
     """Short phrases for a patch that shows `kind` ("none": a sound patch). Raises ConfigError on an unknown kind."""
     _check((kind,))
     return KIND_PHRASES[kind]
-
-
-def defect_phrases() -> tuple[str, ...]:
-    """Short phrases for a patch with any defect, whatever its kind."""
-    return DEFECT_PHRASES

@@ -130,7 +130,6 @@ def component(rng: Random, h: int, w: int, skin: Skin) -> Plan:
         ground(rng, h, w, skin),
         tuple(items),
         lamp(rng, h, w),
-        "",
         ("missing", "bent leg", "bent leg", "cut leg", "misplaced", "broken", "assembly"),
         (),
     )
@@ -205,7 +204,6 @@ def chip(rng: Random, h: int, w: int, skin: Skin) -> Plan:
         ground(rng, h, w, skin),
         tuple(items),
         lamp(rng, h, w),
-        "",
         ("missing", "bent leg", "cut leg", "misplaced", "broken", "discolouration"),
         (),
     )
@@ -309,7 +307,6 @@ def board(rng: Random, h: int, w: int, skin: Skin) -> Plan:
         ground(rng, h, w, skin),
         tuple(items),
         lamp(rng, h, w),
-        "",
         ("missing", "misplaced", "deformation", "broken", "discolouration", "misprint"),
         ("body", "trace"),
     )
@@ -392,7 +389,6 @@ def bundle(rng: Random, h: int, w: int, skin: Skin) -> Plan:
         ground(rng, h, w, skin),
         tuple(items),
         lamp(rng, h, w),
-        "",
         ("missing", "misplaced", "discolouration", "broken", "deformation"),
         ("body",),
     )
@@ -436,7 +432,6 @@ def harness(rng: Random, h: int, w: int, skin: Skin) -> Plan:
         ground(rng, h, w, skin),
         tuple(items),
         lamp(rng, h, w),
-        "",
         ("missing", "cut wire", "kink", "discolouration"),
         ("wire",),
     )

@@ -75,7 +75,8 @@ def _finished(path: Path, seed: int) -> list[str]:
             break
         if not isinstance(value, dict) or value.get("seed") != seed + len(lines):
             break
-        if not (path.parent / str(value.get("image"))).is_file():
+        pictures = [value.get("image"), value.get("mask")]
+        if not all((path.parent / str(picture)).is_file() for picture in pictures if picture is not None):
             break
         lines.append(text)
     return lines

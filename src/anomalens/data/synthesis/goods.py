@@ -86,7 +86,6 @@ def pill(rng: Random, h: int, w: int, skin: Skin) -> Plan:
         ground(rng, h, w, skin),
         tuple(items),
         lamp(rng, h, w),
-        "",
         ("broken", "misprint", "deformation", "missing"),
         ("body", "speck"),
     )
@@ -137,7 +136,6 @@ def capsule(rng: Random, h: int, w: int, skin: Skin) -> Plan:
         ground(rng, h, w, skin),
         tuple(items),
         lamp(rng, h, w),
-        "",
         ("broken", "misprint", "deformation", "bend"),
     )
 
@@ -189,7 +187,6 @@ def kernel(rng: Random, h: int, w: int, skin: Skin) -> Plan:
         ground(rng, h, w, skin),
         tuple(items),
         lamp(rng, h, w),
-        "",
         ("broken", "deformation"),
         ("body", "scar"),
     )
@@ -243,7 +240,6 @@ def biscuit(rng: Random, h: int, w: int, skin: Skin) -> Plan:
         ground(rng, h, w, skin),
         tuple(items),
         lamp(rng, h, w),
-        "",
         ("broken", "broken", "deformation"),
         ("body", "topping"),
     )
@@ -316,6 +312,5 @@ def label(rng: Random, h: int, w: int, skin: Skin) -> Plan:
         ground(rng, h, w, skin),
         tuple(items),
         lamp(rng, h, w),
-        "",
         ("misprint", "missing", "misplaced", "broken", "deformation"),
     )

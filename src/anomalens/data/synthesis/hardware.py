@@ -42,7 +42,6 @@ def plate(rng: Random, h: int, w: int, skin: Skin) -> Plan:
         ground(rng, h, w, skin),
         tuple(items),
         lamp(rng, h, w),
-        "",
         ("missing", "broken", "deformation"),
         ("body", "boss"),
     )
@@ -78,7 +77,6 @@ def gear(rng: Random, h: int, w: int, skin: Skin) -> Plan:
         ground(rng, h, w, skin),
         tuple(items),
         lamp(rng, h, w),
-        "",
         ("tooth", "missing", "broken", "deformation"),
     )
 
@@ -115,7 +113,7 @@ def washer(rng: Random, h: int, w: int, skin: Skin) -> Plan:
             **finish(rng),
         )
         items.append(core)
-    return Plan(ground(rng, h, w, skin), tuple(items), lamp(rng, h, w), "", ("broken", "deformation", "notch"))
+    return Plan(ground(rng, h, w, skin), tuple(items), lamp(rng, h, w), ("broken", "deformation", "notch"))
 
 
 @part("bottle", "bottle seen from above", "bottle mouth", "cup", "tin can", "glass jar", "bowl", "lid")
@@ -144,7 +142,7 @@ def bottle(rng: Random, h: int, w: int, skin: Skin) -> Plan:
     light = ground(rng, h, w, skin)
     if chance(rng, 0.5):
         light = np.clip(light + np.float32(0.6), 0, 1)
-    return Plan(light, tuple(items), lamp(rng, h, w), "", ("broken", "deformation", "notch"))
+    return Plan(light, tuple(items), lamp(rng, h, w), ("broken", "deformation", "notch"))
 
 
 @part("screw", "screw", "bolt", "metal screw", "threaded rod", "nail")
@@ -213,7 +211,6 @@ def screw(rng: Random, h: int, w: int, skin: Skin) -> Plan:
         ground(rng, h, w, skin),
         tuple(items),
         lamp(rng, h, w),
-        "",
         ("bend", "broken", "thread", "deformation"),
         ("body", "head", "thread"),
     )
@@ -270,7 +267,7 @@ def hexnut(rng: Random, h: int, w: int, skin: Skin) -> Plan:
                 group=0,
             )
         )
-    return Plan(ground(rng, h, w, skin), tuple(items), lamp(rng, h, w), "", ("broken", "deformation", "notch"))
+    return Plan(ground(rng, h, w, skin), tuple(items), lamp(rng, h, w), ("broken", "deformation", "notch"))
 
 
 @part("tube", "metal pipe", "tube", "plastic pipe", "cigarette", "pencil", "rod", "hose", "wire", "cable")
@@ -314,7 +311,6 @@ def tube(rng: Random, h: int, w: int, skin: Skin) -> Plan:
         ground(rng, h, w, skin),
         tuple(items),
         lamp(rng, h, w),
-        "",
         ("bend", "broken", "deformation"),
         ("body", "band"),
     )
@@ -357,4 +353,4 @@ def wire_form(rng: Random, h: int, w: int, skin: Skin) -> Plan:
         seed=seeded(rng),
         **finish(rng),
     )
-    return Plan(ground(rng, h, w, skin), (body,), lamp(rng, h, w), "", ("kink", "broken"))
+    return Plan(ground(rng, h, w, skin), (body,), lamp(rng, h, w), ("kink", "broken"))

@@ -70,7 +70,6 @@ class Plan:
     ground: Field
     items: tuple[Item, ...]
     light: Light
-    subject: str
     # Which structural faults mean something here (names in `faults.FAULTS`); twice is drawn twice as often.
     faults: tuple[str, ...] = ()
     # Roles that come alone and whose place is free in normal scenes: they are never "misplaced".

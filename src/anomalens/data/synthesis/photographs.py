@@ -29,7 +29,7 @@ def _decode(path: Path) -> npt.NDArray[np.uint8] | None:
             if min(opened.size) < 48 or opened.size[0] * opened.size[1] > 64_000_000:
                 return None
             picture = opened.convert("RGB")
-    except (OSError, ValueError, SyntaxError):
+    except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError):
         return None
     if max(picture.size) > LONGEST:
         picture.thumbnail((LONGEST, LONGEST), Pillow.Resampling.BOX)

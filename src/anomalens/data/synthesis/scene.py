@@ -64,7 +64,9 @@ class SynthesisConfig:
     normal_share: float = 0.38  # scenes without defect
     part_share: float = 0.5  # scenes showing parts; the others are surfaces
     include: tuple[str, ...] = ()  # families to use; empty: all
-    exclude: tuple[str, ...] = ()  # families never drawn, neither by themselves nor as texture or ground of a part
+    exclude: tuple[
+        str, ...
+    ] = ()  # families never drawn, nor seen as texture or ground of a part ("painted", where no other is left)
     kinds: tuple[str, ...] = KINDS[1:]  # defect kinds to use
     materials: tuple[Path, ...] = ()  # folders of texture photographs; may be empty
     material_share: float = 0.4  # surfaces taken from photographs, where there are any

@@ -348,21 +348,6 @@ KIND_PHRASES: dict[str, tuple[str, ...]] = {
     "thread": ("a thread", "a loose thread", "a hair", "a fibre", "fraying", "a stray fibre"),
     "dent": ("a dent", "a dented surface", "a bump", "a blister", "a bulge", "an indentation"),
 }
-# Words that say "faulty" whatever the kind, for patches.
-DEFECT_PHRASES: tuple[str, ...] = (
-    "a defect",
-    "a flaw",
-    "damage",
-    "a damaged surface",
-    "an anomaly",
-    "a defective area",
-    "an abnormal area",
-    "a faulty part",
-    "a blemish",
-    "a damaged part",
-    "an imperfection",
-    "abnormal",
-)
 
 # Plural and mass nouns take no article; the last word decides.
 BARE_NOUNS = frozenset(
