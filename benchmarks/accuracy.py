@@ -2,6 +2,8 @@
 
     python benchmarks/accuracy.py ../shared/data --method anoclip --method crane
     python benchmarks/accuracy.py ../shared/data --saliency
+    python benchmarks/accuracy.py ../shared/data --method anoclip --backbone runs/backbone/backbone.safetensors \\
+        --calibrate runs/held-out --photographs mvtec:../shared/data/peeled_hazelnut
 
 Every folder below the given one that holds classes in MVTec layout is a set. The baseline is the local contrast of
 colour: how far the blurred picture at 1/128 of its side is from itself at 1/12, image score the mean of its top 1 %.
@@ -23,6 +25,9 @@ from anomalens.detector import Detector, load_detector
 from anomalens.evaluation.accumulator import PixelAccumulator
 from anomalens.evaluation.evaluate import EvaluationConfig, evaluate, tested
 from anomalens.evaluation.metrics import summarise
+from anomalens.training import calibrate
+from anomalens.training.painting import paint_scenes
+from anomalens.training.scenes import Scenes
 
 COLUMNS = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "aupro")
 Values = dict[str, float | int | None]
@@ -71,6 +76,15 @@ def measured(detector: Detector, datasets: list[Dataset], side: int) -> dict[str
     return rows
 
 
+def calibrated(detector: Detector, scenes: Path, photographs: str | None) -> Detector:
+    """The detector with its pooling chosen as that of the shipped weights was, on scenes (painted where missing)."""
+    paint_scenes(scenes, calibrate.SCENES, size=512, seed=calibrate.SEED, held_out=True)
+    real = list(open_dataset(photographs).samples("test")) if photographs else []
+    found, quality = calibrate.calibrate_method(detector, Scenes(scenes), real)
+    print(f"pooling {found.pooling} of the top {found.top}; quality on scenes {100 * quality:.1f}", flush=True)
+    return detector.with_calibration(found)
+
+
 def means(rows: dict[str, Values]) -> str:
     """Cells of a Markdown row: each metric's mean over the classes where it is defined."""
     found = ([float(v) for row in rows.values() if (v := row[c]) is not None] for c in COLUMNS)
@@ -95,7 +109,10 @@ def main() -> None:
     parser.add_argument("--method", action="append", default=[], help="may be repeated")
     parser.add_argument("--saliency", action="store_true", help="the baseline without learning")
     parser.add_argument("--backbone", default="bundled", help="name or file of weights")
+    parser.add_argument("--calibrate", type=Path, help="folder of scenes: calibrate first, as the shipped weights were")
+    parser.add_argument("--photographs", help="LAYOUT:PATH, with --calibrate")
     parser.add_argument("--size", type=int, help="side in pixels at which the tower looks")
+    parser.add_argument("--also", type=int, action="append", default=[], help="a further side; maps are averaged")
     parser.add_argument("--eval-size", type=int, default=256, help="side at which maps meet masks")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="precision of the tower")
     parser.add_argument("--threads", type=int, default=2)
@@ -108,9 +125,13 @@ def main() -> None:
             found |= untrained(dataset, given.eval_size)
         print(f"\nlocal contrast, no learning\n\n{table(found)}", flush=True)
     for method in given.method:
-        detector = load_detector(method, given.backbone, size=given.size, dtype=given.dtype, batch_size=4)
+        settings = {"size": given.size, "also": given.also, "dtype": given.dtype, "batch_size": 4}
+        detector = load_detector(method, given.backbone, **settings, **calibrate.METHODS.get(method, {}))
+        if given.calibrate:
+            detector = calibrated(detector, given.calibrate, given.photographs)
         rows = measured(detector, datasets, given.eval_size)
-        place = f"{given.backbone} at {detector.preprocess.size} pixels, {given.dtype}"
+        sizes = " and ".join(str(look.size) for look in detector.looks)
+        place = f"{given.backbone} at {sizes} pixels, {given.dtype}"
         print(f"\n{method} on {place}\n\n{table(rows)}", flush=True)
 
 

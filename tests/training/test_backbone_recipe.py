@@ -103,6 +103,21 @@ def test_other_scenes_do_not_resume(scenes: Path, tmp_path: Path) -> None:
         pretrain(TINY, scenes, tmp_path / "out")
 
 
+def test_a_further_stage_starts_from_the_weights_of_another(scenes: Path, tmp_path: Path) -> None:
+    pretrain(TINY, scenes, tmp_path / "first")
+    further = replace(TINY, rate=1e-9)  # changes next to nothing
+    pretrain(further, scenes, tmp_path / "second", initial=tmp_path / "first/checkpoint.pt")
+    before, after = (torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("first", "second"))
+    assert all(torch.allclose(after["model"][n].float(), v.float(), atol=1e-6) for n, v in before["model"].items())
+    with pytest.raises(ConfigError, match="other initial"):
+        pretrain(further, scenes, tmp_path / "second")
+    (tmp_path / "junk.pt").write_bytes(b"junk")
+    with pytest.raises(ConfigError, match="no checkpoint"):
+        pretrain(TINY, scenes, tmp_path / "third", initial=tmp_path / "junk.pt")
+    with pytest.raises(ConfigError, match="no checkpoint"):
+        pretrain(replace(TINY, layers=1), scenes, tmp_path / "fourth", initial=tmp_path / "first/checkpoint.pt")
+
+
 def test_a_run_that_diverges_keeps_its_last_checkpoint(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

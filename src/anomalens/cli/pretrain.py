@@ -15,6 +15,9 @@ def pretrain(
     scenes: Annotated[int | None, typer.Option(min=512, help="Training scenes to paint; default: 28,672.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps, more than 100; default: 1,500.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, scenes and machine: same weights.")] = 0,
+    initial: Annotated[
+        Path | None, typer.Option("--initial", help="checkpoint.pt of another run: a further stage, from its weights.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that paint scenes.")] = 2,
 ) -> None:
     """Train the bundled backbone: paint scenes, then align image tokens with words.
@@ -38,5 +41,7 @@ def pretrain(
 
     config = PretrainConfig(seed=seed)
     config = replace(config, steps=steps or config.steps)
-    path = pretrain_backbone(out, materials or (), config=config, scenes=scenes or SCENES, workers=workers)
+    path = pretrain_backbone(
+        out, materials or (), config=config, scenes=scenes or SCENES, workers=workers, initial=initial
+    )
     output.print(f"weights: {path}", highlight=False, markup=False, soft_wrap=True)

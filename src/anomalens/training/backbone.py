@@ -43,7 +43,7 @@ from anomalens.data.synthesis.captions import kind_phrases
 from anomalens.data.synthesis.fields import Random, pick
 from anomalens.data.synthesis.words import KINDS
 from anomalens.errors import ConfigError
-from anomalens.files import atomic_write
+from anomalens.files import atomic_write, stamp
 from anomalens.training.alignment import (
     TEMPERATURE,
     Weights,
@@ -337,6 +337,8 @@ def pretrain(
     config: PretrainConfig,
     scenes_folder: str | os.PathLike[str],
     out: str | os.PathLike[str],
+    *,
+    initial: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Train the backbone and write `out`/backbone.safetensors, `out`/log.jsonl and checkpoints.
 
@@ -346,12 +348,13 @@ def pretrain(
         config: the recipe's numbers.
         scenes_folder: shards made by `training.painting.paint_scenes`.
         out: folder of the results; created where missing.
+        initial: checkpoint.pt of an earlier run, whose weights (not its optimiser) are the starting point.
 
     Returns:
         The path of the weights: float16, in the project's own format (clip/bundle.py).
 
     Raises:
-        InputError: no scenes. ConfigError: a checkpoint of another config or of other scenes; training diverged.
+        InputError: no scenes. ConfigError: a checkpoint of another config, scenes or start; training diverged.
         MissingExtraError: a teacher is missing.
     """
     folder = Path(out)
@@ -363,13 +366,21 @@ def pretrain(
     model.clip.text.token_embedding.weight.data.copy_(table)
     stem = cast(LiteStem, model.clip.visual.stem)
     prepare_stem(stem, scenes, config.seed)
+    if initial is not None:
+        try:
+            model.load_state_dict(torch.load(initial, weights_only=True)["model"])
+        except OSError:
+            raise
+        except Exception as error:  # what a damaged file makes torch raise is anything
+            raise ConfigError(f"{initial} is no checkpoint of a backbone of these sizes") from error
     stem.gather = GatherOnce(stem)  # type: ignore[method-assign]
     optimiser = torch.optim.AdamW(parameter_groups(model, config.decay), lr=config.rate, betas=(0.9, 0.98))
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
     average = {n: p.detach().clone() for n, p in trained.items()}
     first = 0
     checkpoint = folder / "checkpoint.pt"
-    made_with = json.loads(json.dumps(asdict(config) | {"scenes": {"count": len(scenes), "painted": scenes.settings}}))
+    start = {"scenes": {"count": len(scenes), "painted": scenes.settings}, "initial": stamp(initial)}
+    made_with = json.loads(json.dumps(asdict(config) | start))
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
         before = json.loads(saved["made_with"])
