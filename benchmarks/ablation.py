@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from accuracy import COLUMNS, Values, means, measured, real_sets, untrained
 from anomalens.clip.stem import LiteStem
 from anomalens.clip.tower import Clip
-from anomalens.clip.weights import load_weights
+from anomalens.clip.weights import LoadedWeights, load_weights
 from anomalens.detector import load_detector
 from anomalens.files import write_json
 from anomalens.imaging import Preprocess, decode, pixels
@@ -57,14 +57,20 @@ VARIANTS: dict[str, tuple[str, PretrainConfig]] = {  # scenes, config
 }
 
 
+def shipped_stem() -> tuple[LiteStem, LoadedWeights]:
+    """The stem of the shipped backbone, and the weights it is of."""
+    loaded = load_weights("bundled")
+    stem = Clip.from_state_dict(loaded.config, loaded.state).visual.stem
+    assert isinstance(stem, LiteStem)
+    return stem, loaded
+
+
 class StemAlone:
     """Maps of the shipped backbone's stem: its standardised novelty channels, summed."""
 
     def __init__(self) -> None:
-        loaded = load_weights("bundled")
-        stem = Clip.from_state_dict(loaded.config, loaded.state).visual.stem
-        assert isinstance(stem, LiteStem)
-        self.stem, self.preprocess = stem, Preprocess(loaded.image_size, mean=loaded.mean, std=loaded.std)
+        self.stem, loaded = shipped_stem()
+        self.preprocess = Preprocess(loaded.image_size, mean=loaded.mean, std=loaded.std)
 
     @torch.inference_mode()
     def __call__(self, path: Path, side: int) -> npt.NDArray[np.float32]:

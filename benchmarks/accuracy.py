@@ -26,8 +26,6 @@ from anomalens.evaluation.accumulator import PixelAccumulator
 from anomalens.evaluation.evaluate import EvaluationConfig, evaluate, tested
 from anomalens.evaluation.metrics import summarise
 from anomalens.training import calibrate
-from anomalens.training.painting import paint_scenes
-from anomalens.training.scenes import Scenes
 
 COLUMNS = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "aupro")
 Values = dict[str, float | int | None]
@@ -78,9 +76,8 @@ def measured(detector: Detector, datasets: list[Dataset], side: int) -> dict[str
 
 def calibrated(detector: Detector, scenes: Path, photographs: str | None) -> Detector:
     """The detector with its pooling chosen as that of the shipped weights was, on scenes (painted where missing)."""
-    paint_scenes(scenes, calibrate.SCENES, size=512, seed=calibrate.SEED, held_out=True)
-    real = list(open_dataset(photographs).samples("test")) if photographs else []
-    found, quality = calibrate.calibrate_method(detector, Scenes(scenes), real)
+    known, real = calibrate.held_out_scenes(scenes), calibrate.labelled_images(photographs)
+    found, quality = calibrate.calibrate_method(detector, known, real)
     print(f"pooling {found.pooling} of the top {found.top}; quality on scenes {100 * quality:.1f}", flush=True)
     return detector.with_calibration(found)
 

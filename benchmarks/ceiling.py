@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from rich.progress import track
 from torch import Tensor, nn
 
+from ablation import shipped_stem
 from anomalens.clip.stem import LiteStem
-from anomalens.clip.tower import Clip, Transformer
-from anomalens.clip.weights import load_weights
+from anomalens.clip.tower import Transformer
 from anomalens.detector import load_detector
 from anomalens.evaluation.accumulator import PixelAccumulator
 from anomalens.evaluation.metrics import summarise
@@ -82,10 +82,7 @@ class Head(nn.Module):
 def trained(name: str, scenes: Scenes) -> Head:
     """The head called `name` after one schedule: focal and Dice loss, twins, the running average of the weights."""
     torch.manual_seed(0)
-    loaded = load_weights("bundled")
-    stem = Clip.from_state_dict(loaded.config, loaded.state).visual.stem
-    assert isinstance(stem, LiteStem)
-    head = Head(stem, name == "fine")
+    head = Head(shipped_stem()[0], name == "fine")
     learned = {n: p for n, p in head.named_parameters() if p.requires_grad}
     average = {n: p.detach().clone() for n, p in learned.items()}
     optimiser = torch.optim.AdamW(learned.values(), lr=RATE, weight_decay=0.05, betas=(0.9, 0.98))

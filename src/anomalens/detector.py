@@ -405,8 +405,7 @@ def _from_file(
     prepared = card.preprocess
     if card.any_size and size is not None:
         prepared = replace(prepared, size=size)
-    if config.also and not card.any_size:
-        changed = [*changed, "also"]
+    changed += ["also"] * bool(config.also and not card.any_size)
     changed += ["size"] * (size not in (None, prepared.size)) + ["seed"] * (seed not in (0, card.identity.seed))
     if changed:
         raise ConfigError(

@@ -2,9 +2,12 @@
 
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from anomalens.errors import InputError
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
@@ -37,6 +40,16 @@ def stamp(path: str | os.PathLike[str] | None) -> list[Any] | None:
         return [[one.name, stamp(one)] for one in sorted(place.iterdir())]
     status = place.stat()
     return [status.st_size, status.st_mtime_ns]
+
+
+def require_room(folder: str | os.PathLike[str], wanted: int, what: str) -> None:
+    """Raise InputError unless the disk of an existing `folder` has `wanted` bytes free for `what` (a plural)."""
+    free = shutil.disk_usage(folder).free
+    if wanted > free:
+        raise InputError(
+            f"{os.fspath(folder)}: {what} take {wanted / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; use another"
+            " folder, or make fewer"
+        )
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

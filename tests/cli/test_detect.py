@@ -12,6 +12,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from anomalens.cli import main
+from anomalens.training.backbone import PretrainConfig
+from anomalens.training.pretraining import SCENES
 
 
 class Ran(NamedTuple):
@@ -262,3 +264,6 @@ def test_pretrain_hands_its_options_on(
     assert (seen["config"].steps, seen["config"].seed) == (300, 7)
     assert [str(path) for path in seen["materials"]] == ["a", "b"]
     assert "backbone.safetensors" in ran.out
+    told = run("pretrain", "--help").out
+    assert f"default: {SCENES:,}" in told
+    assert f"default: {PretrainConfig().steps:,}" in told

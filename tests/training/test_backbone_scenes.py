@@ -205,6 +205,6 @@ def test_a_shard_that_fails_ends_the_painting(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(painting, "paint_shard", full)
     with pytest.raises(OSError, match="no space"):
         paint_scenes(tmp_path, SHARD, size=64)
-    monkeypatch.setattr(painting.shutil, "disk_usage", lambda _: SimpleNamespace(free=1e6))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1e6))
     with pytest.raises(InputError, match=r"the scenes take 0\.2 GB and 0\.0 GB are free"):
         paint_scenes(tmp_path, 40 * SHARD, size=64)

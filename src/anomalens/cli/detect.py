@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -121,7 +121,9 @@ def detect(
         )
         # Where actors do the work, this process only has to know what they compute.
         detector = load(device="cpu") if scaled else load()
-    settings = settings_of(detector) | {"dtype": dtype.value, "seed": seed, "maps": maps.value}
+    # For run.json, and for refusing to resume under others.
+    settings = detector.settings | {"calibration": detector.calibration.to_dict()}
+    settings |= {"dtype": dtype.value, "seed": seed, "maps": maps.value}
     try:
         with progress_bar() as bar:
             if scaled:
@@ -170,11 +172,6 @@ def _show(bar: "Progress", task: "TaskID", summary: "RunSummary") -> None:
     if summary.done == summary.resumed:  # the start: what was done before is no part of the rate
         bar.reset(task, total=summary.total, completed=summary.done, description="detecting")
     bar.update(task, completed=summary.done)
-
-
-def settings_of(detector: "Detector") -> dict[str, Any]:
-    """Everything that decides the numbers, for run.json and for refusing to resume under other settings."""
-    return detector.settings | {"calibration": detector.calibration.to_dict()}
 
 
 def _report(summary: "RunSummary", detector: "Detector", out: Path) -> None:

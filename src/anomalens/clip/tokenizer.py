@@ -108,12 +108,13 @@ def _plain_variants() -> dict[int, str | None]:
     return table
 
 
-def token_strings() -> list[str]:
+@cache
+def token_strings() -> tuple[str, ...]:
     """What each token spells, by id; an end of word shows no blank, a lone byte of a longer character shows "�"."""
     from tokenizers.decoders import ByteLevel
 
     library, decoder = _library(), ByteLevel()
-    return [decoder.decode([str(library.id_to_token(i)).removesuffix("</w>")]) for i in range(VOCAB)]
+    return tuple(decoder.decode([str(library.id_to_token(i)).removesuffix("</w>")]) for i in range(VOCAB))
 
 
 @cache

@@ -284,7 +284,7 @@ def _protocol(detector: Detector, dataset: Dataset, config: EvaluationConfig) ->
         "same_data_allowed": config.allow_same_data,
         "weights": detector.weights_hash,
         "image_size": detector.preprocess.size,
-        "also": [look.size for look in detector.looks[1:]] or None,
+        "also": detector.settings["also"],
         "geometry": detector.preprocess.geometry,
         "interpolation": detector.preprocess.interpolation,
         "tile": detector.config.tile,

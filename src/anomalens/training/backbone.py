@@ -366,7 +366,8 @@ def pretrain(
     model.clip.text.token_embedding.weight.data.copy_(table)
     stem = cast(LiteStem, model.clip.visual.stem)
     prepare_stem(stem, scenes, config.seed)
-    if initial is not None:
+    checkpoint = folder / "checkpoint.pt"
+    if initial is not None and not checkpoint.exists():
         try:
             model.load_state_dict(torch.load(initial, weights_only=True)["model"])
         except OSError:
@@ -378,7 +379,6 @@ def pretrain(
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
     average = {n: p.detach().clone() for n, p in trained.items()}
     first = 0
-    checkpoint = folder / "checkpoint.pt"
     start = {"scenes": {"count": len(scenes), "painted": scenes.settings}, "initial": stamp(initial)}
     made_with = json.loads(json.dumps(asdict(config) | start))
     if checkpoint.exists():

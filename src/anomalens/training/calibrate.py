@@ -147,6 +147,17 @@ def quality(scenes: Seen, calibration: Calibration) -> float:
     return (found + twins_in_order(pooled, scenes.labels)) / 2
 
 
+def held_out_scenes(folder: str | os.PathLike[str], workers: int = 1) -> Scenes:
+    """The scenes the shipped calibration is made on; painted in `folder` where they are missing."""
+    paint_scenes(folder, SCENES, size=512, seed=SEED, held_out=True, workers=workers)
+    return Scenes(Path(folder))
+
+
+def labelled_images(photographs: str | None) -> list[Sample]:
+    """Test images of LAYOUT:PATH; of None none."""
+    return list(open_dataset(photographs).samples("test")) if photographs else []
+
+
 def calibrate_method(
     detector: Detector, scenes: Scenes, photographs: Sequence[Sample] = ()
 ) -> tuple[Calibration, float]:
@@ -185,7 +196,7 @@ def calibrate_bundled(
         The quality of each.
     """
     path, known = Path(out), Scenes(Path(scenes))
-    real = list(open_dataset(photographs).samples("test")) if photographs else []
+    real = labelled_images(photographs)
     weights = read_bundle_info(BUNDLED_FILE).sha256
     table = CalibrationTable.read(path) if path.exists() else CalibrationTable(weights, "anoclip", {})
     entries = dict(table.methods) if table.weights == weights else {}
@@ -206,7 +217,7 @@ def main() -> None:
     parser.add_argument("--photographs", help="LAYOUT:PATH of one labelled class that no result is claimed on")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     asked = parser.parse_args()
-    paint_scenes(asked.work, SCENES, size=512, seed=SEED, held_out=True, workers=2)
+    held_out_scenes(asked.work, workers=2)
     chosen = {name: METHODS[name] for name in asked.methods}
     for name, reached in calibrate_bundled(asked.work, asked.photographs, methods=chosen).items():
         print(f"{name}: {100 * reached:.1f}", flush=True)

@@ -13,7 +13,6 @@ Shapes: M images of the data, B of a batch, N = h*w patches, S pixels a side.
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from torch import Tensor
 from anomalens.clip.tower import Clip, Features
 from anomalens.data.layouts import Sample, read_truth
 from anomalens.errors import InputError
-from anomalens.files import stamp, write_json
+from anomalens.files import require_room, stamp, write_json
 from anomalens.imaging import Preprocess, content_key, decode, preprocess
 from anomalens.methods.base import Method
 
@@ -208,12 +207,7 @@ def _open(
     folder.mkdir(parents=True, exist_ok=True)
     if new:
         wanted = sum(int(np.prod(s)) * np.dtype(k).itemsize for s, k in zip(shapes, kinds, strict=True))
-        free = shutil.disk_usage(folder).free
-        if wanted > free:
-            raise InputError(
-                f"{folder}: the features take {wanted / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; use another"
-                " cache folder, or fewer images"
-            )
+        require_room(folder, wanted, "the features")
     return [
         np.lib.format.open_memmap(
             folder / f"{name}.npy", mode="w+" if new else "r+", dtype=kind, shape=shape if new else None

