@@ -23,10 +23,10 @@ bench: $(READY)
 		$(BIN)/python benchmarks/$$name.py || exit 1; done
 
 # constraints.txt pins every version. pip takes torch as it finds it: a CPU build where one is at hand, else with CUDA.
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml lab/pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "anomalens needs Python 3.11 or newer; set PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' -e 'lab[dev]'
 	touch $(READY)
 
 clean:

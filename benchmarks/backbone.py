@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 import torch
 
-from anomalens.clip.backbones import find
-from anomalens.clip.streams import Dense
-from anomalens.clip.tower import Clip
-from anomalens.clip.weights import load_weights
+from anomalens.backbones.registry import find
+from anomalens.backbones.streams import Dense
+from anomalens.backbones.tower import Clip
+from anomalens.backbones.weights import load_weights
 from measure import interleaved, machine, peak_memory, report_peak
 
 DUAL = (Dense("value-value"),)

@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from anomalens.clip.backbones import find
-from anomalens.clip.config import ClipConfig, TextConfig, VisionConfig
-from anomalens.clip.prompt_encoder import PromptEncoder
-from anomalens.clip.streams import Dense
-from anomalens.clip.tower import Clip
-from anomalens.clip.weights import load_weights
+from anomalens.backbones.config import ClipConfig, TextConfig, VisionConfig
+from anomalens.backbones.prompt_encoder import PromptEncoder
+from anomalens.backbones.registry import find
+from anomalens.backbones.streams import Dense
+from anomalens.backbones.tower import Clip
+from anomalens.backbones.weights import load_weights
 from anomalens.methods import base
 from measure import interleaved, machine, matmul_peak
 

@@ -110,14 +110,14 @@ def adeval(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> float:
 
 def exact_aupro(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> float:
     """Our exact AUPRO."""
-    from anomalens.evaluation.metrics import aupro
+    from anomalens.metrics.summary import aupro
 
     return aupro(maps, masks, LIMIT) or 0.0
 
 
 def exact_all(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> float:
     """Our exact AUROC, AP, F1-max, AUPRO and 200-threshold AUPRO together."""
-    from anomalens.evaluation.metrics import PixelAccumulator
+    from anomalens.metrics.summary import PixelAccumulator
 
     accumulator = PixelAccumulator("exact")
     accumulator.update(maps, masks)
@@ -153,7 +153,7 @@ def run_candidate(name: str, count: int, size: int) -> dict[str, float]:
         value = run(maps, masks)
         return {"seconds": time.perf_counter() - begin, "value": value, "megabytes": peak_megabytes() - before}
 
-    from anomalens.evaluation.metrics import PixelAccumulator
+    from anomalens.metrics.summary import PixelAccumulator
 
     warm = PixelAccumulator("histogram")
     for scores, mask in pairs(4, size):

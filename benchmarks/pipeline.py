@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from anomalens.detector import Detector, load_detector
-from anomalens.runs import RunFolder
-from anomalens.sources import list_images
+from anomalens.detection.detector import Detector, load_detector
+from anomalens.images.sources import list_images
+from anomalens.runs.folder import RunFolder
 from measure import machine, report_peak
 
 SMALL = 112  # pixels a side of the memory runs: what is held does not depend on it

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from anomalens.detector import Detector, load_detector
-from anomalens.runtime import gate
-from anomalens.runtime.export import export
+from anomalens.detection.detector import Detector, load_detector
+from anomalens.export import gate
+from anomalens.export.exporter import export
 from measure import interleaved, machine
 
 _START = """

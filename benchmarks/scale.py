@@ -32,11 +32,11 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from anomalens.detector import Detector, load_detector
-from anomalens.runs import RunSummary
-from anomalens.runtime.scale import detect_scaled
-from anomalens.runtime.scale_inputs import list_inputs
-from anomalens.sources import list_images
+from anomalens.detection.detector import Detector, load_detector
+from anomalens.images.sources import list_images
+from anomalens.runs.folder import RunSummary
+from anomalens.runs.ray_inputs import list_inputs
+from anomalens.runs.ray_run import detect_scaled
 from measure import machine, report_peak
 
 

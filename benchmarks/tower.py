@@ -13,10 +13,10 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from anomalens.clip import streams, tower
-from anomalens.clip.config import ClipConfig, TextConfig, VisionConfig
-from anomalens.clip.streams import Dense
-from anomalens.clip.tower import Clip
+from anomalens.backbones import streams, tower
+from anomalens.backbones.config import ClipConfig, TextConfig, VisionConfig
+from anomalens.backbones.streams import Dense
+from anomalens.backbones.tower import Clip
 from measure import interleaved, machine, peak_memory, report_peak
 
 

@@ -17,14 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anomalens.clip import streams
-from anomalens.clip import tower as tower_module
-from anomalens.clip.config import ClipConfig, TextConfig, VisionConfig
-from anomalens.clip.prompt_encoder import PromptEncoder
-from anomalens.clip.tower import Clip, Features, TextTower
+from anomalens.backbones import streams
+from anomalens.backbones import tower as tower_module
+from anomalens.backbones.config import ClipConfig, TextConfig, VisionConfig
+from anomalens.backbones.prompt_encoder import PromptEncoder
+from anomalens.backbones.tower import Clip, Features, TextTower
 from anomalens.methods import base
 from anomalens.methods.crane import Crane
-from anomalens.training.losses import Loss, focal, overlap
+from anomalens.methods.parts.losses import Loss, focal, overlap
 from measure import interleaved, machine
 from tower import written_out
 

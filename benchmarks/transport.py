@@ -13,7 +13,7 @@ import warnings
 
 import torch
 
-from anomalens.methods.transport import sinkhorn
+from anomalens.methods.parts.transport import sinkhorn
 from measure import interleaved, machine
 
 

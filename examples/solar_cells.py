@@ -14,8 +14,8 @@ from rich.progress import track
 from rich.table import Table
 
 from anomalens import Prediction, load_detector
-from anomalens.data.elpv import demo_samples
-from anomalens.evaluation.metrics import auroc
+from anomalens.datasets.elpv import demo_samples
+from anomalens.metrics.summary import auroc
 
 
 def main() -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from anomalens.clip.backbones import CLIP_MEAN, CLIP_STD
-from anomalens.clip.bundle import save_bundle
-from anomalens.clip.config import ClipConfig, TextConfig, VisionConfig
-from anomalens.clip.tower import Clip
+from anomalens.backbones.bundle import save_bundle
+from anomalens.backbones.config import ClipConfig, TextConfig, VisionConfig
+from anomalens.backbones.registry import CLIP_MEAN, CLIP_STD
+from anomalens.backbones.tower import Clip
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

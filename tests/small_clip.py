@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
-from anomalens.clip.config import Activation
+from anomalens.backbones.config import Activation
 
 IMAGE, PATCH, WIDTH, TEXT_WIDTH, JOINT, VOCAB, CONTEXT = 48, 16, 128, 64, 32, 300, 20
 

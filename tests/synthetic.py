@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from anomalens.clip.config import ClipConfig, TextConfig, VisionConfig
+from anomalens.backbones.config import ClipConfig, TextConfig, VisionConfig
 
 Array = NDArray[Any]
 Rule = dict[str, Any]

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from anomalens.errors import ConfigError, InputError
-from anomalens.maps import read_map
-from anomalens.overlay import COLOURS
+from anomalens.images.maps import read_map
+from anomalens.images.overlay import COLOURS
 from anomalens.prediction import Failure, Prediction, Region
 
 MAP = np.zeros((4, 6), np.float32)

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from anomalens.calibration import Calibration
-from anomalens.clip.prompt_encoder import PromptEncoder
-from anomalens.clip.tower import Clip, Features
-from anomalens.detector import Detector, DetectorConfig
-from anomalens.imaging import Preprocess
+from anomalens.backbones.prompt_encoder import PromptEncoder
+from anomalens.backbones.tower import Clip, Features
+from anomalens.decision.calibration import Calibration
+from anomalens.detection.detector import Detector, DetectorConfig
+from anomalens.engines.contract import Identity
+from anomalens.engines.torch_engine import TorchEngine
+from anomalens.images.decoding import Preprocess
 from anomalens.methods.base import Method, ScoreMap
-from anomalens.runtime.engine import Identity
-from anomalens.runtime.torch_engine import TorchEngine
 
 
 class Brightness(Method):

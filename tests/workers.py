@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from anomalens.calibration import Calibration
-from anomalens.detector import Detector, DetectorConfig
-from anomalens.imaging import Preprocess
-from anomalens.runtime.engine import Batch, Floats, Identity, Scored
+from anomalens.decision.calibration import Calibration
+from anomalens.detection.detector import Detector, DetectorConfig
+from anomalens.engines.contract import Batch, Floats, Identity, Scored
+from anomalens.images.decoding import Preprocess
 
 DEADLY, UNLUCKY, BROKEN = 250, 240, 230  # grey values: always kills, kills once, raises
 

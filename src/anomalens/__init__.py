@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 from anomalens._version import __version__
 
 if TYPE_CHECKING:
-    from anomalens.detector import Detector, load_detector
+    from anomalens.detection.detector import Detector, load_detector
     from anomalens.prediction import Prediction, Region
 
 __all__ = ["Detector", "Prediction", "Region", "__version__", "load_detector"]
 
 _HOMES = {
-    "Detector": "anomalens.detector",
-    "load_detector": "anomalens.detector",
+    "Detector": "anomalens.detection.detector",
+    "load_detector": "anomalens.detection.detector",
     "Prediction": "anomalens.prediction",
     "Region": "anomalens.prediction",
 }

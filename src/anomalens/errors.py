@@ -1,21 +1,40 @@
-"""Every error a user can meet on purpose. Each message says what was expected, what was found and what to do."""
+"""Define every error a user can meet on purpose. Each message says what was expected, what was found and what to do.
+
+Each error is also one of Python's own kinds, so code that knows nothing of anomalens can still catch it.
+"""
 
 
 class AnomalensError(Exception):
     """Base of all errors this package raises deliberately."""
 
 
-class InputError(AnomalensError):
+class InputError(AnomalensError, ValueError):
     """An image, mask or data folder that cannot be used; the run goes on without it."""
 
 
-class WeightsError(AnomalensError):
+class WeightsError(AnomalensError, RuntimeError):
     """Weights that are missing, damaged, of another shape, or made for another backbone."""
 
 
-class ConfigError(AnomalensError):
+class ConfigError(AnomalensError, ValueError):
     """An option that does not exist or does not fit the others."""
 
 
-class MissingExtraError(AnomalensError):
+class TrainingError(AnomalensError, RuntimeError):
+    """A training run that cannot go on, for instance because its loss is no longer a number."""
+
+
+class MissingExtraError(AnomalensError, ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return the error's message as one line. A foreign error keeps its type's name in front, so that it explains
+    itself; a foreign error without a message is its type's name alone."""
+    text = " ".join(str(error).split())
+    if isinstance(error, AnomalensError):
+        return text
+    if isinstance(error, OSError) and error.strerror and error.filename is None:
+        return error.strerror
+    name = type(error).__name__
+    return f"{name}: {text}" if text else name

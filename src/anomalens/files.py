@@ -1,5 +1,6 @@
-"""Writing files so that a reader never sees half of one."""
+"""Write files so that a reader never sees half of one; name contents by their hash."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -55,3 +56,19 @@ def require_room(folder: str | os.PathLike[str], wanted: int, what: str) -> None
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write `value` as indented JSON, atomically. NaN and infinity are refused (they are not JSON)."""
     atomic_write(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def json_ready(value: Any) -> Any:
+    """Return `value` as JSON would give it back: tuples become lists, keys become text."""
+    return json.loads(json.dumps(value))
+
+
+def digest(content: bytes | str) -> str:
+    """Return the sha256 of `content` (text as UTF-8), as 64 hexadecimal digits."""
+    return hashlib.sha256(content.encode("utf-8") if isinstance(content, str) else content).hexdigest()
+
+
+def file_digest(path: str | os.PathLike[str]) -> str:
+    """Return the sha256 of a file's content, as 64 hexadecimal digits, without holding the file in memory."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -15,9 +15,9 @@ from PIL import Image
 
 from anomalens.errors import InputError
 from anomalens.files import atomic_write
-from anomalens.imaging import Source, decode
-from anomalens.maps import Map, resize_map, write_map
-from anomalens.overlay import draw_heatmap, draw_overlay
+from anomalens.images.decoding import Source, decode
+from anomalens.images.maps import Map, resize_map, write_map
+from anomalens.images.overlay import draw_heatmap, draw_overlay
 
 _NOTEBOOK_SIDE = 800  # pixels; longest side of the picture shown in a notebook
 
@@ -175,7 +175,7 @@ class Prediction:
         """Write the raw map as `.npy` (exact) or 16-bit `.png`, at working size or at source size.
 
         The PNG's scale is fixed for the model: from one heat range below the coldest colour to one above the hottest.
-        It stands in the file, and `anomalens.maps.read_map` applies it. Raises ConfigError for another suffix.
+        It stands in the file, and `anomalens.images.maps.read_map` applies it. Raises ConfigError for another suffix.
         """
         low, high = self.heat_range
         span = high - low

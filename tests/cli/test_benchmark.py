@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomalens.evaluation import evaluate
+from anomalens.evaluation import evaluator as evaluate
 from commands import Command, runner
 
 

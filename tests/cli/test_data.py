@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomalens.data.layouts import open_dataset
+from anomalens.datasets.layouts import open_dataset
 from commands import Command, runner
 
 

@@ -12,8 +12,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from anomalens.cli import main
-from anomalens.training.backbone import PretrainConfig
-from anomalens.training.pretraining import SCENES
+from anomalens_lab.backbone import PretrainConfig
+from anomalens_lab.pretraining import SCENES
 
 
 class Ran(NamedTuple):
@@ -107,7 +107,7 @@ def test_bad_images_have_rows_and_the_others_are_done(detect: Callable[..., Ran]
 def test_interrupted_then_resumed(detect: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for i in range(5):
         picture(tmp_path / "in" / f"{i}.png", i)
-    from anomalens.runs import RunFolder
+    from anomalens.runs.folder import RunFolder
 
     real, count = RunFolder._append, 0
 
@@ -137,7 +137,7 @@ def test_a_full_disk_stops_with_a_reason(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("anomalens.runs.RunFolder._append", full)
+    monkeypatch.setattr("anomalens.runs.folder.RunFolder._append", full)
     ran = detect(tmp_path / "in", "--out", tmp_path / "out")
     assert ran.code == 1
     assert "No space left" in ran.err
@@ -258,7 +258,7 @@ def test_pretrain_hands_its_options_on(
         seen.update(out=out, materials=list(materials), **options)
         return out / "backbone.safetensors"
 
-    monkeypatch.setattr("anomalens.training.pretraining.pretrain_backbone", recipe)
+    monkeypatch.setattr("anomalens_lab.pretraining.pretrain_backbone", recipe)
     ran = run("pretrain", "--out", tmp_path, "--steps", 300, "--seed", 7, "--materials", "a", "--materials", "b")
     assert ran.code == 0, ran.err
     assert (seen["config"].steps, seen["config"].seed) == (300, 7)

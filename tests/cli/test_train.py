@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from anomalens.backbones.tokenizer import encode
+from anomalens.backbones.tower import Clip
 from anomalens.cli.app import app
-from anomalens.clip.tokenizer import encode
-from anomalens.clip.tower import Clip
 from anomalens.errors import ConfigError, WeightsError
-from anomalens.prompts.learnable import SENTENCES
-from anomalens.training import prompts
-from anomalens.training.checkpoints import read_checkpoint
+from anomalens.learning import training as prompts
+from anomalens.methods.parts.checkpoints import read_checkpoint
+from anomalens.methods.parts.learnable import SENTENCES
 
 
 @pytest.fixture

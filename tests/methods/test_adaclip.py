@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from anomalens.clip.config import ClipConfig, TextConfig, VisionConfig
-from anomalens.clip.prompt_encoder import PromptEncoder
-from anomalens.clip.tower import Clip, Features
+from anomalens.backbones.config import ClipConfig, TextConfig, VisionConfig
+from anomalens.backbones.prompt_encoder import PromptEncoder
+from anomalens.backbones.tower import Clip, Features
 from anomalens.errors import ConfigError
 from anomalens.methods import base
 from anomalens.methods.adaclip import AdaCLIP, k_means, semantic_embedding
-from anomalens.prompts.ensembles import adaclip as ensemble
+from anomalens.methods.parts.ensembles import adaclip as ensemble
 
 SIZE = (80, 80)
 

@@ -10,11 +10,12 @@ from torch import Tensor
 
 import golden
 import synthetic
-from anomalens.clip.prompt_encoder import PromptEncoder
-from anomalens.clip.tower import Clip
+from anomalens.backbones.prompt_encoder import PromptEncoder
+from anomalens.backbones.tower import Clip
 from anomalens.errors import ConfigError
-from anomalens.methods import anoclip, maps
-from anomalens.methods.adaptation import AdamW, AdaptationConfig, adapt, draw, loss_and_gradient
+from anomalens.methods import anoclip
+from anomalens.methods.parts import upsampling as maps
+from anomalens.methods.parts.adaptation import AdamW, AdaptationConfig, adapt, draw, loss_and_gradient
 
 G = golden.load("anoclip")
 DEFAULT = AdaptationConfig()

@@ -7,9 +7,9 @@ from torch import Tensor
 
 import golden
 import synthetic
-from anomalens.clip.config import ClipConfig, TextConfig, VisionConfig
-from anomalens.clip.prompt_encoder import PromptEncoder
-from anomalens.clip.tower import Clip, Features
+from anomalens.backbones.config import ClipConfig, TextConfig, VisionConfig
+from anomalens.backbones.prompt_encoder import PromptEncoder
+from anomalens.backbones.tower import Clip, Features
 from anomalens.errors import ConfigError
 from anomalens.methods import anoclip, base
 from anomalens.methods.anoclip import AnoCLIP, AnoCLIPConfig, TextSide

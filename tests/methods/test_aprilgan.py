@@ -9,8 +9,8 @@ from torch import Tensor
 
 import golden
 import synthetic
-from anomalens.clip.prompt_encoder import PromptEncoder
-from anomalens.clip.tower import Clip, Features
+from anomalens.backbones.prompt_encoder import PromptEncoder
+from anomalens.backbones.tower import Clip, Features
 from anomalens.methods import base
 from anomalens.methods.aprilgan import AprilGan
 

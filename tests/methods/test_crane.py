@@ -11,9 +11,9 @@ from torch import Tensor
 
 import golden
 import synthetic
-from anomalens.clip.config import ClipConfig
-from anomalens.clip.prompt_encoder import PromptEncoder
-from anomalens.clip.tower import Clip, Features
+from anomalens.backbones.config import ClipConfig
+from anomalens.backbones.prompt_encoder import PromptEncoder
+from anomalens.backbones.tower import Clip, Features
 from anomalens.errors import ConfigError
 from anomalens.methods import base
 from anomalens.methods.crane import Config, Crane, guided_attention

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from anomalens.clip.config import ClipConfig
-from anomalens.clip.prompt_encoder import PromptEncoder
-from anomalens.clip.tower import Clip
+from anomalens.backbones.config import ClipConfig
+from anomalens.backbones.prompt_encoder import PromptEncoder
+from anomalens.backbones.tower import Clip
 from anomalens.errors import ConfigError
 from anomalens.methods import base
 from anomalens.methods.base import Method, ScoreMap

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anomalens.clip.config import ClipConfig, TextConfig, VisionConfig
-from anomalens.clip.prompt_encoder import PromptEncoder
-from anomalens.clip.tower import Clip, Features
+from anomalens.backbones.config import ClipConfig, TextConfig, VisionConfig
+from anomalens.backbones.prompt_encoder import PromptEncoder
+from anomalens.backbones.tower import Clip, Features
 from anomalens.errors import ConfigError
 from anomalens.methods import base
-from anomalens.methods.subspaces import Heads, orthogonality
+from anomalens.methods.parts.subspaces import Heads, orthogonality
 from anomalens.methods.tokenclip import Text, TokenCLIP
 
 GRID, SIZE = (5, 5), (80, 80)

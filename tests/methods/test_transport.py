@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from torch import Tensor
 
 from anomalens.errors import ConfigError
-from anomalens.methods.transport import assign, sinkhorn
+from anomalens.methods.parts.transport import assign, sinkhorn
 
 ALL_COLUMNS = ("uniform", "similarity", "relaxed", "capped", "free")
 

@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from anomalens.clip.config import ClipConfig
-from anomalens.clip.prompt_encoder import PromptEncoder
-from anomalens.clip.tower import Clip, ImageTower, TextTower
-from anomalens.methods import anoclip, base, learned, winclip
+from anomalens.backbones.config import ClipConfig
+from anomalens.backbones.prompt_encoder import PromptEncoder
+from anomalens.backbones.tower import Clip, ImageTower, TextTower
+from anomalens.methods import anoclip, base, winclip
+from anomalens.methods.parts import learned
 
 IMAGES = 3
 SIZE = (64, 64)

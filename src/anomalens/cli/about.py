@@ -18,8 +18,8 @@ def backbones() -> None:
     """List the weights known by name: size, licence, where they come from, and whether they are here."""
     from rich.table import Table
 
+    from anomalens.backbones.registry import BACKBONES, is_available
     from anomalens.cli.console import output
-    from anomalens.clip.backbones import BACKBONES, is_available
 
     table = Table("name", "patch", "native size", "download", "licence", "source", "here")
     for one in BACKBONES.values():
@@ -38,9 +38,9 @@ def info() -> None:
     from rich.table import Table
 
     from anomalens import __version__
+    from anomalens.backbones.prompt_encoder import cache_folder
+    from anomalens.backbones.registry import BACKBONES, is_available
     from anomalens.cli.console import output
-    from anomalens.clip.backbones import BACKBONES, is_available
-    from anomalens.clip.prompt_encoder import cache_folder
 
     table = Table(show_header=False)
     table.add_row("anomalens", __version__)

@@ -3,7 +3,7 @@
 import typer
 
 from anomalens import __version__
-from anomalens.cli import about, benchmark, calibrate, data, detect, evaluate, export, pretrain, report, train
+from anomalens.cli import about, benchmark, calibrate, data, detect, evaluate, export, report, train
 
 app = typer.Typer(
     name="anomalens",
@@ -35,7 +35,6 @@ app.command("benchmark")(benchmark.benchmark)
 app.command("report")(report.report)
 app.command("train")(train.train)
 app.command("import-checkpoint")(train.import_checkpoint)
-app.command("pretrain")(pretrain.pretrain)
 app.add_typer(data.app, name="data")
 app.command("methods")(about.methods)
 app.command("backbones")(about.backbones)

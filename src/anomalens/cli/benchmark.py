@@ -11,7 +11,7 @@ from anomalens.errors import ConfigError
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from anomalens.evaluation.benchmark import Cell
+    from anomalens.evaluation.benchmarking import Cell
 
 
 def benchmark(
@@ -49,10 +49,10 @@ def benchmark(
     Exit status: 0 all cells done, 1 some failed, 2 wrong usage, 130 stopped.
     """
     from anomalens.cli.console import errors, output, progress_bar
-    from anomalens.evaluation.benchmark import collect, run
-    from anomalens.evaluation.evaluate import EvaluationConfig
+    from anomalens.evaluation.benchmarking import collect, run
+    from anomalens.evaluation.evaluator import EvaluationConfig
     from anomalens.evaluation.plan import flags_plan, read_plan
-    from anomalens.evaluation.tables import write_tables
+    from anomalens.reporting.benchmark_tables import write_tables
 
     if config is not None:
         if method or data:

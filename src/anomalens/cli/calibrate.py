@@ -11,7 +11,7 @@ from anomalens.cli import options
 from anomalens.errors import ConfigError
 
 if TYPE_CHECKING:
-    from anomalens.calibration import SavedCalibration
+    from anomalens.decision.calibration import SavedCalibration
 
 
 class By(StrEnum):
@@ -61,11 +61,11 @@ def calibrate(
       anomalens detect shots/ --calibration line3.json --out results
     """
     from anomalens.cli.console import errors, output, progress_bar
-    from anomalens.data.layouts import open_dataset
-    from anomalens.decision import from_labels, from_normals
-    from anomalens.detector import load_detector
-    from anomalens.evaluation.conformal import needed
-    from anomalens.sources import list_images
+    from anomalens.datasets.layouts import open_dataset
+    from anomalens.decision.conformal import needed
+    from anomalens.detection.calibrating import from_labels, from_normals
+    from anomalens.detection.detector import load_detector
+    from anomalens.images.sources import list_images
 
     if (normals is None) == (data is None):
         raise ConfigError("give either --normals (unlabelled normal images) or --data (labelled images)")

@@ -18,7 +18,7 @@ def list_benchmarks(
     from rich.table import Table
 
     from anomalens.cli.console import output
-    from anomalens.data.catalog import describe, list_rows
+    from anomalens.datasets.catalog import describe, list_rows
 
     if name is not None:
         output.print(describe(name), markup=False, highlight=False, soft_wrap=True)
@@ -48,8 +48,8 @@ def check(
     from rich.table import Table
 
     from anomalens.cli.console import output
-    from anomalens.data.catalog import differences, find
-    from anomalens.data.layouts import open_dataset
+    from anomalens.datasets.catalog import differences, find
+    from anomalens.datasets.layouts import open_dataset
 
     if benchmark is not None:
         find(benchmark)  # a misspelt name is said before thousands of files are opened
@@ -79,8 +79,8 @@ def prepare(
     Only KolektorSDD is rewritten (its images are cut); for the others a table is laid beside the files.
     """
     from anomalens.cli.console import output
-    from anomalens.data.catalog import find
-    from anomalens.data.prepare import prepare as bring
+    from anomalens.datasets.catalog import find
+    from anomalens.datasets.prepare import prepare as bring
 
     benchmark = find(name)
     if source is None and benchmark.prepare != "elpv":
@@ -101,7 +101,7 @@ def synthesize(
     A run that was interrupted goes on where it stopped when started again with the same options.
     """
     from anomalens.cli.console import output, progress_bar
-    from anomalens.data.synthesis import synthesize as make
+    from anomalens_lab.synthesis import synthesize as make
 
     with progress_bar() as bar:
         task = bar.add_task("synthesising", total=count)

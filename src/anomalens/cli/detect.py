@@ -12,8 +12,8 @@ from anomalens.errors import ConfigError
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from anomalens.detector import Detector
-    from anomalens.runs import RunSummary
+    from anomalens.detection.detector import Detector
+    from anomalens.runs.folder import RunSummary
 
 
 class Maps(StrEnum):
@@ -90,9 +90,9 @@ def detect(
     import functools
 
     from anomalens.cli.console import errors, progress_bar
-    from anomalens.detector import load_detector
-    from anomalens.runs import RunFolder
-    from anomalens.sources import list_images
+    from anomalens.detection.detector import load_detector
+    from anomalens.images.sources import list_images
+    from anomalens.runs.folder import RunFolder
 
     scaled = engine is EngineName.ray
     _check_engine(scaled, maps, actors, part_size)
@@ -127,7 +127,7 @@ def detect(
     try:
         with progress_bar() as bar:
             if scaled:
-                from anomalens.runtime.scale import detect_scaled
+                from anomalens.runs.ray_run import detect_scaled
 
                 task = bar.add_task("starting", total=None)
                 summary = detect_scaled(

@@ -9,7 +9,7 @@ import typer
 from anomalens.cli import options
 
 if TYPE_CHECKING:
-    from anomalens.evaluation.evaluate import Evaluation
+    from anomalens.evaluation.evaluator import Evaluation
 
 _EXAMPLES = 5  # failed images named on the screen
 
@@ -52,10 +52,10 @@ def evaluate(
       anomalens evaluate --data mvtec:datasets/mvtec --method anoclip --out results
     """
     from anomalens.cli.console import errors, output, progress_bar
-    from anomalens.data.layouts import open_dataset
-    from anomalens.detector import load_detector
-    from anomalens.evaluation.evaluate import EvaluationConfig, check_folder, tested
-    from anomalens.evaluation.evaluate import evaluate as measure
+    from anomalens.datasets.layouts import open_dataset
+    from anomalens.detection.detector import load_detector
+    from anomalens.evaluation.evaluator import EvaluationConfig, check_folder, tested
+    from anomalens.evaluation.evaluator import evaluate as measure
 
     config = EvaluationConfig(
         eval_size, limit, "exact" if exact else "histogram", class_names, gallery, allow_same_data
@@ -104,7 +104,7 @@ def _table(found: "Evaluation") -> object:
     from rich.markup import escape
     from rich.table import Table
 
-    from anomalens.evaluation.metrics import SUMMARY_KEYS
+    from anomalens.metrics.summary import SUMMARY_KEYS
 
     table = Table("class", "normal", "anomalous", *(key.replace("_", " ") for key in SUMMARY_KEYS))
     table.title = f"{found.dataset}: {found.method} on {found.backbone}, per cent"

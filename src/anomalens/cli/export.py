@@ -10,7 +10,7 @@ from anomalens.cli import options
 from anomalens.errors import ConfigError
 
 if TYPE_CHECKING:
-    from anomalens.runtime.export import Report
+    from anomalens.export.exporter import Report
 
 _SCENES = 4  # procedural scenes compared where no images are given
 
@@ -58,11 +58,11 @@ def export(
       anomalens detect shots/ --method bottle.onnx --out results
     """
     from anomalens.cli.console import errors
-    from anomalens.detector import load_detector
-    from anomalens.runtime import gate
-    from anomalens.runtime.export import export as write
-    from anomalens.runtime.exported import format_of
-    from anomalens.sources import list_images
+    from anomalens.detection.detector import load_detector
+    from anomalens.engines.exported import format_of
+    from anomalens.export import gate
+    from anomalens.export.exporter import export as write
+    from anomalens.images.sources import list_images
 
     if format_of(out) != format.value:
         raise ConfigError(f"--format {format.value} and --out {out} do not fit: .onnx is ONNX, .xml is OpenVINO")
@@ -100,7 +100,7 @@ def export(
 
 def _print(report: "Report", out: Path) -> None:
     from anomalens.cli.console import output
-    from anomalens.runtime.export import LIMIT
+    from anomalens.export.exporter import LIMIT
 
     found, verdict = report.difference, report.verdict
     lines = [

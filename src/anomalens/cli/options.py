@@ -50,7 +50,7 @@ def method_options(given: list[str] | None) -> dict[str, Any]:
 
     Raises ConfigError without a "=", or for what is no option of a method but an argument of `load_detector`.
     """
-    from anomalens.detector import load_detector
+    from anomalens.detection.detector import load_detector
 
     taken = set(inspect.signature(load_detector).parameters) - {"options"}
     found = {}

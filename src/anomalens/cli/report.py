@@ -14,7 +14,7 @@ def report(
 ) -> None:
     """Make one HTML page, without network or other files: curves, histograms, best and worst images, settings."""
     from anomalens.cli.console import output
-    from anomalens.evaluation.report import write_report
+    from anomalens.reporting.evaluation_page import write_report
 
     try:
         path = write_report(folder, out)

@@ -50,12 +50,12 @@ def train(
 
       torchrun --nproc-per-node 4 -m anomalens train tokenclip --data visa:datasets/visa -o tokenclip.safetensors
     """
+    from anomalens.backbones.weights import load_weights
     from anomalens.cli.console import errors, output
-    from anomalens.clip.weights import load_weights
-    from anomalens.data.layouts import open_dataset
-    from anomalens.runtime.torch_engine import pick_device
-    from anomalens.training.prompts import Plan
-    from anomalens.training.prompts import train as learn
+    from anomalens.datasets.layouts import open_dataset
+    from anomalens.engines.torch_engine import pick_device
+    from anomalens.learning.training import Plan
+    from anomalens.learning.training import train as learn
 
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out {out}: a checkpoint is a .safetensors file; call it {out.stem}.safetensors")
@@ -112,8 +112,8 @@ def import_checkpoint(
       anomalens import-checkpoint epoch_5.pth --method crane --out crane-mvtec.safetensors
     """
     from anomalens.cli.console import output
-    from anomalens.training.checkpoints import save_checkpoint
-    from anomalens.training.published import import_published
+    from anomalens.learning.published_checkpoints import import_published
+    from anomalens.methods.parts.checkpoints import save_checkpoint
 
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out {out}: a checkpoint is a .safetensors file; call it {out.stem}.safetensors")

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from anomalens.evaluation.metrics import SUMMARY_KEYS
-from anomalens.evaluation.published import Published, protocol_differences, published
+from anomalens.evaluation.published_numbers import Published, protocol_differences, published
+from anomalens.metrics.summary import SUMMARY_KEYS
 
 # What the papers' tables call the weights that our table of backbones knows by another name.
 _PAPERS_WORDS = {

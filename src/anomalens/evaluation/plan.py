@@ -24,9 +24,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from anomalens.data.layouts import parse_spec
+from anomalens.datasets.layouts import parse_spec
 from anomalens.errors import ConfigError
-from anomalens.evaluation.evaluate import EvaluationConfig
+from anomalens.evaluation.evaluator import EvaluationConfig
 
 # Settings that change speed only: a finished cell stays finished when they change.
 _SPEED = ("batch_size", "workers", "device", "offline")

@@ -34,18 +34,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anomalens.clip.config import ClipConfig
-from anomalens.clip.prompt_encoder import PromptEncoder
-from anomalens.clip.streams import Dense
-from anomalens.clip.tokenizer import tokenize
-from anomalens.clip.tower import Clip, Features, TextTower
+from anomalens.backbones.config import ClipConfig
+from anomalens.backbones.prompt_encoder import PromptEncoder
+from anomalens.backbones.streams import Dense
+from anomalens.backbones.tokenizer import tokenize
+from anomalens.backbones.tower import Clip, Features, TextTower
 from anomalens.errors import ConfigError
 from anomalens.methods.base import ScoreMap, register
-from anomalens.methods.learned import LearnedMethod, Recipe, enlarge, quarter_taps
-from anomalens.methods.ranking import largest
-from anomalens.prompts.ensembles import Ensemble
-from anomalens.prompts.ensembles import adaclip as ensemble
-from anomalens.training.losses import Loss, focal, overlap
+from anomalens.methods.parts.ensembles import Ensemble
+from anomalens.methods.parts.ensembles import adaclip as ensemble
+from anomalens.methods.parts.learned import LearnedMethod, Recipe, enlarge, quarter_taps
+from anomalens.methods.parts.losses import Loss, focal, overlap
+from anomalens.methods.parts.ranking import largest
 
 
 @dataclass(frozen=True)

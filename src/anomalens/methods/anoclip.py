@@ -32,16 +32,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anomalens.clip.config import ClipConfig
-from anomalens.clip.prompt_encoder import PromptEncoder
-from anomalens.clip.streams import Dense
-from anomalens.clip.tower import Clip, Features
+from anomalens.backbones.config import ClipConfig
+from anomalens.backbones.prompt_encoder import PromptEncoder
+from anomalens.backbones.streams import Dense
+from anomalens.backbones.tower import Clip, Features
 from anomalens.errors import ConfigError
-from anomalens.methods import maps
-from anomalens.methods.adaptation import AdamW, AdaptationConfig, adapt, draw
 from anomalens.methods.base import Method, ScoreMap, register
-from anomalens.methods.draws import Draws
-from anomalens.prompts import ensembles
+from anomalens.methods.parts import ensembles
+from anomalens.methods.parts import upsampling as maps
+from anomalens.methods.parts.adaptation import AdamW, AdaptationConfig, adapt, draw
+from anomalens.methods.parts.draws import Draws
 
 _SOURCE = "Deng, Zhang, Bao & Li, 2023 (arXiv 2308.15939)"
 

@@ -29,14 +29,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anomalens.clip.config import ClipConfig
-from anomalens.clip.prompt_encoder import PromptEncoder
-from anomalens.clip.streams import Dense
-from anomalens.clip.tower import Features, Positions
+from anomalens.backbones.config import ClipConfig
+from anomalens.backbones.prompt_encoder import PromptEncoder
+from anomalens.backbones.streams import Dense
+from anomalens.backbones.tower import Features, Positions
 from anomalens.methods.base import ScoreMap, register
-from anomalens.methods.learned import LearnedMethod, enlarge, separable_loss, stream_start
-from anomalens.prompts.learnable import PromptConfig, Prompts
-from anomalens.training.losses import Loss
+from anomalens.methods.parts.learnable import PromptConfig, Prompts
+from anomalens.methods.parts.learned import LearnedMethod, enlarge, separable_loss, stream_start
+from anomalens.methods.parts.losses import Loss
 
 
 @dataclass(frozen=True)

@@ -28,14 +28,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anomalens.clip.config import ClipConfig
-from anomalens.clip.prompt_encoder import PromptEncoder
-from anomalens.clip.streams import Dense
-from anomalens.clip.tower import Features
+from anomalens.backbones.config import ClipConfig
+from anomalens.backbones.prompt_encoder import PromptEncoder
+from anomalens.backbones.streams import Dense
+from anomalens.backbones.tower import Features
 from anomalens.methods.base import ScoreMap, register
-from anomalens.methods.learned import LearnedMethod, Recipe, enlarge, quarter_taps
-from anomalens.prompts.ensembles import aprilgan as prompts
-from anomalens.training.losses import Loss, focal, overlap
+from anomalens.methods.parts.ensembles import aprilgan as prompts
+from anomalens.methods.parts.learned import LearnedMethod, Recipe, enlarge, quarter_taps
+from anomalens.methods.parts.losses import Loss, focal, overlap
 
 
 @dataclass(frozen=True)

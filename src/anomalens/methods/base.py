@@ -13,12 +13,12 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from anomalens.clip.config import ClipConfig
-from anomalens.clip.prompt_encoder import PromptEncoder
-from anomalens.clip.streams import Dense
-from anomalens.clip.tower import Clip, Features, Positions
+from anomalens.backbones.config import ClipConfig
+from anomalens.backbones.prompt_encoder import PromptEncoder
+from anomalens.backbones.streams import Dense
+from anomalens.backbones.tower import Clip, Features, Positions
 from anomalens.errors import ConfigError
-from anomalens.methods.draws import Draws
+from anomalens.methods.parts.draws import Draws
 
 
 @dataclass

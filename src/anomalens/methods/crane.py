@@ -39,16 +39,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anomalens.clip.config import ClipConfig
-from anomalens.clip.dinov2 import Dinov2Guide, load_dinov2
-from anomalens.clip.prefix import Prefix
-from anomalens.clip.prompt_encoder import PromptEncoder
-from anomalens.clip.streams import Dense, StreamName
-from anomalens.clip.tower import Clip, Features, Positions, TextTower
+from anomalens.backbones.config import ClipConfig
+from anomalens.backbones.dinov2 import Dinov2Guide, load_dinov2
+from anomalens.backbones.prefix import Prefix
+from anomalens.backbones.prompt_encoder import PromptEncoder
+from anomalens.backbones.streams import Dense, StreamName
+from anomalens.backbones.tower import Clip, Features, Positions, TextTower
 from anomalens.methods.base import ScoreMap, register
-from anomalens.methods.learned import LearnedMethod, Recipe, enlarge, stream_start
-from anomalens.prompts.learnable import PromptConfig, Prompts
-from anomalens.training.losses import Loss, focal_cells, overlap_cells, patch_counts
+from anomalens.methods.parts.learnable import PromptConfig, Prompts
+from anomalens.methods.parts.learned import LearnedMethod, Recipe, enlarge, stream_start
+from anomalens.methods.parts.losses import Loss, focal_cells, overlap_cells, patch_counts
 
 
 class Guide(Protocol):

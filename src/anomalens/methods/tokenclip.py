@@ -37,17 +37,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anomalens.clip.config import ClipConfig
-from anomalens.clip.prompt_encoder import PromptEncoder
-from anomalens.clip.streams import Dense
-from anomalens.clip.tower import Features, Positions
+from anomalens.backbones.config import ClipConfig
+from anomalens.backbones.prompt_encoder import PromptEncoder
+from anomalens.backbones.streams import Dense
+from anomalens.backbones.tower import Features, Positions
 from anomalens.errors import ConfigError
 from anomalens.methods.base import ScoreMap, register
-from anomalens.methods.learned import LearnedMethod, enlarge, separable_loss, stream_start
-from anomalens.methods.subspaces import Heads, HeadShape, Regulariser, orthogonality
-from anomalens.methods.transport import Columns, Weighing, assign, sinkhorn
-from anomalens.prompts.learnable import PromptConfig, Prompts, encode_together
-from anomalens.training.losses import Loss
+from anomalens.methods.parts.learnable import PromptConfig, Prompts, encode_together
+from anomalens.methods.parts.learned import LearnedMethod, enlarge, separable_loss, stream_start
+from anomalens.methods.parts.losses import Loss
+from anomalens.methods.parts.subspaces import Heads, HeadShape, Regulariser, orthogonality
+from anomalens.methods.parts.transport import Columns, Weighing, assign, sinkhorn
 
 
 @dataclass(frozen=True)

@@ -32,13 +32,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anomalens.clip.config import ClipConfig
-from anomalens.clip.prompt_encoder import PromptEncoder
-from anomalens.clip.tower import Clip, Features
+from anomalens.backbones.config import ClipConfig
+from anomalens.backbones.prompt_encoder import PromptEncoder
+from anomalens.backbones.tower import Clip, Features
 from anomalens.errors import ConfigError
-from anomalens.methods import maps
 from anomalens.methods.base import Method, ScoreMap, register
-from anomalens.prompts import ensembles
+from anomalens.methods.parts import ensembles
+from anomalens.methods.parts import upsampling as maps
 
 _HEAT = 0.05  # |f̂·(t_a − t_n)| drawn as coldest and hottest: cosines of window tokens differ by less than this
 _LEAST = -80.0  # log-odds; a score of 1e-35, close to the least that float32 holds a reciprocal of

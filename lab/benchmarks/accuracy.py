@@ -1,0 +1,136 @@
+"""Accuracy of the bundled backbone on real sets, by class, beside a baseline that learns nothing: a Markdown table.
+
+    python benchmarks/accuracy.py ../shared/data --method anoclip --method crane
+    python benchmarks/accuracy.py ../shared/data --saliency
+    python benchmarks/accuracy.py ../shared/data --method anoclip --backbone runs/backbone/backbone.safetensors \\
+        --calibrate runs/held-out --photographs mvtec:../shared/data/peeled_hazelnut
+
+Every folder below the given one that holds classes in MVTec layout is a set. The baseline is the local contrast of
+colour: how far the blurred picture at 1/128 of its side is from itself at 1/12, image score the mean of its top 1 %.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from anomalens.datasets.layouts import open_dataset
+from anomalens.datasets.layouts.model import Dataset
+from anomalens.detection.detector import Detector, load_detector
+from anomalens.evaluation.evaluator import EvaluationConfig, evaluate, tested
+from anomalens.metrics.accumulator import PixelAccumulator
+from anomalens.metrics.summary import summarise
+from anomalens_lab import calibrate
+
+COLUMNS = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "aupro")
+Values = dict[str, float | int | None]
+Look = Callable[[Path, int], npt.NDArray[np.float32]]
+
+
+def contrast(path: Path, side: int) -> npt.NDArray[np.float32]:
+    """Local contrast map [side, side] of a picture."""
+    with Image.open(path) as opened:
+        pixels = np.asarray(opened.convert("RGB").resize((side, side)), np.float32) / 255
+    near, far = (gaussian_filter(pixels, (side / part, side / part, 0)) for part in (128, 12))
+    return np.asarray(np.sqrt(np.square(near - far).sum(axis=2)), np.float32)
+
+
+def untrained(dataset: Dataset, side: int, look: Look = contrast) -> dict[str, Values]:
+    """Metrics by class of maps [side, side] that `look` makes of pictures."""
+    found: dict[str, Values] = {}
+    for name, samples in tested(dataset).items():
+        pixels, scores = PixelAccumulator("histogram"), []
+        for sample in samples:
+            one = look(sample.image, side)
+            mask = np.zeros((side, side), bool)
+            if sample.mask is not None:
+                with Image.open(sample.mask) as opened:
+                    small = opened.convert("L").resize((side, side), Image.Resampling.NEAREST)
+                    mask = np.asarray(small) > 127
+            pixels.update(one[None], mask[None])
+            scores.append(float(np.sort(one, axis=None)[-one.size // 100 :].mean()))
+        labels = np.array([sample.label == 1 for sample in samples])
+        counts: Values = {"n_normal": int((~labels).sum()), "n_anomalous": int(labels.sum())}
+        found[name] = {**counts, **summarise(np.array(scores), labels, pixels, 0.3)}
+    return found
+
+
+def real_sets(folder: Path) -> list[Dataset]:
+    """Every folder below `folder` that holds classes in MVTec layout."""
+    return [open_dataset(f"mvtec:{path}") for path in sorted(folder.iterdir()) if path.is_dir()]
+
+
+def measured(detector: Detector, datasets: list[Dataset], side: int) -> dict[str, Values]:
+    """Metrics by class of a detector."""
+    rows: dict[str, Values] = {}
+    for dataset in datasets:
+        result = evaluate(detector, dataset, EvaluationConfig(size=side, gallery=0))
+        rows |= {name: dict(values) for name, values in result.classes.items()}
+    return rows
+
+
+def calibrated(detector: Detector, scenes: Path, photographs: str | None) -> Detector:
+    """The detector with its pooling chosen as that of the shipped weights was, on scenes (painted where missing)."""
+    known, real = calibrate.held_out_scenes(scenes), calibrate.labelled_images(photographs)
+    found, quality = calibrate.calibrate_method(detector, known, real)
+    print(f"pooling {found.pooling} of the top {found.top}; quality on scenes {100 * quality:.1f}", flush=True)
+    return detector.with_calibration(found)
+
+
+def means(rows: dict[str, Values]) -> str:
+    """Cells of a Markdown row: each metric's mean over the classes where it is defined."""
+    found = ([float(v) for row in rows.values() if (v := row[c]) is not None] for c in COLUMNS)
+    return " | ".join(f"{np.mean(values):.1f}" if values else "-" for values in found)
+
+
+def table(rows: dict[str, Values]) -> str:
+    """Markdown, with the mean over classes where each metric is defined."""
+    names = [c.replace("_", " ") for c in COLUMNS]
+    lines = ["| class | normal / anomalous | " + " | ".join(names) + " |", "|---" * (2 + len(COLUMNS)) + "|"]
+    for name, row in rows.items():
+        cells = ["-" if row[c] is None else f"{row[c]:.1f}" for c in COLUMNS]
+        lines.append(f"| {name} | {row['n_normal']} / {row['n_anomalous']} | " + " | ".join(cells) + " |")
+    lines.append(f"| mean | | {means(rows)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print one table a method."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="folder of data sets in MVTec layout")
+    parser.add_argument("--method", action="append", default=[], help="may be repeated")
+    parser.add_argument("--saliency", action="store_true", help="the baseline without learning")
+    parser.add_argument("--backbone", default="bundled", help="name or file of weights")
+    parser.add_argument("--calibrate", type=Path, help="folder of scenes: calibrate first, as the shipped weights were")
+    parser.add_argument("--photographs", help="LAYOUT:PATH, with --calibrate")
+    parser.add_argument("--size", type=int, help="side in pixels at which the tower looks")
+    parser.add_argument("--also", type=int, action="append", default=[], help="a further side; maps are averaged")
+    parser.add_argument("--eval-size", type=int, default=256, help="side at which maps meet masks")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="precision of the tower")
+    parser.add_argument("--threads", type=int, default=2)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    datasets = real_sets(given.folder)
+    if given.saliency:
+        found: dict[str, Values] = {}
+        for dataset in datasets:
+            found |= untrained(dataset, given.eval_size)
+        print(f"\nlocal contrast, no learning\n\n{table(found)}", flush=True)
+    for method in given.method:
+        settings = {"size": given.size, "also": given.also, "dtype": given.dtype, "batch_size": 4}
+        detector = load_detector(method, given.backbone, **settings, **calibrate.METHODS.get(method, {}))
+        if given.calibrate:
+            detector = calibrated(detector, given.calibrate, given.photographs)
+        rows = measured(detector, datasets, given.eval_size)
+        sizes = " and ".join(str(look.size) for look in detector.looks)
+        place = f"{given.backbone} at {sizes} pixels, {given.dtype}"
+        print(f"\n{method} on {place}\n\n{table(rows)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

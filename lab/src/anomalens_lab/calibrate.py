@@ -1,0 +1,227 @@
+"""Thresholds, heatmap scale and pooling of the bundled backbone, chosen on scenes of families training never saw and on
+photographs of one kind of thing that no result is claimed on:
+
+    python -m anomalens_lab.calibrate WORK --photographs mvtec:PATH
+
+    pooling          share and size of the map's top in the image score. What users rank are images of one kind of
+                     thing, so the scenes judge it by how often a faulty one outscores its sound twin, the photographs
+                     by their image AUROC; the highest mean of both
+    threshold        highest balanced accuracy of the pooled score (mean of hit rate and correct-rejection rate), mean
+                     of scenes and photographs
+    pixel threshold  highest F1 over all pixels of all scenes
+    heat range       from the 95th percentile of sound pixels (scenes or photographs, the higher) to the 90th of
+                     defective ones
+
+    auto             the method with the highest mean of pixel AUROC and share of twins in order, on the scenes alone
+
+On one's own parts one does better with a handful of normal images (`anomalens calibrate`).
+"""
+
+import argparse
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from anomalens.backbones.bundle import BUNDLED_FILE, read_bundle_info
+from anomalens.datasets.layouts import Sample, open_dataset, read_truth
+from anomalens.decision.calibration import BUNDLED, Calibration, CalibrationTable
+from anomalens.detection.detector import Detector, load_detector
+from anomalens.errors import InputError
+from anomalens.files import write_json
+from anomalens.images.maps import resize_map
+from anomalens.metrics.summary import auroc, f1_max
+from anomalens.prediction import Prediction
+from anomalens_lab.painting import paint_scenes
+from anomalens_lab.scenes import Scenes
+
+# What ships, with the options it ships with.
+METHODS: Mapping[str, Mapping[str, Any]] = {
+    "anoclip": {"views": 1},
+    "anoclip+": {"views": 1},
+    "winclip": {},
+    "anomalyclip": {},
+    "tokenclip": {},
+    "crane": {},
+    "crane+": {},
+}
+SCENES, SEED = 512, 8  # of the scenes
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the map in the image score
+TOPS = (0.002, 0.01, 0.03)  # of the map's pixels
+_GRID = 128  # pixels a side at which maps and masks are compared
+
+Floats = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+
+
+def twins_in_order(scores: Floats, labels: Bools) -> float:
+    """Share of twins (2k faulty, 2k + 1 sound) of which the faulty one scores higher; a tie counts half.
+
+    Twins of which both are sound do not count. nan where none does.
+    """
+    counted = labels[0::2] & ~labels[1::2]
+    faulty, sound = scores[0::2][counted], scores[1::2][counted]
+    return float(np.mean((faulty > sound) + 0.5 * (faulty == sound))) if counted.any() else math.nan
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a method said of images whose truth is known."""
+
+    scores: Floats  # [B], not pooled
+    maps: Floats  # [B, H, W]
+    masks: Bools  # [B, H, W]
+
+    @property
+    def labels(self) -> Bools:
+        """[B] whether anything is wrong."""
+        return np.asarray(self.masks.any(axis=(1, 2)))
+
+
+def balanced_threshold(groups: Sequence[tuple[Floats, Bools]]) -> float:
+    """The number that splits best: mean over groups (scores, labels) of the mean of each label's share on its side."""
+    order = np.sort(np.concatenate([scores for scores, _ in groups]))
+    cuts = np.concatenate([[order[0] - 1e-6], (order[1:] + order[:-1]) / 2])
+
+    def right(cut: float) -> float:
+        shares = [(np.mean(s[wrong] > cut) + np.mean(s[~wrong] <= cut)) / 2 for s, wrong in groups]
+        return float(np.mean(shares))
+
+    return float(max(cuts, key=right))
+
+
+def fit(scenes: Seen, photographs: Seen | None, source: str) -> Calibration:
+    """The calibration for twins, the faulty one first, and photographs of one kind of thing.
+
+    Raises InputError unless both hold faulty and sound ones.
+    """
+    labels = scenes.labels
+    if not (labels[0::2] & ~labels[1::2]).any():
+        raise InputError("calibration needs twins, a faulty scene and the same one sound; paint them anew")
+    if photographs is not None and len(set(photographs.labels)) < 2:
+        raise InputError("calibration needs photographs of sound and of faulty things")
+    everything = [scenes] if photographs is None else [scenes, photographs]
+    best = f1_max(scenes.maps.ravel(), scenes.masks.ravel())
+    low = max(float(np.percentile(one.maps[~one.labels], 95)) for one in everything)
+    high = float(np.percentile(scenes.maps[scenes.masks], 90))
+    neutral = Calibration(0.0, best.threshold if best else high, (low, max(high, low + 1e-3)), source)
+
+    def ranked(one: Calibration) -> float:
+        found = [twins_in_order(one.pooled(scenes.scores, scenes.maps), labels)]
+        if photographs is not None:
+            found.append(auroc(one.pooled(photographs.scores, photographs.maps), photographs.labels) or 0.0)
+        return float(np.mean(found))
+
+    choices = [neutral, *(replace(neutral, pooling=share, top=top) for share in SHARES[1:] for top in TOPS)]
+    chosen = max(choices, key=ranked)
+    groups = [(chosen.pooled(one.scores, one.maps), one.labels) for one in everything]
+    return replace(chosen, threshold=balanced_threshold(groups))
+
+
+def look(detector: Detector, images: Iterable[Any], masks: Iterable[Bools]) -> Seen:
+    """What `detector` says of images, not pooled, on a grid of a fixed size; masks [H, W] of any size."""
+    raw = detector.with_calibration(replace(detector.calibration, pooling=0.0))
+    scores, maps = [], []
+    for index, result in enumerate(raw.predict_iter(images)):
+        if not isinstance(result, Prediction):
+            raise InputError(f"calibration image {index}: {result.error}")
+        scores.append(result.score)
+        maps.append(resize_map(result.anomaly_map, (_GRID, _GRID)))
+    return Seen(np.array(scores, np.float32), np.stack(maps), np.stack([_shrunk(mask) for mask in masks]))
+
+
+def _shrunk(mask: Bools) -> Bools:
+    rows, columns = ((np.arange(_GRID) + 0.5) * side / _GRID for side in mask.shape)
+    return np.asarray(mask[rows.astype(int)][:, columns.astype(int)], bool)
+
+
+def quality(scenes: Seen, calibration: Calibration) -> float:
+    """How well a method finds (pixel AUROC) and ranks (twins in order) on scenes, in [0, 1]: what "auto" goes by."""
+    pooled = calibration.pooled(scenes.scores, scenes.maps)
+    found = auroc(scenes.maps.ravel(), scenes.masks.ravel()) or 0.0
+    return (found + twins_in_order(pooled, scenes.labels)) / 2
+
+
+def held_out_scenes(folder: str | os.PathLike[str], workers: int = 1) -> Scenes:
+    """The scenes the shipped calibration is made on; painted in `folder` where they are missing."""
+    paint_scenes(folder, SCENES, size=512, seed=SEED, held_out=True, workers=workers)
+    return Scenes(Path(folder))
+
+
+def labelled_images(photographs: str | None) -> list[Sample]:
+    """Test images of LAYOUT:PATH; of None none."""
+    return list(open_dataset(photographs).samples("test")) if photographs else []
+
+
+def calibrate_method(
+    detector: Detector, scenes: Scenes, photographs: Sequence[Sample] = ()
+) -> tuple[Calibration, float]:
+    """The calibration of one detector, and its `quality`; its own calibration plays no part."""
+    drawn = look(
+        detector,
+        (scenes.image(i) for i in range(len(scenes))),
+        (scenes.kind(i) > 0 for i in range(len(scenes))),
+    )
+    real, named = None, ""
+    if photographs:
+        truths = (read_truth(sample, (_GRID, _GRID)) for sample in photographs)
+        masks = [np.ones((_GRID, _GRID), bool) if truth is None else truth > 0 for truth in truths]
+        real = look(detector, [sample.image for sample in photographs], masks)
+        named = f" and {len(photographs)} photographs of {photographs[0].class_name}"
+    found = fit(drawn, real, f"best balanced accuracy on {len(scenes)} procedural scenes not trained on{named}")
+    return found, quality(drawn, found)
+
+
+def calibrate_bundled(
+    scenes: str | os.PathLike[str],
+    photographs: str | None = None,
+    *,
+    methods: Mapping[str, Mapping[str, Any]] = METHODS,
+    out: str | os.PathLike[str] = BUNDLED_FILE.parent / "calibration.json",
+) -> dict[str, float]:
+    """Calibrate `methods` (name -> options to ship with it) on the bundled backbone and write the table.
+
+    Args:
+        scenes: shards of held-out families, made by `paint_scenes(..., held_out=True)`.
+        photographs: LAYOUT:PATH of one labelled class (its test images), of which no result is claimed.
+        out: the table. Entries of methods not asked for, and then also what "auto" means, stay as they are where they
+            were made with the same weights.
+
+    Returns:
+        The quality of each.
+    """
+    path, known = Path(out), Scenes(Path(scenes))
+    real = labelled_images(photographs)
+    weights = read_bundle_info(BUNDLED_FILE).sha256
+    table = CalibrationTable.read(path) if path.exists() else CalibrationTable(weights, "anoclip", {})
+    entries = dict(table.methods) if table.weights == weights else {}
+    reached = {}
+    for name, options in methods.items():
+        detector = load_detector(name, BUNDLED, batch_size=8, **options)
+        found, reached[name] = calibrate_method(detector, known, real)
+        entries[name] = replace(found, options=dict(options))
+    best = table.best if set(entries) - set(reached) else max(reached, key=reached.__getitem__)
+    write_json(path, CalibrationTable(weights, best, entries).to_dict())
+    return reached
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path, help="folder for the scenes; a second call uses what is there")
+    parser.add_argument("--photographs", help="LAYOUT:PATH of one labelled class that no result is claimed on")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    asked = parser.parse_args()
+    held_out_scenes(asked.work, workers=2)
+    chosen = {name: METHODS[name] for name in asked.methods}
+    for name, reached in calibrate_bundled(asked.work, asked.photographs, methods=chosen).items():
+        print(f"{name}: {100 * reached:.1f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""Procedural scenes with exact masks, defect kinds and captions: training data without a licence question.
+
+    from anomalens_lab.synthesis import SynthesisConfig, scene
+    picture = scene(7, SynthesisConfig(size=256))
+
+`scene(seed)` is a pure function of its seed and configuration. Surfaces are painted in `surfaces` and `patterns`;
+parts are planned in `hardware`, `goods`, `electronics` and `arrays`; `defects` changes a surface, `faults` rearranges
+pieces, `camera` photographs, `captions` finds the words, `export` writes a data set.
+"""
+
+from anomalens_lab.synthesis.captions import (
+    kind_phrases,
+    state_captions,
+)
+from anomalens_lab.synthesis.export import synthesize
+from anomalens_lab.synthesis.scene import (
+    FAMILIES,
+    HELD_OUT_FAMILIES,
+    PART_FAMILIES,
+    SURFACE_FAMILIES,
+    Rendering,
+    Scene,
+    SynthesisConfig,
+    render,
+    scene,
+    scenes,
+    twins,
+)
+from anomalens_lab.synthesis.words import GENERIC, KINDS
+
+__all__ = [
+    "FAMILIES",
+    "GENERIC",
+    "HELD_OUT_FAMILIES",
+    "KINDS",
+    "PART_FAMILIES",
+    "SURFACE_FAMILIES",
+    "Rendering",
+    "Scene",
+    "SynthesisConfig",
+    "kind_phrases",
+    "render",
+    "scene",
+    "scenes",
+    "state_captions",
+    "synthesize",
+    "twins",
+]

@@ -1,0 +1,179 @@
+"""DINOv2 with registers, as a guide: which patches of an image belong together.
+
+Papers: Oquab et al., "DINOv2", 2023 (arXiv 2304.07193); Darcet et al., "Vision Transformers Need Registers", ICLR 2024
+(arXiv 2309.16588). Weights: facebook/dinov2-with-registers-base on the Hugging Face hub (Apache-2.0), the ViT-B/14 that
+Crane+ uses; every size in that layout with an ordinary feed-forward loads. Equal to `transformers`'
+Dinov2WithRegistersModel to float32 (tested on random weights).
+
+The blocks are those of `clip/tower.py`: DINOv2's layer scale is a factor on the output of either half of a block, so it
+is multiplied into the last matrix of that half when weights are loaded (exact).
+
+Shapes: B images, H W pixels, h w patch grid, N = h*w, D width, R registers.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from anomalens.backbones.hub import fetch_repository
+from anomalens.backbones.registry import CLIP_MEAN, CLIP_STD
+from anomalens.backbones.tower import Transformer, resize_positions
+from anomalens.backbones.weight_files import pick_file, read_tensors
+from anomalens.errors import WeightsError
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+# Older and newer names of the attention's matrices in the hub layout.
+_ATTENTION = {
+    "q": ("attention.attention.query", "attention.q_proj"),
+    "k": ("attention.attention.key", "attention.k_proj"),
+    "v": ("attention.attention.value", "attention.v_proj"),
+    "o": ("attention.output.dense", "attention.o_proj"),
+}
+
+
+class Dinov2(nn.Module):
+    """The network; build one with `load_dinov2` or `from_state_dict`."""
+
+    def __init__(self, width: int, layers: int, heads: int, patch: int, grid: int, registers: int, eps: float) -> None:
+        super().__init__()
+        self.patch = patch
+        self.conv = nn.Conv2d(3, width, patch, stride=patch)
+        self.class_token = nn.Parameter(torch.zeros(width))
+        self.registers = nn.Parameter(torch.zeros(registers, width))
+        self.positions = nn.Parameter(torch.zeros(1 + grid**2, width))
+        self.transformer = Transformer(width, layers, heads, 4.0, "gelu")
+        self.norm = nn.LayerNorm(width)
+        for module in self.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.eps = eps
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Pixels normalised for ImageNet [B, 3, H, W], sides multiples of the patch -> patch features [B, N, D].
+
+        The last block's output after the final LayerNorm; class token and registers are dropped.
+        """
+        patches = self.conv(pixels)
+        grid = (patches.shape[-2], patches.shape[-1])
+        positions = resize_positions(self.positions, grid, "bicubic")
+        count = len(patches)
+        rows = [
+            (self.class_token + positions[0]).expand(count, 1, -1),
+            self.registers.expand(count, -1, -1),
+            patches.flatten(2).transpose(1, 2) + positions[1:],
+        ]
+        x = torch.cat(rows, dim=1)
+        *blocks, last = self.transformer.blocks
+        for block in blocks:
+            x = block(x)
+        behind = slice(1 + self.registers.shape[0], None)
+        return cast(Tensor, self.norm(last(x, rows=behind)))
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Tensor], heads: int | None = None, eps: float = 1e-6) -> "Dinov2":
+        """A frozen network from tensors in the hub layout; `heads` defaults to one for every 64 channels.
+
+        Raises WeightsError where they are not DINOv2 with registers.
+        """
+        state = {k.removeprefix("dinov2_with_registers."): v.float() for k, v in state.items()}
+        try:
+            conv = state["embeddings.patch_embeddings.projection.weight"]
+            registers, table = state["embeddings.register_tokens"][0], state["embeddings.position_embeddings"][0]
+            layers = 1 + max(int(k.split(".")[2]) for k in state if k.startswith("encoder.layer."))
+            grid = round((table.shape[0] - 1) ** 0.5)
+            width = conv.shape[0]
+            found = {
+                "conv.weight": conv,
+                "conv.bias": state["embeddings.patch_embeddings.projection.bias"],
+                "class_token": state["embeddings.cls_token"].flatten(),
+                "registers": registers,
+                "positions": table,
+                "norm.weight": state["layernorm.weight"],
+                "norm.bias": state["layernorm.bias"],
+            }
+            for layer in range(layers):
+                found |= _block(state, f"encoder.layer.{layer}.", f"transformer.resblocks.{layer}.")
+            with torch.device("meta"):
+                model = cls(width, layers, heads or width // 64, conv.shape[-1], grid, len(registers), eps)
+            model.load_state_dict(found, strict=True, assign=True)
+        except (KeyError, ValueError, IndexError, RuntimeError) as error:
+            raise WeightsError(
+                f"these are no weights of DINOv2 with registers in the hub's layout ({error}); give, for instance,"
+                " facebook/dinov2-with-registers-base"
+            ) from error
+        return model.eval().requires_grad_(False)
+
+
+def _block(state: dict[str, Tensor], source: str, target: str) -> dict[str, Tensor]:
+    """One block's tensors under the names of `clip.tower.Block`, layer scales folded in."""
+
+    def matrix(name: str) -> str:
+        return next((n for n in _ATTENTION[name] if f"{source}{n}.weight" in state), _ATTENTION[name][0])
+
+    scale1, scale2 = state[f"{source}layer_scale1.lambda1"], state[f"{source}layer_scale2.lambda1"]
+    out = {}
+    for kind in ("weight", "bias"):
+        tall = (-1, 1) if kind == "weight" else (-1,)  # a factor on each output channel
+        out[f"{target}ln_1.{kind}"] = state[f"{source}norm1.{kind}"]
+        out[f"{target}ln_2.{kind}"] = state[f"{source}norm2.{kind}"]
+        out[f"{target}attn.in_proj_{kind}"] = torch.cat([state[f"{source}{matrix(n)}.{kind}"] for n in "qkv"])
+        out[f"{target}attn.out_proj.{kind}"] = scale1.view(tall) * state[f"{source}{matrix('o')}.{kind}"]
+        out[f"{target}mlp.c_fc.{kind}"] = state[f"{source}mlp.fc1.{kind}"]
+        out[f"{target}mlp.c_proj.{kind}"] = scale2.view(tall) * state[f"{source}mlp.fc2.{kind}"]
+    return out
+
+
+def load_dinov2(spec: str | Path, *, offline: bool = False) -> Dinov2:
+    """DINOv2 with registers from a folder, a file, or a hub id ("facebook/dinov2-with-registers-base").
+
+    Raises WeightsError: missing, damaged or other weights.
+    """
+    path = Path(spec)
+    if path.is_dir():
+        path = pick_file(path)
+    elif not path.is_file():
+        path = fetch_repository(str(spec), offline=offline)
+    settings: dict[str, Any] = {}
+    if (path.parent / "config.json").is_file():
+        settings = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
+    state, _ = read_tensors(path)
+    return Dinov2.from_state_dict(state, settings.get("num_attention_heads"), settings.get("layer_norm_eps", 1e-6))
+
+
+class Dinov2Guide:
+    """Crane+'s guide: DINOv2 features on the backbone's own patch grid. Holds no parameters of the method.
+
+    Args:
+        network: from `load_dinov2`.
+        patch: patch side of the backbone in pixels. Where it is not DINOv2's, images are resized (bilinear,
+            antialiased) so that both grids are the same.
+        mean, std: of the backbone's pixels; they are undone and ImageNet's put in their place.
+    """
+
+    def __init__(
+        self,
+        network: Dinov2,
+        patch: int = 14,
+        mean: tuple[float, float, float] = CLIP_MEAN,
+        std: tuple[float, float, float] = CLIP_STD,
+    ) -> None:
+        self.network, self.patch = network, patch
+        self.mean, self.std = mean, std
+
+    @torch.no_grad()
+    def features(self, pixels: Tensor) -> Tensor:
+        """The backbone's pixels [B, 3, H, W] -> [B, N, D]."""
+        self.network.to(pixels.device)
+        mean, std, to_mean, to_std = (
+            torch.tensor(v, device=pixels.device).view(3, 1, 1)
+            for v in (self.mean, self.std, IMAGENET_MEAN, IMAGENET_STD)
+        )
+        rgb = (pixels.float() * std + mean).clamp(0, 1)
+        size = [side // self.patch * self.network.patch for side in pixels.shape[-2:]]
+        if size != list(pixels.shape[-2:]):
+            rgb = F.interpolate(rgb, size=size, mode="bilinear", antialias=True)
+        return cast(Tensor, self.network((rgb - to_mean) / to_std))

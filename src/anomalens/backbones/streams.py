@@ -1,0 +1,72 @@
+"""Dense token streams: what a method may ask of the image tower beside the ordinary tokens.
+
+A stream is a second residual path that starts as a copy of the ordinary one and gathers, block by block, what the
+ordinary queries, keys and values give under another attention. It never feeds back. With u = LN1_l(o_{l-1}) of the
+ORDINARY path o and block l's own frozen weights:
+
+    s_l = s_{l-1} + Proj_l( Att_stream(q, k, v) )            no feed-forward, no second LayerNorm
+
+    value-value        Att = softmax(v vᵀ/√d) v                                    (AnoCLIP; AnomalyCLIP's DPAM)
+    self-correlation   Att = [softmax(q qᵀ/√d) + softmax(k kᵀ/√d) + softmax(v vᵀ/√d)] v     (Crane's E-Attn)
+
+A v is linear in A, so the sum of three attention maps is three calls of fused attention (`attention.py`), and no map
+of tokens x tokens is written out for all heads.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from anomalens.backbones.attention import fused_attention
+from anomalens.errors import ConfigError
+
+StreamName = Literal["plain", "value-value", "self-correlation", "guided"]
+
+
+def value_value(q: Tensor, k: Tensor, v: Tensor, rows: slice) -> Tensor:
+    """softmax(v vᵀ/√d) v for the query rows asked. q, k, v: [B, heads, L, d] -> [B, heads, rows, d]."""
+    return fused_attention(v[:, :, rows], v, v)
+
+
+def self_correlation(q: Tensor, k: Tensor, v: Tensor, rows: slice) -> Tensor:
+    """The sum (not the mean) of query-query, key-key and value-value attention. Shapes as `value_value`."""
+    total = fused_attention(q[:, :, rows], q, v)
+    total = total + fused_attention(k[:, :, rows], k, v)
+    return total + fused_attention(v[:, :, rows], v, v)
+
+
+ATTENTIONS: dict[str, Callable[[Tensor, Tensor, Tensor, slice], Tensor]] = {
+    "value-value": value_value,
+    "self-correlation": self_correlation,
+}
+
+
+@dataclass(frozen=True)
+class Dense:
+    """One dense stream asked of the tower's single pass.
+
+    `plain` reads the ordinary residual path. `guided` replaces the last block's attention over patches by a matrix
+    given to the tower (Crane's D-Attn): LN_post(Proj_L(A v)) with v taken from the middle of the last block; it has
+    no residual, so `start` and `taps` do not apply to it.
+    """
+
+    stream: StreamName = "plain"
+    start: int = 1  # first block, counted from 1, that adds to the stream
+    taps: tuple[int, ...] = (-1,)  # blocks, counted from 1, after which tokens are read; -1 is the last
+    project: bool = True  # final LayerNorm and projection to the joint space, or the raw residual
+    class_row: bool = False  # keep the class token as row 0 of the result
+
+    def resolve(self, layers: int) -> "Dense":
+        """The same request with taps counted from 1. Raises ConfigError where it does not fit `layers` blocks."""
+        taps = tuple(layers + 1 + t if t < 0 else t for t in self.taps)
+        if not taps or not all(1 <= t <= layers for t in taps):
+            raise ConfigError(f"taps {self.taps} do not fit a tower of {layers} blocks (counted from 1)")
+        if not 1 <= self.start <= layers:
+            raise ConfigError(f"stream start {self.start} does not fit a tower of {layers} blocks")
+        if self.stream in ATTENTIONS and min(taps) < self.start:
+            raise ConfigError(f"tap {min(taps)} lies before the stream's first block {self.start}")
+        if self.stream == "guided" and (taps != (layers,) or self.class_row):
+            raise ConfigError("a guided stream is read after the last block and has no class row")
+        return Dense(self.stream, self.start, taps, self.project, self.class_row)

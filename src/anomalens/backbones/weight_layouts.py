@@ -1,0 +1,285 @@
+"""Three ways to name the same weights, and three ways to say their sizes, brought to one.
+
+* Hugging Face `CLIPModel`: `vision_model.encoder.layers.…`, queries, keys and values apart; `config.json`.
+* open_clip: OpenAI's names, or the text tower under `text.`; `open_clip_config.json`.
+* OpenAI: `visual.transformer.resblocks.…`; sizes follow from the shapes, heads are 64 wide.
+
+The canonical names are OpenAI's (see clip/tower.py).
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from anomalens.backbones.config import Activation, ClipConfig, TextConfig, VisionConfig
+from anomalens.backbones.registry import CLIP_MEAN, CLIP_STD, Interpolation, Triple
+from anomalens.errors import ConfigError, WeightsError
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """How the images of a set of weights are normalised."""
+
+    mean: Triple = CLIP_MEAN  # per channel of RGB in [0, 1]
+    std: Triple = CLIP_STD
+    interpolation: Interpolation = "bicubic"
+
+
+# --------------------------------------------------------------------------------------------------------- names
+_OPENAI_SCALARS = ("input_resolution", "context_length", "vocab_size")
+_BUFFERS = ("attn_mask", "text.attn_mask", "vision_model.embeddings.position_ids", "text_model.embeddings.position_ids")
+
+_HUGGING_FACE = {
+    "vision_model.embeddings.class_embedding": "visual.class_embedding",
+    "vision_model.embeddings.patch_embedding.weight": "visual.conv1.weight",
+    "vision_model.embeddings.position_embedding.weight": "visual.positional_embedding",
+    "vision_model.pre_layrnorm": "visual.ln_pre",
+    "vision_model.post_layernorm": "visual.ln_post",
+    "visual_projection.weight": "visual.proj",
+    "text_model.embeddings.token_embedding": "token_embedding",
+    "text_model.embeddings.position_embedding.weight": "positional_embedding",
+    "text_model.final_layer_norm": "ln_final",
+    "text_projection.weight": "text_projection",
+    "vision_model.encoder.layers": "visual.transformer.resblocks",
+    "text_model.encoder.layers": "transformer.resblocks",
+}
+_HUGGING_FACE_BLOCK = {
+    "self_attn.out_proj": "attn.out_proj",
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+}
+
+
+def is_hugging_face(state: dict[str, Tensor]) -> bool:
+    """Whether the names are those of `CLIPModel`."""
+    return any(name.startswith(("vision_model.", "text_model.")) for name in state)
+
+
+def is_openai(state: dict[str, Tensor]) -> bool:
+    """Whether the state dict comes from OpenAI's own archive, which keeps its sizes as tensors."""
+    return all(name in state for name in _OPENAI_SCALARS)
+
+
+def to_canonical(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Any of the layouts to OpenAI's names; names no layout has are kept, so that they can be reported."""
+    state = {name: value for name, value in state.items() if name not in (*_OPENAI_SCALARS, *_BUFFERS)}
+    if state and all(name.startswith("module.") for name in state):  # saved from data-parallel training
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+    if is_hugging_face(state):
+        state = _from_hugging_face(state)
+    else:
+        state = {name.removeprefix("text."): value for name, value in state.items()}
+    if "logit_scale" in state and state["logit_scale"].numel() == 1:
+        state["logit_scale"] = state["logit_scale"].reshape(())
+    return state
+
+
+def _from_hugging_face(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    out = {}
+    for name, value in state.items():
+        projection = re.fullmatch(r"(.*)\.self_attn\.([qkv])_proj\.(weight|bias)", name)
+        if projection is None:
+            turned = name in ("visual_projection.weight", "text_projection.weight")
+            out[_renamed(name)] = value.T.contiguous() if turned else value
+        elif projection[2] == "q":
+            parts = [state.get(f"{projection[1]}.self_attn.{which}_proj.{projection[3]}") for which in "qkv"]
+            if any(part is None for part in parts):
+                continue  # reported as missing under its canonical name
+            stacked = torch.cat([part for part in parts if part is not None])
+            out[f"{_renamed(projection[1])}.attn.in_proj_{projection[3]}"] = stacked
+    return out
+
+
+def _renamed(name: str) -> str:
+    for old, new in (*_HUGGING_FACE.items(), *_HUGGING_FACE_BLOCK.items()):
+        name = re.sub(rf"(^|(?<=\.)){re.escape(old)}(?=$|\.)", new, name)
+    return name
+
+
+# --------------------------------------------------------------------------------------------------------- sizes
+def infer_config(state: dict[str, Tensor], activation: Activation) -> ClipConfig:
+    """Sizes of both towers from canonical shapes; heads are taken to be 64 wide, as OpenAI's are.
+
+    Raises:
+        WeightsError: a tensor that must be there is not, or the sizes are not those of a CLIP with plain towers.
+    """
+
+    def shape(name: str, dims: int) -> torch.Size:
+        if name not in state:
+            some = ", ".join(sorted(state)[:3])
+            raise WeightsError(f"no tensor {name!r}: not the weights of a CLIP with both towers (found {some}, …)")
+        if state[name].dim() != dims:
+            raise WeightsError(f"{name}: expected {dims} dimensions, found shape {list(state[name].shape)}")
+        return state[name].shape
+
+    def blocks(tower: str) -> int:
+        found = [re.match(rf"{re.escape(tower)}transformer\.resblocks\.(\d+)\.", name) for name in state]
+        return max((int(one[1]) + 1 for one in found if one), default=0)
+
+    width, _, patch, _ = shape("visual.conv1.weight", 4)
+    rows = shape("visual.positional_embedding", 2)[0] - 1
+    grid = math.isqrt(max(rows, 0))
+    hidden = shape("visual.transformer.resblocks.0.mlp.c_fc.weight", 2)[0]
+    vocab, text_width = shape("token_embedding.weight", 2)
+    if grid * grid != rows or grid == 0:
+        raise WeightsError(f"visual.positional_embedding: {rows} patches make no square grid")
+    if width % 64 or text_width % 64:
+        raise WeightsError(
+            f"widths {width} and {text_width} do not tell the number of heads; put the weights' config.json or "
+            "open_clip_config.json beside them"
+        )
+    vision = VisionConfig(grid * patch, patch, width, blocks("visual."), width // 64, _ratio(hidden, width))
+    context = shape("positional_embedding", 2)[0]
+    text = TextConfig(text_width, blocks(""), text_width // 64, context, vocab)
+    return ClipConfig(vision, text, shape("text_projection", 2)[1], activation)
+
+
+def _ratio(hidden: int, width: int) -> float:
+    """hidden / width such that int(width * ratio) is `hidden` again."""
+    ratio = hidden / width
+    return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
+
+
+_VISION_DEFAULTS: Json = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "image_size": 224,
+    "patch_size": 32,
+    "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
+}
+_TEXT_DEFAULTS: Json = {
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 8,
+    "max_position_embeddings": 77,
+    "vocab_size": 49408,
+    "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
+}
+
+
+def config_from_hugging_face(value: Json) -> ClipConfig:
+    """`config.json` of a `CLIPModel`; what it leaves out has the library's default. Raises WeightsError."""
+    try:
+        # Old files repeat the sizes under "…_config_dict", which then counts.
+        vision = _VISION_DEFAULTS | (value.get("vision_config") or {}) | (value.get("vision_config_dict") or {})
+        text = _TEXT_DEFAULTS | (value.get("text_config") or {}) | (value.get("text_config_dict") or {})
+        if value.get("model_type", "clip") != "clip":
+            raise WeightsError(f"config.json: model type {value['model_type']!r}, expected 'clip'")
+        for tower in (vision, text):
+            if tower["layer_norm_eps"] != 1e-5:
+                raise WeightsError(f"config.json: layer_norm_eps {tower['layer_norm_eps']}, this CLIP has 1e-05")
+        if vision["hidden_act"] != text["hidden_act"] or vision["hidden_act"] not in ("quick_gelu", "gelu"):
+            raise WeightsError(
+                f"config.json: activations {vision['hidden_act']!r} and {text['hidden_act']!r}, expected 'quick_gelu' "
+                "or 'gelu' in both towers"
+            )
+        return ClipConfig(
+            VisionConfig(
+                image_size=int(vision["image_size"]),
+                patch=int(vision["patch_size"]),
+                width=int(vision["hidden_size"]),
+                layers=int(vision["num_hidden_layers"]),
+                heads=int(vision["num_attention_heads"]),
+                mlp_ratio=_ratio(int(vision["intermediate_size"]), int(vision["hidden_size"])),
+            ),
+            TextConfig(
+                width=int(text["hidden_size"]),
+                layers=int(text["num_hidden_layers"]),
+                heads=int(text["num_attention_heads"]),
+                context=int(text["max_position_embeddings"]),
+                vocab=int(text["vocab_size"]),
+            ),
+            joint=int(value.get("projection_dim", 512)),
+            activation=vision["hidden_act"],
+        )
+    except (TypeError, ValueError, AttributeError, ZeroDivisionError, ConfigError) as error:
+        raise WeightsError(f"config.json: not the config of a CLIPModel ({error})") from error
+
+
+# What open_clip's config may say of a tower that is built here; anything else asked for there would be ignored.
+_OPEN_CLIP_VISION = {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio", "patch_dropout"}
+_OPEN_CLIP_TEXT = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
+_OPEN_CLIP_MODEL = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text", "init_logit_scale"}
+
+
+def config_from_open_clip(value: Json) -> ClipConfig:
+    """`open_clip_config.json`. Raises WeightsError, also for parts this CLIP does not have (timm trunks, ResNets)."""
+    try:
+        model = value["model_cfg"]
+        vision, text = model["vision_cfg"], model["text_cfg"]
+        for part, known in ((model, _OPEN_CLIP_MODEL), (vision, _OPEN_CLIP_VISION), (text, _OPEN_CLIP_TEXT)):
+            foreign = sorted(key for key, asked in part.items() if key not in known and asked not in (None, False))
+            if foreign:
+                raise WeightsError(
+                    f"open_clip_config.json asks for {', '.join(foreign)}, which this CLIP (plain transformers) has not"
+                )
+        width, head = int(vision["width"]), int(vision.get("head_width", 64))
+        if width % head:
+            raise WeightsError(f"open_clip_config.json: width {width} is not a multiple of the head width {head}")
+        if float(text.get("mlp_ratio", 4.0)) != 4.0:
+            raise WeightsError(f"open_clip_config.json: text mlp_ratio {text['mlp_ratio']}, this CLIP has 4")
+        return ClipConfig(
+            VisionConfig(
+                image_size=int(vision["image_size"]),
+                patch=int(vision["patch_size"]),
+                width=width,
+                layers=int(vision["layers"]),
+                heads=width // head,
+                mlp_ratio=float(vision.get("mlp_ratio", 4.0)),
+            ),
+            TextConfig(
+                width=int(text.get("width", 512)),
+                layers=int(text.get("layers", 12)),
+                heads=int(text.get("heads", 8)),
+                context=int(text.get("context_length", 77)),
+                vocab=int(text.get("vocab_size", 49408)),
+            ),
+            joint=int(model["embed_dim"]),
+            activation="quick_gelu" if model.get("quick_gelu") else "gelu",
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, ConfigError) as error:
+        raise WeightsError(f"open_clip_config.json: not the config of a CLIP ({error!r})") from error
+
+
+# ----------------------------------------------------------------------------------------------- preprocessing
+def pixels_from_hugging_face(value: Json) -> Pixels:
+    """`preprocessor_config.json`; its resampling is Pillow's number. Raises WeightsError."""
+    return _pixels(
+        value.get("image_mean"),
+        value.get("image_std"),
+        {2: "bilinear", 3: "bicubic"}.get(value.get("resample", 3), value.get("resample")),
+        "preprocessor_config.json",
+    )
+
+
+def pixels_from_open_clip(value: Json) -> Pixels:
+    """The part `preprocess_cfg` of `open_clip_config.json`. Raises WeightsError."""
+    part = value.get("preprocess_cfg") or {}
+    return _pixels(part.get("mean"), part.get("std"), part.get("interpolation", "bicubic"), "open_clip_config.json")
+
+
+def _pixels(mean: Any, std: Any, interpolation: Any, where: str) -> Pixels:
+    try:
+        three = tuple(tuple(float(v) for v in values) for values in (mean or CLIP_MEAN, std or CLIP_STD))
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"{where}: mean {mean!r} and std {std!r} must be 3 numbers each") from error
+    if any(len(values) != 3 for values in three) or not all(value > 0 for value in three[1]):
+        raise WeightsError(f"{where}: mean {mean!r} and std {std!r} must be 3 numbers each, std above 0")
+    names: dict[Any, Literal["bicubic", "bilinear"]] = {"bicubic": "bicubic", "bilinear": "bilinear"}
+    if interpolation not in names:
+        raise WeightsError(f"{where}: interpolation {interpolation!r}, expected 'bicubic' or 'bilinear'")
+    (m0, m1, m2), (s0, s1, s2) = three
+    return Pixels((m0, m1, m2), (s0, s1, s2), names[interpolation])

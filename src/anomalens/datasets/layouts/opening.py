@@ -1,0 +1,153 @@
+"""From "LAYOUT:PATH" to a Dataset: recognise the layout, read it, check it, group it by class."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from anomalens.datasets.layouts.folders import (
+    Read,
+    folder_classes,
+    mvtec_classes,
+    read_flat,
+    read_folders,
+    read_mvtec,
+)
+from anomalens.datasets.layouts.masks import check_headers, deep_check
+from anomalens.datasets.layouts.model import Dataset, Sample, fault_lines
+from anomalens.datasets.layouts.pairing import list_folders, list_images
+from anomalens.datasets.layouts.tables import MANIFEST_SUFFIXES, read_manifest, read_meta, read_visa
+from anomalens.errors import ConfigError, InputError
+
+LAYOUTS = ("mvtec", "visa", "meta", "folders", "flat", "manifest")
+
+_HELP = (
+    "expected one of: mvtec (class folders with test/<kind>/), visa (split_csv/1cls.csv), meta (meta.json), "
+    "folders (normal/ and anomalous/), flat (images), manifest (.csv, .jsonl, .parquet with a column 'image')"
+)
+
+
+def parse_spec(spec: str | Path) -> tuple[str | None, Path]:
+    """Split "LAYOUT:PATH" into (layout or None, path). One letter before the colon is a Windows drive."""
+    match = re.fullmatch(r"([A-Za-z][\w+-]+):(.*)", str(spec), re.DOTALL)
+    if isinstance(spec, Path) or match is None:
+        return None, Path(spec)
+    layout, path = match.group(1).lower(), match.group(2)
+    if layout in LAYOUTS:
+        if not path:
+            raise ConfigError(f"'{spec}' names a layout but no path; write {layout}:PATH")
+        return layout, Path(path)
+    if Path(str(spec)).exists():  # a file that happens to have a colon in its name
+        return None, Path(str(spec))
+    raise ConfigError(f"'{layout}' is not a layout; {_HELP}")
+
+
+def detect(path: Path) -> tuple[str, str]:
+    """(layout, the reason in words). A written table is preferred to what folder names suggest.
+
+    Raises InputError when nothing fits.
+    """
+    if path.is_file():
+        if path.suffix.lower() == ".json":
+            return "meta", "the path is a .json file"
+        if path.suffix.lower() in MANIFEST_SUFFIXES:
+            visa = path.parent.name == "split_csv"
+            return ("visa", "the path is a table in split_csv/") if visa else ("manifest", "the path is a table")
+        raise InputError(f"{path}: this file is no data set; {_HELP}")
+    if not path.is_dir():
+        raise InputError(f"{path}: no such file or folder; {_HELP}")
+    if (path / "meta.json").is_file():
+        return "meta", "the folder holds meta.json"
+    if (path / "split_csv" / "1cls.csv").is_file():
+        return "visa", "the folder holds split_csv/1cls.csv"
+    tables = [path / f"manifest{suffix}" for suffix in MANIFEST_SUFFIXES if (path / f"manifest{suffix}").is_file()]
+    if tables:
+        return "manifest", f"the folder holds {tables[0].name}"
+    if classes := mvtec_classes(path):
+        return "mvtec", f"'{classes[0].name}' holds test/"
+    if classes := folder_classes(path):
+        return "folders", f"'{classes[0].name}' holds a folder of normal or of anomalous images"
+    if list_images(path):
+        return "flat", "the folder holds images and no folder that says normal or anomalous"
+    found = ", ".join(sub.name for sub in list_folders(path)[:8]) or "no subfolder and no image"
+    raise InputError(f"{path}: no known layout; {_HELP}; found: {found}")
+
+
+def open_dataset(spec: str | Path, *, strict: bool = False, deep: bool = False) -> Dataset:
+    """Read a data set given as "LAYOUT:PATH" or as a path whose layout is recognised.
+
+    Every image and mask is opened (header only) and every fault reported in `Dataset.faults` before anything
+    runs; `deep` also decodes all masks and compares them with the labels; `strict` turns faults into an error.
+
+    Raises ConfigError for an unknown layout name; InputError when the path holds no such layout, no usable
+    image, or (strict) any fault.
+    """
+    layout, path = parse_spec(spec)
+    notes = []
+    if layout is None:
+        layout, reason = detect(path)
+        notes.append(f"layout '{layout}' recognised: {reason}; name it as {layout}:PATH to be sure")
+    root = path.parent if path.is_file() else path
+    if layout == "visa" and root.name == "split_csv":
+        root = root.parent
+    samples, faults = _read(layout, path)
+    if layout == "mvtec" and mvtec_classes(path) == [path]:
+        notes.append(f"the path is one class folder; its class is called '{path.resolve().name}'")
+    samples, header_faults = check_headers(samples)
+    named_table = layout == "manifest" and path.is_file() and path.stem != "manifest"
+    dataset = Dataset(
+        name=path.stem if named_table else root.resolve().name,
+        layout=layout,
+        root=root,
+        classes=_group(samples),
+        faults=(*faults, *header_faults),
+        notes=tuple(notes),
+    )
+    if deep:
+        dataset = replace(dataset, faults=(*dataset.faults, *deep_check(dataset)))
+    if not dataset.classes or (strict and dataset.faults):
+        what = "has faults" if dataset.classes else "no usable image found"
+        lines = fault_lines(dataset.faults) or [f"found nothing readable as '{layout}'; {_HELP}"]
+        raise InputError("\n".join([f"{path}: {what}", *lines]))
+    return dataset
+
+
+def _read(layout: str, path: Path) -> Read:
+    if layout == "mvtec":
+        return read_mvtec(_need(mvtec_classes(path), path, "class folders that hold test/"))
+    if layout == "folders":
+        return read_folders(_need(folder_classes(path), path, "folders normal/ and anomalous/ (masks/ optional)"))
+    if layout == "flat":
+        _need(path.is_dir() and [path], path, "a folder of images")
+        return read_flat(path)
+    if layout == "visa":
+        return read_visa(_table(path, ["split_csv/1cls.csv"]))
+    if layout == "meta":
+        return read_meta(_table(path, ["meta.json"]))
+    return read_manifest(_table(path, [f"manifest{suffix}" for suffix in MANIFEST_SUFFIXES]))
+
+
+def _need(found: Sequence[Path] | bool, path: Path, expected: str) -> list[Path]:
+    if not found or isinstance(found, bool):
+        state = "not in it" if path.is_dir() else "no such folder"
+        raise InputError(f"{path}: expected {expected}; {state}")
+    return list(found)
+
+
+def _table(path: Path, names: list[str]) -> Path:
+    if path.is_file():
+        return path
+    for name in names:
+        if (path / name).is_file():
+            return path / name
+    state = "not in this folder" if path.is_dir() else "no such file or folder"
+    raise InputError(f"{path}: expected {' or '.join(names)}; {state}")
+
+
+def _group(samples: list[Sample]) -> dict[str, tuple[Sample, ...]]:
+    groups: dict[str, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(sample.class_name, []).append(sample)
+    return {
+        name: tuple(members) for name, members in groups.items() if any(sample.split == "test" for sample in members)
+    }

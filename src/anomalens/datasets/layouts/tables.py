@@ -1,0 +1,190 @@
+"""Layouts that are written down in a file: visa, meta, manifest."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from anomalens.datasets.layouts.folders import NORMAL_NAMES, Read
+from anomalens.datasets.layouts.model import Fault, Sample, Split
+from anomalens.datasets.layouts.pairing import likeness
+from anomalens.errors import InputError
+from anomalens.extras import optional
+from anomalens.images.sources import natural_key
+
+MANIFEST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+
+_LABELS: dict[str, Literal[0, 1] | None] = {
+    "": None, "none": None, "null": None, "nan": None, "unknown": None,
+    "0": 0, "0.0": 0, "false": 0, **dict.fromkeys(sorted(NORMAL_NAMES), 0),
+    "1": 1, "1.0": 1, "true": 1, "yes": 1, "anomaly": 1, "anomalous": 1, "abnormal": 1,
+    "bad": 1, "ko": 1, "ng": 1, "defect": 1, "defective": 1,
+}  # fmt: skip
+
+
+def read_visa(table: Path) -> Read:
+    """`split_csv/1cls.csv` with columns object, split, label, image, mask; paths relative to the folder above."""
+    renamed = {"object": "class", "split": "split", "label": "label", "image": "image", "mask": "mask"}
+    rows = _read_csv(table)
+    if rows and not renamed.keys() <= rows[0].keys():
+        raise InputError(f"{table}: expected columns {', '.join(renamed)}, found {', '.join(rows[0])}")
+    root = table.parent.parent if table.parent.name == "split_csv" else table.parent
+    return _read_rows(({new: row[old] for old, new in renamed.items()} for row in rows), root, table)
+
+
+def read_meta(path: Path) -> Read:
+    """The papers' `meta.json`: {split: {class: [{img_path, mask_path, cls_name, specie_name, anomaly}]}}."""
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8-sig"))
+        rows = [
+            {
+                "image": item["img_path"],
+                "mask": item.get("mask_path"),
+                "class": item.get("cls_name", class_name),
+                "kind": item.get("specie_name"),
+                "label": item["anomaly"],
+                "split": split.lower(),  # some generators write "Train" and "Test"
+            }
+            for split, classes in meta.items()
+            for class_name, items in classes.items()
+            for item in items
+        ]
+    except (ValueError, AttributeError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{path}: expected {{'test': {{class: [{{img_path, mask_path, cls_name, specie_name, anomaly}}]}}}}, "
+            f"found something else ({type(error).__name__}: {error}); regenerate it or name another layout"
+        ) from error
+    return _read_rows(rows, path.parent, path, ordered=True)
+
+
+def read_manifest(path: Path) -> Read:
+    """CSV, JSON lines or Parquet with the column `image` and optionally label, mask, class, split, kind.
+
+    Paths are relative to the manifest. A row without a label but with a mask counts as anomalous.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        parquet = optional("pyarrow.parquet", "data")
+        try:
+            rows = parquet.read_table(path).to_pylist()
+        except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
+            raise InputError(f"{path}: not a readable Parquet file ({error})") from error
+    elif suffix in {".csv", ".tsv"}:
+        rows = _read_csv(path)
+    elif suffix in {".jsonl", ".ndjson"}:
+        rows = _read_json_lines(path)
+    else:
+        raise InputError(f"{path}: expected a manifest ending in {', '.join(MANIFEST_SUFFIXES)}")
+    if not rows or not all("image" in row for row in rows):
+        columns = ", ".join(rows[0]) if rows else "nothing"
+        raise InputError(f"{path}: expected a column 'image' (and label, mask, class, split, kind); found {columns}")
+    return _read_rows(rows, path.parent, path)
+
+
+def _read_rows(rows: Iterable[Mapping[str, Any]], root: Path, table: Path, ordered: bool = False) -> Read:
+    """Samples of a table in natural order, or as written (`ordered`: the papers' order of meta.json)."""
+    samples: list[Sample] = []
+    faults: list[Fault] = []
+    seen: set[str] = set()
+    default_class = root.resolve().name
+    for row in rows:
+        name = str(row["image"])
+        image = _resolve(root, name)
+        mask_name = _text(row.get("mask"))
+        mask = _resolve(root, mask_name) if mask_name else None
+        if mask == root:  # an empty or "." path, as some generators write for "no mask"
+            mask = None
+        label_text, split_text = _text(row.get("label")).lower(), _text(row.get("split")).lower() or "test"
+        sample_id = Path(os.path.relpath(image, root)).as_posix() if not Path(name).is_absolute() else name
+        if label_text not in _LABELS:
+            faults.append(Fault("bad_label", table, f"'{row['label']}' for '{name}'"))
+        elif split_text not in ("train", "test"):
+            faults.append(Fault("bad_split", table, f"'{row['split']}' for '{name}'"))
+        elif sample_id in seen:
+            faults.append(Fault("duplicate_image", table, f"'{name}' appears again"))
+        else:
+            seen.add(sample_id)
+            label = _LABELS[label_text]
+            if label is None and mask is not None:
+                label = 1
+            kind = "good" if label == 0 else _text(row.get("kind")) or ("defect" if label == 1 else "")
+            split: Split = "train" if split_text == "train" else "test"
+            class_name = _text(row.get("class")) or default_class
+            samples.append(Sample(image, label, mask, kind, class_name, split, sample_id))
+    if not ordered:
+        samples.sort(key=lambda s: (natural_key(s.class_name), s.split != "train", natural_key(s.id)))
+    faults += _swapped(samples) + _missing_masks(samples)
+    return samples, faults
+
+
+def _missing_masks(samples: list[Sample]) -> list[Fault]:
+    """Anomalous images without a mask, in classes that otherwise have masks."""
+    with_masks = {s.class_name for s in samples if s.label == 1 and s.mask is not None}
+    return [
+        Fault("missing_mask", s.image, "its row names no mask")
+        for s in samples
+        if s.label == 1 and s.mask is None and s.class_name in with_masks
+    ]
+
+
+def _swapped(samples: list[Sample]) -> list[Fault]:
+    """Pairs whose mask is named after another image of the same folder: the sign of pairing by sorted order."""
+    images = {(s.image.parent, likeness(s.image)): s.image for s in samples}
+    faults = []
+    for sample in samples:
+        if sample.mask is None or likeness(sample.mask) == likeness(sample.image):
+            continue
+        other = images.get((sample.image.parent, likeness(sample.mask)))
+        if other is not None:
+            detail = f"given to '{sample.id}', but its name is that of '{other.name}' (used as written)"
+            faults.append(Fault("swapped_mask", sample.mask, detail))
+    return faults
+
+
+def _resolve(root: Path, name: str) -> Path:
+    """`name` under `root`; absolute names stay. Windows separators are understood where they name no file."""
+    path = root / name
+    if "\\" in name and not path.exists():
+        path = root / name.replace("\\", "/")
+    return path
+
+
+def _text(value: Any) -> str:
+    """A table's cell as text; None and NaN (an empty Parquet number) are empty."""
+    return "" if value is None or value != value else str(value).strip()
+
+
+def _read_csv(path: Path) -> list[dict[str, Any]]:
+    text = _read_text(path)
+    header = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=header.count)
+    rows = csv.DictReader(io.StringIO(text), delimiter=delimiter, restval="")
+    try:
+        return [{key.strip(): value for key, value in row.items() if key} for row in rows]
+    except csv.Error as error:
+        raise InputError(f"{path}, line {rows.reader.line_num}: not a CSV row ({error})") from error
+
+
+def _read_json_lines(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{path}, line {number}: not JSON ({error}); each line must be one object") from error
+        if not isinstance(row, dict):
+            raise InputError(f'{path}, line {number}: expected an object like {{"image": ...}}, found {line[:40]}')
+        rows.append(row)
+    return rows
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as UTF-8 text ({error}); save the table as UTF-8") from error

@@ -1,0 +1,141 @@
+"""Decisions from a user's own images: run them through a detector, choose thresholds, keep what they hold for.
+
+saved = from_normals(detector, "normals/", fpr=0.01)
+saved.write("line3.json")
+detector = load_detector(..., calibration="line3.json")      # or: anomalens detect --calibration line3.json
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from anomalens.datasets.layouts import Dataset
+from anomalens.decision.calibration import SavedCalibration
+from anomalens.decision.conformal import GUARANTEE, needed, rate_interval
+from anomalens.decision.conformal import threshold as conformal_threshold
+from anomalens.decision.thresholds import best_f1, check_costs, check_recall, for_recall, least_cost
+from anomalens.detection.detector import Detector
+from anomalens.errors import InputError
+from anomalens.prediction import Failure, Prediction
+
+Rule = Literal["f1", "recall", "cost"]
+Progress = Callable[[], object] | None
+
+
+def from_normals(
+    detector: Detector, images: Sequence[Any], fpr: float, progress: Progress = None
+) -> tuple[SavedCalibration, list[Failure]]:
+    """Thresholds from normal images alone, with the guarantee of `anomalens.decision.conformal`.
+
+    Image level: a new normal image is called anomalous with probability at most `fpr`. Pixel level: a new normal
+    image has anything in its mask with probability at most `fpr` (the same rule on the maps' highest values).
+
+    Args:
+        images: normal images, none hand-picked, of the kind the detector will meet; whatever `predict_iter` takes.
+        fpr: in (0, 1).
+        progress: called after every image.
+
+    Returns the calibration and the images that could not be read, which count nowhere.
+
+    Raises:
+        InputError: fewer readable images than `fpr` needs; the message says how many.
+    """
+    needed(fpr)  # a rate that makes no sense is said before the tower runs
+    scores, peaks, failures = [], [], []
+    for found in _predict(detector, images, progress):
+        if isinstance(found, Failure):
+            failures.append(found)
+        else:
+            scores.append(found.score)
+            peaks.append(float(found.anomaly_map.max()))
+    n = len(scores)
+    try:
+        cut, pixel_cut = conformal_threshold(scores, fpr), conformal_threshold(peaks, fpr)
+    except InputError as error:
+        unreadable = f" ({len(failures)} more could not be read: {failures[0].error})" if failures else ""
+        raise InputError(f"{error}{unreadable}") from error
+    low, high = rate_interval(n, fpr)
+    calibration = replace(
+        detector.calibration,
+        threshold=cut,
+        pixel_threshold=pixel_cut,
+        source=f"conformal, false-alarm rate at most {fpr:g}, from {n} normal images",
+        normal_scores=tuple(sorted(scores)),
+    )
+    made_from = {
+        "rule": "conformal",
+        "fpr": fpr,
+        "n_normal": n,
+        "n_anomalous": 0,
+        "n_failed": len(failures),
+        "n_equal_scores": n - len(set(scores)),
+        "guarantee": GUARANTEE.format(fpr=f"{fpr:g}", n=n),
+        "true_rate_90": [low, high],
+    }
+    return SavedCalibration(calibration, detector.settings, made_from), failures
+
+
+def from_labels(
+    detector: Detector,
+    dataset: Dataset,
+    rule: Rule,
+    *,
+    recall: float = 0.95,
+    miss: float = 10.0,
+    alarm: float = 1.0,
+    progress: Progress = None,
+) -> tuple[SavedCalibration, list[Failure]]:
+    """An image threshold from labelled images: of the best F1, of a wanted recall, or of the least cost.
+
+    The pixel threshold stays as it is. P-values are then counted in the normal ones of these images.
+
+    Args:
+        recall: for rule "recall", the share of anomalous images to find, in (0, 1].
+        miss, alarm: for rule "cost", the costs of a missed and of a falsely called image, > 0, any unit.
+
+    Raises:
+        InputError: the data set has not both kinds of readable images. ConfigError: recall or costs out of range.
+    """
+    check_recall(recall)  # here too, before the tower has run over everything
+    check_costs(miss, alarm)
+    samples = [sample for sample in dataset.samples() if sample.label is not None]
+    scores, labels, failures = [], [], []
+    for sample, found in zip(samples, _predict(detector, [s.image for s in samples], progress), strict=True):
+        if isinstance(found, Failure):
+            failures.append(found)
+        else:
+            scores.append(found.score)
+            labels.append(sample.label == 1)
+    choose: dict[Rule, tuple[Callable[[], float], str]] = {
+        "f1": (lambda: best_f1(scores, labels), "best F1"),
+        "recall": (lambda: for_recall(scores, labels, recall), f"recall {recall:g}"),
+        "cost": (lambda: least_cost(scores, labels, miss, alarm), f"least cost ({miss:g} a miss, {alarm:g} an alarm)"),
+    }
+    cut, words = choose[rule][0](), choose[rule][1]
+    normal = sorted(score for score, label in zip(scores, labels, strict=True) if not label)
+    calls = [(score > cut, label) for score, label in zip(scores, labels, strict=True)]
+    calibration = replace(
+        detector.calibration,
+        threshold=cut,
+        source=f"{words} on {len(normal)} normal and {len(scores) - len(normal)} anomalous images of {dataset.name}",
+        normal_scores=tuple(normal),
+    )
+    made_from = {
+        "rule": rule,
+        **({"recall": recall} if rule == "recall" else {}),
+        **({"miss": miss, "alarm": alarm} if rule == "cost" else {}),
+        "n_normal": len(normal),
+        "n_anomalous": len(scores) - len(normal),
+        "n_failed": len(failures),
+        "missed": sum(label and not called for called, label in calls),
+        "false_alarms": sum(called and not label for called, label in calls),
+        "guarantee": None,  # counted on the images it was chosen on, so no promise about others
+    }
+    return SavedCalibration(calibration, detector.settings, made_from), failures
+
+
+def _predict(detector: Detector, images: Any, progress: Progress) -> Iterator[Prediction | Failure]:
+    for found in detector.predict_iter(images):
+        yield found
+        if progress:
+            progress()

@@ -1,0 +1,195 @@
+"""A detector from a file: a graph, and a card beside it that says what the graph is. Nothing here needs torch.
+
+    model.onnx, model.onnx.json               ONNX Runtime
+    model.xml, model.bin, model.xml.json      OpenVINO
+
+The graph takes pixels in 0..1 at the size on the card and gives the method's raw score and map; thresholds, pooling
+and colours are on the card, so that they can be changed without touching the graph.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anomalens.decision.calibration import Calibration
+from anomalens.engines.contract import Batch, Dtype, Floats, Identity, Scored
+from anomalens.errors import ConfigError, WeightsError
+from anomalens.images.decoding import Preprocess
+from anomalens.methods.parts.draws import Draws
+
+SCHEMA = 1
+FORMATS = {".onnx": "onnx", ".xml": "openvino"}
+_PARTS = {"onnx": (".onnx",), "openvino": (".bin", ".xml")}  # the file that a user names comes last
+
+Run = Callable[[list[Floats]], tuple[Floats, Floats]]
+"""Inputs in the order of the graph -> scores [B] and maps [B, H, W]."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a graph is, and what it asks of the pipeline around it: the JSON file beside it."""
+
+    format: str  # "onnx" or "openvino"
+    identity: Identity
+    preprocess: Preprocess  # mean 0, std 1: the backbone's own are inside the graph
+    calibration: Calibration
+    draws: Draws | None = None  # random numbers the graph takes, besides the pixels
+    batch_limit: int | None = None  # images at once, where memory bounds them
+    any_size: int | None = None  # the side may be any multiple of this, in pixels; None: it is that of `preprocess`
+    sha256: dict[str, str] = field(default_factory=dict)  # of each part of the model, by suffix
+    made: dict[str, Any] = field(default_factory=dict)  # versions, and how far it is from PyTorch: for readers
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; `from_dict` is its inverse."""
+        identity = asdict(self.identity) | {"trained_images": sorted(self.identity.trained_images)}
+        prepared = asdict(self.preprocess)
+        del prepared["mean"], prepared["std"]
+        return {
+            "schema": SCHEMA,
+            "format": self.format,
+            "identity": identity,
+            "preprocess": prepared,
+            "calibration": self.calibration.to_dict(),
+            "draws": asdict(self.draws) if self.draws else None,
+            "batch_limit": self.batch_limit,
+            "any_size": self.any_size,
+            "sha256": self.sha256,
+            "made": self.made,
+        }
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> "Card":
+        """Raises ConfigError where the content is not of this version's form."""
+        try:
+            if value["schema"] != SCHEMA:
+                raise ConfigError(f"schema {value['schema']}, this version reads {SCHEMA}")
+            who = value["identity"]
+            return cls(
+                value["format"],
+                Identity(**{**who, "trained_images": frozenset(who["trained_images"])}),
+                Preprocess(**value["preprocess"], mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
+                Calibration.from_dict(value["calibration"]),
+                Draws(**value["draws"]) if value["draws"] else None,
+                value["batch_limit"],
+                value["any_size"],
+                dict(value["sha256"]),
+                dict(value["made"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ConfigError(f"{type(error).__name__}: {error}") from error
+
+    @classmethod
+    def read(cls, model: Path) -> "Card":
+        """The card of `model`. Raises WeightsError where it is missing, or not one."""
+        path = card_path(model)
+        try:
+            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError as error:
+            raise WeightsError(
+                f"{model}: the file {path.name} is not beside it; an exported detector is both, copy them together"
+            ) from error
+        except (OSError, ValueError, ConfigError) as error:
+            raise WeightsError(
+                f"{path} is no description of an exported detector ({error}); export it again"
+            ) from error
+
+
+def card_path(model: Path) -> Path:
+    """Where the card of a model lies."""
+    return model.with_name(model.name + ".json")
+
+
+def parts(model: Path) -> list[Path]:
+    """The files of a model, the one that a user names last. Raises ConfigError for a name of another kind."""
+    return [model.with_suffix(suffix) for suffix in _PARTS[format_of(model)]]
+
+
+def is_exported(name: str) -> bool:
+    """Whether `name` is that of a model's file rather than of a method."""
+    return Path(name).suffix in FORMATS
+
+
+def format_of(model: Path) -> str:
+    """ "onnx" or "openvino", by the name. Raises ConfigError for another."""
+    if model.suffix not in FORMATS:
+        raise ConfigError(f"{model}: an exported detector is called .onnx (ONNX Runtime) or .xml (OpenVINO)")
+    return FORMATS[model.suffix]
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class ExportedEngine:
+    """A graph and its card."""
+
+    def __init__(self, card: Card, run: Run) -> None:
+        self.card, self.identity, self._run = card, card.identity, run
+
+    def for_object(self, name: str) -> "ExportedEngine":
+        """Itself. Raises ConfigError for another name: the text features are part of the graph."""
+        if name != self.identity.object_name:
+            raise ConfigError(
+                f"this file was exported for objects called {self.identity.object_name!r}, not {name!r}; "
+                f"export it again with --object {name!r}, or leave the name out"
+            )
+        return self
+
+    def score_batch(self, pixels: Floats, keys: Sequence[int]) -> Scored:
+        """Pixels in 0..1 [B, 3, H, W] -> scores [B] and maps [B, H, W]."""
+        side = self.card.preprocess.size
+        if not self.card.any_size and pixels.shape[-2:] != (side, side):
+            raise ConfigError(f"pixels {pixels.shape[-2:]}, but the graph was exported for {side} x {side}")
+        step = self.card.batch_limit or len(pixels)
+        found = [self._part(pixels[i : i + step], keys[i : i + step]) for i in range(0, len(pixels), step)]
+        scores, maps = zip(*found, strict=True)
+        return Scored(np.concatenate(scores), np.concatenate(maps))
+
+    def score_batches(self, batches: Iterable[Batch]) -> Iterator[Scored]:
+        """One after the other: the runtime shares each among the cores."""
+        return (self.score_batch(*batch) for batch in batches)
+
+    def _part(self, pixels: Floats, keys: Sequence[int]) -> tuple[Floats, Floats]:
+        return self._run([np.ascontiguousarray(pixels), *(self.card.draws.draw(keys) if self.card.draws else ())])
+
+
+def load(model: Path, *, device: str = "auto", dtype: Dtype = "float32") -> ExportedEngine:
+    """Open an exported detector.
+
+    Raises:
+        WeightsError: a file is missing or damaged; ConfigError: the device or precision is not offered;
+        MissingExtraError: the runtime is not installed.
+    """
+    kind = format_of(model)
+    for part in parts(model):
+        if not part.is_file():
+            raise WeightsError(f"{part}: no such file; make one with `anomalens export --out {model}`")
+    card = Card.read(model)
+    changed = [part.name for part in parts(model) if digest(part) != card.sha256.get(part.suffix)]
+    if changed:
+        raise WeightsError(
+            f"{model}: {', '.join(changed)} and {card_path(model).name} do not belong together, or one is damaged; "
+            "copy all files again, or export again"
+        )
+    if kind == "onnx":
+        from anomalens.engines.onnx import open_model
+    else:
+        from anomalens.engines.openvino import open_model
+    run = open_model(model, device, dtype)
+    if dtype != "float32":
+        card = replace(card, identity=replace(card.identity, precision=dtype))
+    return ExportedEngine(card, run)
+
+
+def threads() -> int:
+    """Threads a graph may use, by OMP_NUM_THREADS as for PyTorch; 0 leaves it to the runtime."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdecimal() else 0

@@ -1,0 +1,162 @@
+"""The papers' numbers, to print beside ours: what, by whom, under which protocol, and how sure that is.
+
+The tables stand in `published.toml`; this file reads them. Values are percent. A number is only comparable with
+ours where the protocol is: `protocol_differences` says what is not.
+"""
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any, Literal
+
+from anomalens.datasets.catalog import find
+from anomalens.errors import ConfigError
+
+Status = Literal["verified", "third-party", "recalled"]
+
+# Most trustworthy first: lookups are ordered by it.
+STATUSES: tuple[Status, ...] = ("verified", "third-party", "recalled")
+_MARKS: dict[str, Status] = {"v": "verified", "m": "recalled"}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How numbers were obtained."""
+
+    key: str
+    auxiliary: Mapping[str, str]  # target set -> sets trained on ("visa+clinicdb"), "" none, "?" not stated
+    backbone: str  # "?" when not stated
+    image_size: int  # pixels, 0 when not stated
+    evaluation_size: int  # pixels, 0 when not stated
+    notes: str = ""
+    shots: int = 0  # normal images of the target class that were seen; 0 is zero-shot
+
+    def trained_on(self, dataset: str) -> str:
+        """Auxiliary sets when `dataset` is the target, "" for none, "?" when not stated."""
+        return self.auxiliary.get(dataset, self.auxiliary["default"])
+
+
+@dataclass(frozen=True)
+class Published:
+    """One number somebody printed."""
+
+    method: str  # "winclip", "crane+", ...; variants of ablations in brackets: "adaclip (no prompts)"
+    dataset: str  # key of the catalogue, or "mean-..." for a printed average over sets
+    class_name: str | None  # None: the mean over the classes of the set
+    metric: str  # as in metrics.json: "image_auroc", "aupro_200", ...
+    value: float  # percent
+    source: str  # where it is printed
+    protocol: Protocol
+    status: Status
+
+
+def published(method: str, dataset: str, metric: str, class_name: str | None = None) -> tuple[Published, ...]:
+    """What was published for a method on a data set (or on one class of it), most trustworthy first.
+
+    Within a status, numbers with a known protocol come before quoted ones. Empty when nothing is known.
+    """
+    return _index().get((method.lower(), _dataset_key(dataset), class_name, metric), ())
+
+
+@cache
+def rows() -> tuple[Published, ...]:
+    """All published numbers, in the file's order."""
+    text = resources.files("anomalens.evaluation").joinpath("published_numbers.toml").read_text(encoding="utf-8")
+    return tuple(parse(text))
+
+
+def protocol_differences(
+    row: Published, *, auxiliary: str, backbone: str, image_size: int, evaluation_size: int
+) -> tuple[str, ...]:
+    """What sets our run apart from how `row` was obtained, in words; empty when all that is stated agrees.
+
+    `auxiliary` names the sets our weights were trained on, joined by "+" ("" for none). What the source does
+    not state is reported as such, because an unknown protocol is not a matching one.
+    """
+    ours = {"auxiliary data": auxiliary or "none", "backbone": backbone, "image size": str(image_size)}
+    ours["evaluation size"] = str(evaluation_size)
+    protocol = row.protocol
+    theirs = {
+        "auxiliary data": protocol.trained_on(row.dataset) or "none",
+        "backbone": protocol.backbone,
+        "image size": str(protocol.image_size or "?"),
+        "evaluation size": str(protocol.evaluation_size or "?"),
+    }
+    found = []
+    for name, value in theirs.items():
+        if value == "?":
+            found.append(f"{name}: not stated")
+        elif sorted(value.split("+")) != sorted(ours[name].split("+")):
+            found.append(f"{name}: {value}, ours {ours[name]}")
+    if protocol.shots:
+        found.append(f"{protocol.shots} normal images were seen")
+    return tuple(found)
+
+
+def parse(text: str) -> Iterator[Published]:
+    """Rows of a file in the form of `published.toml`; its head explains the form.
+
+    Raises ConfigError naming table and row where cells and metrics do not match or a number is no percentage.
+    """
+    content = tomllib.loads(text)
+    protocols = {key: Protocol(key=key, **entry) for key, entry in content["protocols"].items()}
+    for table in content["table"]:
+        source = content["sources"][table["source"]]
+        for line in table["rows"].strip().splitlines():
+            label, *cells = (part.strip() for part in line.split("|"))
+            if len(cells) != len(table["columns"]):
+                expected = len(table["columns"])
+                raise ConfigError(f"{table['source']}, row '{label}': {len(cells)} cells, expected {expected}")
+            for column, cell in zip(table["columns"], cells, strict=True):
+                yield from _cell(table, column, label, cell, source, protocols[column["protocol"]])
+
+
+def _cell(
+    table: dict[str, Any], column: dict[str, str], label: str, cell: str, source: str, protocol: Protocol
+) -> Iterator[Published]:
+    values = cell.split()
+    if len(values) != len(table["metrics"]):
+        expected = len(table["metrics"])
+        raise ConfigError(f"{table['source']}, row '{label}': {len(values)} values, expected {expected} in '{cell}'")
+    per_class = "dataset" in table
+    for metric, printed in zip(table["metrics"], values, strict=True):
+        if printed == "-":
+            continue
+        mark = printed[-1] if printed[-1] in _MARKS else ""
+        # Rounding undoes what multiplying a decimal fraction by 100 adds (0.935 * 100 = 93.50000000000001).
+        value = round(float(printed.removesuffix(mark)) * table.get("scale", 1), 6)
+        if not 0 <= value <= 100:
+            raise ConfigError(f"{table['source']}, row '{label}': {printed} is no percentage")
+        status = _MARKS[mark] if mark else column["status"]
+        if status not in STATUSES:
+            raise ConfigError(f"{table['source']}: status '{status}' is none of {', '.join(STATUSES)}")
+        yield Published(
+            method=column["method"],
+            dataset=table["dataset"] if per_class else label,
+            class_name=label if per_class else None,
+            metric=metric,
+            value=value,
+            source=source,
+            protocol=protocol,
+            status=status,
+        )
+
+
+@cache
+def _index() -> dict[tuple[str, str, str | None, str], tuple[Published, ...]]:
+    groups: dict[tuple[str, str, str | None, str], list[Published]] = {}
+    for row in rows():
+        groups.setdefault((row.method, row.dataset, row.class_name, row.metric), []).append(row)
+    return {
+        key: tuple(sorted(group, key=lambda row: (STATUSES.index(row.status), row.protocol.backbone == "?")))
+        for key, group in groups.items()
+    }
+
+
+def _dataset_key(name: str) -> str:
+    try:
+        return find(name).key
+    except ConfigError:  # a printed average, or a set that only occurs in tables
+        return name.lower()

@@ -1,0 +1,141 @@
+"""From a detector in PyTorch to the graph of it: normalisation, tower, method and text features in one.
+
+    inputs    pixels [B, 3, S, S] in 0..1; for AnoCLIP+ also weight, bias, noise (`methods/draws.py`)
+    outputs   score [B] and map [B, S, S], raw
+
+B is free. S is fixed, and position table and map operators are constants; or it is open, any multiple of `unit`, and
+both are computed in the graph by formula (`clip/resampling.py`).
+"""
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anomalens.backbones.prompt_encoder import PromptEncoder
+from anomalens.backbones.tower import Clip, Positions, resize_positions
+from anomalens.engines.torch_engine import TorchEngine
+from anomalens.errors import ConfigError
+from anomalens.extras import optional
+from anomalens.images.decoding import Preprocess
+from anomalens.methods.parts.draws import Draws
+
+_INPUTS = ("pixels", "weight", "bias", "noise")
+_PROTOBUF = 2**31  # bytes; what one .onnx file holds
+
+
+class Graph(nn.Module):
+    """The whole network of a detector as one module of tensors."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, engine: TorchEngine, preprocess: Preprocess, any_size: bool = False) -> None:
+        super().__init__()
+        self.method, self.side, self.any_size = engine.method, preprocess.size, any_size
+        self.clip = engine.clip if any_size else _at_size(engine.clip, self.side, engine.method.positions)
+        # Read again: what an engine keeps was made in inference mode, which an exporter cannot take.
+        encoder = PromptEncoder(engine.clip, engine.encoder.weights_hash, engine.encoder.folder)
+        with torch.no_grad():
+            self.text = engine.method.text(encoder, engine.identity.object_name)
+        for name, values in (("mean", preprocess.mean), ("std", preprocess.std)):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
+
+    @property
+    def unit(self) -> int:
+        """What an open side must be a multiple of, in pixels: the patch; two where a stem halves once more."""
+        return self.clip.visual.patch * (2 if self.clip.visual.stem is not None else 1)
+
+    @property
+    def draws(self) -> Draws | None:
+        """The random numbers an image needs beside its pixels."""
+        return self.method.draws(self.text, (self.side // self.clip.visual.patch) ** 2)
+
+    def forward(self, pixels: Tensor, *drawn: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, 3, S, S] in 0..1 -> score [B], map [B, S, S]."""
+        # One key stands for all: with `drawn` at hand nothing is drawn from it.
+        features = self.method.encode(self.clip, (pixels - self.mean) / self.std, (0,))
+        if drawn:
+            features.drawn = (drawn[0], drawn[1], drawn[2])
+        found = self.method.score(features, self.text, (pixels.shape[-2], pixels.shape[-1]))
+        return found.score, found.map
+
+
+def _at_size(clip: Clip, side: int, mode: Positions) -> Clip:
+    """The same weights with the position table resized: a constant, and runtimes differ in how they antialias."""
+    visual = copy.copy(clip.visual)
+    visual._parameters = dict(clip.visual._parameters)
+    grid = (side // visual.patch, side // visual.patch)
+    table = resize_positions(visual.positional_embedding.detach(), grid, mode)
+    visual.positional_embedding = nn.Parameter(table.clone(), requires_grad=False)
+    whole = copy.copy(clip)
+    whole._modules = dict(clip._modules) | {"visual": visual}
+    return whole
+
+
+def refuse(engine: TorchEngine, any_size: bool = False) -> None:
+    """Raise ConfigError, with the reason, where this detector cannot be a graph, or not one of any size."""
+    reason = engine.method.unexportable or (engine.method.one_size if any_size else None)
+    if reason:
+        raise ConfigError(f"{engine.identity.method} cannot be exported like this: {reason}")
+    if engine.identity.precision != "float32" or engine.device.type != "cpu":
+        raise ConfigError("only detectors in float32 on the CPU are exported; load it with device='cpu'")
+
+
+def write_onnx(graph: Graph, path: Path) -> None:
+    """Write the graph for ONNX. Raises ConfigError above 2 GB; MissingExtraError without the exporter."""
+    size = sum(p.numel() * p.element_size() for p in graph.clip.visual.parameters())
+    if size > _PROTOBUF:
+        raise ConfigError(f"weights of {size / 1e9:.1f} GB do not fit one .onnx file; use --format openvino")
+    _export(graph).save(path)
+
+
+def write_openvino(graph: Graph, path: Path) -> None:
+    """Write the graph for OpenVINO, weights in a .bin beside it. Raises MissingExtraError without OpenVINO."""
+    openvino = optional("openvino", "export")
+    between = path.with_suffix(".onnx")
+    _export(graph).save(between, external_data=True)
+    openvino.save_model(openvino.convert_model(str(between)), str(path), compress_to_fp16=False)
+
+
+def _export(graph: Graph) -> Any:
+    optional("onnx", "export")
+    optional("onnxscript", "export")
+    side = 5 * graph.unit if graph.any_size else graph.side
+    example: list[Tensor] = [torch.rand(2, 3, side, side)]
+    if graph.draws:
+        example += [torch.from_numpy(one) for one in graph.draws.draw((0, 1))]
+    batch: dict[int, Any] = {0: torch.export.Dim("batch")}
+    cells = graph.unit * torch.export.Dim("cells", min=3, max=256)
+    pixels = {**batch, 2: cells, 3: cells} if graph.any_size else batch
+    shapes: tuple[Any, ...] = (pixels, (batch,) * (len(example) - 1)) if len(example) > 1 else (pixels,)
+    with torch.no_grad(), quiet():
+        graph.eval()(*example)  # constants that are kept per size are made here, from true numbers
+        return torch.onnx.export(
+            graph,
+            tuple(example),
+            dynamo=True,
+            dynamic_shapes=shapes,
+            input_names=_INPUTS[: len(example)],
+            output_names=("score", "map"),
+            verbose=False,
+        )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what exporters tell their developers."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

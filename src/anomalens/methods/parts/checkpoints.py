@@ -1,0 +1,287 @@
+"""What a learned method has learned, as one `.safetensors` whose JSON header says all that must be known to use it.
+
+Header (safetensors keeps strings only, so structured values are JSON): `format` "anomalens-prompts", `schema` "1",
+`method`, `config` (the method's Config), `backbone`, `weights` (fingerprint of the backbone, clip/weights.py),
+`auxiliary_data`, `licence`, `seed`, `metrics`, `training` (recipe and preprocessing), `version`, `sha256` (of the
+tensors, checked at every load).
+
+Tensors: the method's parameters under `learned.`; `auxiliary.images`, one number for each image file trained on, so
+that a number on the training set is never taken for a zero-shot one; for imported prompts, whose backbone is known by
+name only, `backbone.token_ids` and `backbone.token_rows`, a piece of the token table they were made with.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from anomalens._version import __version__
+from anomalens.backbones.weights import LoadedWeights, check_finite
+from anomalens.errors import ConfigError, WeightsError
+from anomalens.files import atomic_write
+from anomalens.methods import base
+
+if TYPE_CHECKING:
+    from anomalens.methods.base import Method
+
+FORMAT, SCHEMA = "anomalens-prompts", "1"
+SHIPPED = Path(str(files("anomalens").joinpath("bundled", "prompts")))
+_LEARNED = "learned."
+_IMAGES, _IDS, _ROWS = "auxiliary.images", "backbone.token_ids", "backbone.token_rows"
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What the header says."""
+
+    method: str
+    config: dict[str, Any]  # fields of the method's Config
+    backbone: str  # name, for people
+    weights: str  # fingerprint of the backbone's weights; "": known by its token table alone
+    auxiliary_data: str  # what was trained on; several sets joined by "+"
+    licence: str
+    seed: int | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    version: str = __version__  # of the package that wrote it
+
+    def to_metadata(self) -> dict[str, str]:
+        """The header without its sha256, strings only."""
+        texts = {name: getattr(self, name) for name in _TEXTS}
+        return {"format": FORMAT, "schema": SCHEMA, **texts} | {
+            name: json.dumps(getattr(self, name), allow_nan=False) for name in _VALUES
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: dict[str, str], where: str) -> "CheckpointInfo":
+        """The inverse of `to_metadata`; `where` names the file in errors. Raises WeightsError."""
+        if metadata.get("format") != FORMAT:
+            raise WeightsError(
+                f"{where}: no checkpoint of this project (no {FORMAT!r} header); make one with `anomalens train`, or"
+                " bring published prompts over with `anomalens import-checkpoint`"
+            )
+        if metadata.get("schema") != SCHEMA:
+            raise WeightsError(
+                f"{where}: header of schema {metadata.get('schema')!r}, this version reads {SCHEMA!r}; "
+                "install a version of anomalens as new as the checkpoint"
+            )
+        try:
+            values: dict[str, Any] = {name: json.loads(metadata[name]) for name in _VALUES}
+            return cls(**values | {name: metadata[name] for name in _TEXTS})
+        except (KeyError, ValueError, TypeError) as error:
+            raise WeightsError(f"{where}: damaged header ({error}); get the file again") from error
+
+
+_TEXTS = ("method", "backbone", "weights", "auxiliary_data", "licence", "version")
+_VALUES = ("config", "seed", "metrics", "training")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file, read and checked for damage."""
+
+    info: CheckpointInfo
+    learned: dict[str, Tensor]  # parameter name -> value
+    images: frozenset[int] = frozenset()  # `file_key` of every image trained on; empty: not known
+    token_ids: tuple[int, ...] = ()  # tokens whose embeddings are known
+    token_rows: Tensor | None = None  # [len(token_ids), D] these embeddings
+    source: str = "the checkpoint"  # names the file in errors
+
+
+# -------------------------------------------------------------------------------------------------- writing, reading
+def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
+    """Write a checkpoint as one file, atomically. Raises WeightsError where a number is not finite; OSError."""
+    check_finite(checkpoint.learned, f"what was learned for {path}")
+    tensors = {f"{_LEARNED}{name}": value for name, value in checkpoint.learned.items()}
+    if checkpoint.images:
+        tensors[_IMAGES] = torch.tensor(sorted(checkpoint.images))
+    if checkpoint.token_rows is not None:
+        tensors[_IDS], tensors[_ROWS] = torch.tensor(checkpoint.token_ids), checkpoint.token_rows
+    # Clones, because parameters may share memory (shared deep prompts), which the format refuses.
+    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+    atomic_write(path, save(tensors, checkpoint.info.to_metadata() | {"sha256": _digest(tensors)}))
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a checkpoint and check it against its own header.
+
+    Raises:
+        WeightsError: missing, no checkpoint of this project, of another schema, or damaged.
+    """
+    path = Path(path)
+    try:
+        raw = path.read_bytes()
+        length = int.from_bytes(raw[:8], "little")
+        metadata = dict(json.loads(raw[8 : 8 + length]).get("__metadata__", {}))
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path}: no such file; make one with `anomalens train`") from error
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise WeightsError(f"{path}: cannot be read as a checkpoint ({error}); get it again") from error
+    info = CheckpointInfo.from_metadata(metadata, str(path))
+    try:
+        tensors = load(raw)
+    except (SafetensorError, ValueError) as error:
+        raise WeightsError(f"{path}: damaged ({error}); get the file again") from error
+    if metadata.get("sha256") != _digest(tensors):
+        raise WeightsError(
+            f"{path}: its tensors do not match their header; the file was damaged or changed, get it again"
+        )
+    learned = {k.removeprefix(_LEARNED): v for k, v in tensors.items() if k.startswith(_LEARNED)}
+    images = frozenset(tensors[_IMAGES].tolist()) if _IMAGES in tensors else frozenset()
+    ids = tuple(tensors[_IDS].tolist()) if _IDS in tensors else ()
+    return Checkpoint(info, learned, images, ids, tensors.get(_ROWS), str(path))
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    whole = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        whole.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        whole.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return whole.hexdigest()
+
+
+# ------------------------------------------------------------------------------------------------------- using them
+def learned_state(method: "Method") -> dict[str, Tensor]:
+    """What a method has learned: its trainable parameters, without frozen guides."""
+    return {name: value.detach() for name, value in method.named_parameters() if value.requires_grad}
+
+
+def config_of(method: "Method") -> dict[str, Any]:
+    """A method's Config as JSON has it."""
+    found: dict[str, Any] = json.loads(json.dumps(asdict(method.config)))
+    return found
+
+
+def shipped_checkpoint(method: str) -> Path:
+    """The prompts shipped for the bundled backbone. Raises WeightsError where there are none for `method`."""
+    path = SHIPPED / f"{method}.safetensors"
+    if not path.is_file():
+        shipped = sorted(p.stem for p in SHIPPED.glob("*.safetensors"))
+        raise WeightsError(
+            f"method {method!r} learns from auxiliary data and nothing learned is shipped for it "
+            f"(shipped: {', '.join(shipped) or 'none'}); give --checkpoint FILE, made with `{_how(method, 'bundled')}`"
+        )
+    return path
+
+
+def load_method(
+    checkpoint: Checkpoint,
+    loaded: LoadedWeights,
+    method: str | None = None,
+    *,
+    any_backbone: bool = False,
+    **options: Any,
+) -> "Method":
+    """The method a checkpoint holds, in eval mode, for the backbone `loaded`.
+
+    Args:
+        checkpoint: from `read_checkpoint`.
+        loaded: the backbone it is used with.
+        method: what it must be; None takes what it is.
+        any_backbone: use it although it was learned with other weights (sizes must fit all the same).
+        options: fields of the method's Config that shall differ from those it was learned with.
+
+    Raises:
+        WeightsError: it holds another method, was learned with another backbone, or does not fit.
+        ConfigError: an option does not exist.
+    """
+    info, where = checkpoint.info, checkpoint.source
+    if method is not None and info.method != method:
+        raise WeightsError(f"{where}: holds {info.method!r}, not {method!r}; ask for --method {info.method}")
+    if not any_backbone:
+        _check_backbone(checkpoint, loaded)
+    known = {one.name for one in fields(base.entry(info.method).config)}
+    foreign = sorted(info.config.keys() - known)
+    if foreign:
+        raise WeightsError(
+            f"{where}: written by anomalens {info.version} with settings unknown here ({', '.join(foreign)}); "
+            f"this is {__version__}"
+        )
+    # JSON knows no tuples.
+    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in info.config.items()}
+    built = base.create(info.method, loaded.config, **settings | options).eval()
+    _fill(built, checkpoint)
+    return built
+
+
+def _check_backbone(checkpoint: Checkpoint, loaded: LoadedWeights) -> None:
+    info = checkpoint.info
+    if info.weights:
+        same = info.weights == loaded.hash
+    else:
+        same = checkpoint.token_rows is not None and _same_rows(checkpoint, loaded.state["token_embedding.weight"])
+    if not same:
+        ours = f"{loaded.name!r} (weights {loaded.hash[:12]}…)"
+        theirs = f"{info.backbone!r} " + (f"(weights {info.weights[:12]}…)" if info.weights else "(by its token table)")
+        raise WeightsError(
+            f"{checkpoint.source}: learned with backbone {theirs}, which is not {ours}; take that backbone, learn anew "
+            f"with `{_how(info.method, loaded.name)}`, or use it all the same with --any-backbone (any_backbone=True)"
+        )
+
+
+def _same_rows(checkpoint: Checkpoint, table: Tensor) -> bool:
+    rows = checkpoint.token_rows
+    if rows is None or rows.shape[1] != table.shape[1] or max(checkpoint.token_ids) >= len(table):
+        return False
+    # Half precision in some copies of the weights moves an entry by less than this.
+    return torch.allclose(rows, table[list(checkpoint.token_ids)].float().cpu(), atol=1e-3)
+
+
+def _fill(method: "Method", checkpoint: Checkpoint) -> None:
+    """Put what was learned into `method`. Raises WeightsError naming the first tensor that does not fit."""
+    wanted = {name: value for name, value in method.named_parameters() if value.requires_grad}
+    found, where = checkpoint.learned, checkpoint.source
+    unknown = sorted(found.keys() ^ wanted.keys())
+    if unknown:
+        side = "missing" if unknown[0] in wanted else "not of this method"
+        raise WeightsError(f"{where}: {unknown[0]} is {side} ({len(unknown)} such tensors); get the file again")
+    for name, value in wanted.items():
+        if found[name].shape != value.shape:
+            raise WeightsError(
+                f"{where}: {name} has shape {list(found[name].shape)}, this backbone and these options need "
+                f"{list(value.shape)}; it was learned with backbone {checkpoint.info.backbone!r}"
+            )
+    with torch.no_grad():
+        for name, value in wanted.items():
+            value.copy_(found[name])
+
+
+def _how(method: str, backbone: str) -> str:
+    return f"anomalens train {method} --data LAYOUT:PATH --backbone {backbone} --out FILE.safetensors"
+
+
+# ----------------------------------------------------------------------------------------- trained and tested on one
+def file_key(path: Path) -> int:
+    """A 63-bit number of a file's bytes, the same wherever the file lies. Raises OSError."""
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=8)).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def refuse_trained_images(images: frozenset[int], tested: Iterable[Path]) -> None:
+    """Raise ConfigError where images to be tested were trained on. Nothing is read where nothing was learned."""
+    if not images:
+        return
+    paths = list(tested)
+    seen = sum(path.is_file() and file_key(path) in images for path in paths)
+    if seen:
+        raise ConfigError(
+            f"{seen} of {len(paths)} test images were trained on, so their numbers would not be zero-shot; test on"
+            " other images, or say --allow-same-data (allow_same_data=True) and keep the result out of any comparison"
+        )
+
+
+def missing_checkpoint(method: str, backbone: str) -> ConfigError:
+    """The error for a learned method without what it learned."""
+    return ConfigError(
+        f"method {method!r} learns from auxiliary data: give --checkpoint FILE, made with `{_how(method, backbone)}`"
+    )

@@ -1,0 +1,154 @@
+"""From a grid of patch values to a map: upsampling, 3 x 3 mean, Gaussian blur and the merging of tiles as matrices.
+
+All four are linear and separable, so whatever is chained of them is two small matrices made once per size:
+
+    map = K_h a K_wᵀ,    K = G U M        M: 3-tap mean (optional), U: upsampling, G: Gaussian blur (optional)
+
+The matrix of a filter is what the filter does to the identity; the filters themselves are PyTorch's and SciPy's, in
+float64. Matrices are cached per sizes, dtype and device.
+
+Shapes: h w patch grid, H W pixels, T tiles along a side.
+"""
+
+from functools import lru_cache
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+from torch import Tensor
+
+from anomalens.backbones.resampling import is_open, linear, mirrored
+from anomalens.errors import ConfigError
+
+Mode = Literal["bilinear", "nearest"]
+_CPU = torch.device("cpu")
+
+
+def apply(rows: Tensor, values: Tensor, columns: Tensor) -> Tensor:
+    """K_h a K_wᵀ: `rows` [H, h], `values` [..., h, w], `columns` [W, w] -> [..., H, W]."""
+    if is_open(rows.shape[0]):  # not every runtime multiplies open shapes of unequal rank
+        rows, columns = (one.view(*(1,) * (values.dim() - 2), *one.shape) for one in (rows, columns))
+    return rows @ values @ columns.mT
+
+
+def resampler(
+    source: int,
+    target: int,
+    *,
+    mode: Mode = "bilinear",
+    align_corners: bool = False,
+    mean3: bool = False,
+    sigma: float = 0.0,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device = _CPU,
+) -> Tensor:
+    """One side of a map operator, K = G U M: [target, source], rows sum to 1. Do not change it in place.
+
+    Args:
+        source, target: lengths in patches and in pixels.
+        mode: how U interpolates; shrinking is not filtered (as `torch.nn.functional.interpolate`).
+        align_corners: whether the centres of the corner patches land on the corner pixels (bilinear only).
+        mean3: average each value with its two neighbours first, borders replicated.
+        sigma: of the Gaussian blur behind U, in target pixels; cut at 4 sigma, borders mirrored
+            (`scipy.ndimage.gaussian_filter`); 0 leaves it out.
+    """
+    if is_open(source, target):
+        return _by_formula(source, target, align_corners, mean3, sigma)
+    return _resampler(source, target, mode, align_corners, mean3, sigma, dtype, device)
+
+
+@lru_cache(maxsize=128)
+def _resampler(
+    source: int,
+    target: int,
+    mode: Mode,
+    align_corners: bool,
+    mean3: bool,
+    sigma: float,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    matrix = _interpolation(source, target, mode, align_corners)
+    if mean3:
+        matrix = matrix @ _mean3(source)
+    if sigma:
+        matrix = torch.from_numpy(ndimage.gaussian_filter1d(matrix.numpy(), sigma, axis=0, mode="reflect", truncate=4))
+    return _place(matrix, dtype, device)
+
+
+def _by_formula(source: int, target: int, align_corners: bool, mean3: bool, sigma: float) -> Tensor:
+    """The bilinear matrix of a size that is not known yet, float32."""
+    if sigma:
+        read, weights = mirrored(target, sigma)
+        matrix = (weights.unsqueeze(-1) * linear(source, target, read, align_corners=align_corners)).sum(dim=1)
+    else:
+        matrix = linear(source, target, align_corners=align_corners)
+    if mean3:
+        place = torch.arange(source)
+        last = torch.scalar_tensor(source - 1, dtype=place.dtype)
+        near = [(place + step).clamp(min=0).minimum(last).unsqueeze(-1) == place for step in (-1, 0, 1)]
+        matrix = matrix @ (torch.stack(near).float().sum(dim=0) / 3)
+    return matrix
+
+
+def tile_starts(extent: int, side: int) -> tuple[int, ...]:
+    """First pixels of ceil(extent / side) tiles of `side` pixels, evenly spaced from end to end.
+
+    Up to twice the side these are the left and the right tile of AnoCLIP's VisA script; longer images, of which that
+    script leaves a strip uncovered, get more tiles. Raises ConfigError where not even one fits.
+    """
+    if extent < side:
+        raise ConfigError(f"{extent} pixels do not hold a tile of {side}: the shorter side must be the tile's side")
+    last = -(-extent // side) - 1
+    return tuple(round(tile * (extent - side) / last) for tile in range(last + 1)) if last else (0,)
+
+
+@lru_cache(maxsize=128)
+def tile_merger(
+    source: int,
+    side: int,
+    extent: int,
+    target: int | None = None,
+    *,
+    mean3: bool = False,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device = _CPU,
+) -> Tensor:
+    """One side of a map operator over tiles laid side by side: [target, T * source], rows sum to 1.
+
+    Every tile of `source` patches is smoothed (`mean3`) and upsampled to `side` pixels with aligned corners, then
+    pixels where tiles overlap take their mean, then `extent` pixels are resampled to `target` (None: kept).
+    """
+    starts = tile_starts(extent, side)
+    upsampled = _interpolation(source, side, "bilinear", align_corners=True)
+    if mean3:
+        upsampled = upsampled @ _mean3(source)
+    merged = torch.zeros(extent, len(starts) * source, dtype=torch.float64)
+    coverage = torch.zeros(extent, 1, dtype=torch.float64)
+    for tile, start in enumerate(starts):
+        merged[start : start + side, tile * source : (tile + 1) * source] = upsampled
+        coverage[start : start + side] += 1
+    merged = merged / coverage
+    if target not in (None, extent):
+        merged = _interpolation(extent, target, "bilinear", align_corners=True) @ merged
+    return _place(merged, dtype, device)
+
+
+def _interpolation(source: int, target: int, mode: Mode, align_corners: bool) -> Tensor:
+    identity = torch.eye(source, dtype=torch.float64).unsqueeze(0)
+    if mode == "nearest":
+        found = F.interpolate(identity, target, mode="nearest")
+    else:
+        found = F.interpolate(identity, target, mode="linear", align_corners=align_corners)
+    return found[0].T
+
+
+def _mean3(size: int) -> Tensor:
+    return torch.from_numpy(ndimage.uniform_filter1d(torch.eye(size, dtype=torch.float64).numpy(), 3, mode="nearest"))
+
+
+def _place(matrix: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+    # A cached tensor may be made while detecting and used while training: it must not be an inference tensor.
+    with torch.inference_mode(False):
+        return matrix.clone().to(device=device, dtype=dtype).contiguous()

@@ -1,0 +1,167 @@
+"""Define the options of a detector once; the library, the command line, benchmark files and run records read them here.
+
+To add an option, add a field to `LoadOptions`: it is then an argument of `load_detector`, a flag of every command that
+loads a detector (with its help), a key of a benchmark file's [settings], and a line of `run.json`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from difflib import get_close_matches
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from anomalens.errors import ConfigError
+
+Dtype = Literal["float32", "bfloat16"]
+Effect = Literal["scores", "decision", "speed"]
+
+BUNDLED = "bundled"
+DEFAULT_OBJECT = "object"
+
+RENAMED = {"also": "extra_sizes", "draft": "fast_jpeg", "object": "object_name"}
+"""Names that options had in files written by anomalens 0.1."""
+
+
+def _option(default: Any, help: str, effect: Effect = "scores", minimum: float | None = None, flag: str = "") -> Any:
+    return field(default=default, metadata={"help": help, "effect": effect, "minimum": minimum, "flag": flag})
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """Everything `load_detector` can be told. Checked when it is made.
+
+    Raises ConfigError naming the option whose value is of the wrong type or out of range.
+    """
+
+    method: str = _option(
+        "auto", "A method (`anomalens methods`), a file made by `anomalens export`, or 'auto' for the best one shipped."
+    )
+    backbone: str = _option(BUNDLED, "Weights: a name (`anomalens backbones`), a hub id, a folder or a file.")
+    object_name: str = _option(
+        DEFAULT_OBJECT, "What the images show, as the prompts call it: 'bottle'.", flag="--object"
+    )
+    checkpoint: str | None = _option(
+        None, "Learned prompts of a learned method; unless given, those shipped with the bundled backbone."
+    )
+    strict_backbone: bool = _option(True, "Refuse a checkpoint that was learned with other weights.")
+    calibration: str | None = _option(None, "Decide by this file of `anomalens calibrate`.", "decision")
+    threshold: float | None = _option(None, "Image score above which an image is anomalous.", "decision")
+    pixel_threshold: float | None = _option(None, "Map value above which a pixel is in the mask.", "decision")
+    size: int | None = _option(
+        None, "Side in pixels at which the tower sees an image; unless given, what the method prefers.", minimum=16
+    )
+    tile: int | None = _option(None, "Cut images into overlapping tiles of this many pixels a side.", minimum=16)
+    overlap: float = _option(0.25, "Share of a tile that it has in common with the next, in [0, 1).", minimum=0)
+    extra_sizes: tuple[int, ...] = _option(
+        (),
+        "See everything at this many pixels a side too; score and map are the mean. May be repeated.",
+        minimum=16,
+        flag="--extra-size",
+    )
+    fast_jpeg: bool = _option(
+        False, "Decode large JPEGs at 1/2, 1/4 or 1/8 where the tower sees less anyway; scores move a little."
+    )
+    dtype: Dtype = _option("float32", "Precision of the tower.")
+    seed: int = _option(0, "Seed of methods that draw random numbers (anoclip+).")
+    batch_size: int = _option(8, "Images or tiles in one pass; changes speed and memory only.", "speed", minimum=1)
+    workers: int = _option(2, "Threads that decode images ahead.", "speed", minimum=1)
+    device: str = _option("auto", "Where to compute: auto, cpu, cuda, cuda:1, ...", "speed")
+    offline: bool = _option(False, "Never touch the network.", "speed")
+    cache: str | None = _option(None, "Folder for text features; unless given, the user's cache folder.", "speed")
+    method_options: Mapping[str, Any] = field(
+        default_factory=dict,
+        metadata={
+            "help": "An option of the method as NAME=VALUE, for instance views=1. May be repeated.",
+            "effect": "scores",
+            "minimum": None,
+            "flag": "--set",
+        },
+    )
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            object.__setattr__(self, one.name, _checked(one, getattr(self, one.name)))
+        if self.overlap >= 1:
+            raise ConfigError(f"overlap {self.overlap} must lie in [0, 1): it is a share of the tile")
+        if not self.object_name.strip():
+            raise ConfigError("object_name is empty; leave it out to use 'object'")
+
+    @classmethod
+    def names(cls, *effects: Effect) -> tuple[str, ...]:
+        """Return the names of all options, or of those that have one of these effects."""
+        return tuple(one.name for one in fields(cls) if not effects or one.metadata["effect"] in effects)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], place: str = "options") -> "LoadOptions":
+        """Build options from a table such as a benchmark file's. Raises ConfigError naming what is unknown."""
+        refuse_unknown(values, cls.names(), place)
+        return cls(**values)
+
+    def replace(self, **changes: Any) -> "LoadOptions":
+        """Return a copy with some options changed."""
+        refuse_unknown(changes, self.names(), "options")
+        return replace(self, **changes)
+
+    def chosen(self) -> dict[str, Any]:
+        """Return the options that differ from their default, by name."""
+        defaults = LoadOptions()
+        return {name: getattr(self, name) for name in self.names() if getattr(self, name) != getattr(defaults, name)}
+
+
+HINTS: dict[str, Any] = get_type_hints(LoadOptions)
+"""Type of each option, by name."""
+
+
+def refuse_unknown(values: Mapping[str, Any], known: tuple[str, ...], owner: str) -> None:
+    """Raise ConfigError where `values` has a key that is not among `known`: it names the key and what `owner` has."""
+    for name in values:
+        if name not in known:
+            close = get_close_matches(RENAMED.get(name, name), known, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise ConfigError(f"unknown option {name!r}{hint}; {owner} has: {', '.join(known) or 'none'}")
+
+
+def inner_type(hint: Any) -> Any:
+    """Return the type that an optional type is about: `int | None` -> `int`; any other type is returned as it is."""
+    if get_origin(hint) in (Union, UnionType):
+        return next(part for part in get_args(hint) if part is not NoneType)
+    return hint
+
+
+def _checked(one: "Field[Any]", value: Any) -> Any:
+    """Return `value` in the option's own type. Raises ConfigError where that cannot be."""
+    hint, name = HINTS[one.name], one.name
+    default = one.default if one.default is not MISSING else {}
+    if value is None and default is None:
+        return None
+    kind = inner_type(hint)
+    if name == "extra_sizes":
+        value = (value,) if isinstance(value, int) else tuple(value)
+        numbers: tuple[Any, ...] = value
+        fits = all(isinstance(side, int) and not isinstance(side, bool) for side in value)
+    elif get_origin(kind) is Literal:
+        numbers, fits = (), value in get_args(kind)
+        if not fits:
+            raise ConfigError(f"{name} must be one of {', '.join(map(repr, get_args(kind)))}, not {value!r}")
+    elif kind is str:
+        value = str(value) if hasattr(value, "__fspath__") else value
+        numbers, fits = (), isinstance(value, str)
+    elif kind is bool:
+        numbers, fits = (), isinstance(value, bool)
+    elif kind is float:
+        numbers, fits = (value,), isinstance(value, (int, float)) and not isinstance(value, bool)
+    elif kind is int:
+        numbers, fits = (value,), isinstance(value, int) and not isinstance(value, bool)
+    else:
+        numbers, fits = (), isinstance(value, Mapping)
+    if not fits:
+        raise ConfigError(f"{name} is {value!r}, which is not of the type it must have: {describe_type(hint)}")
+    least = one.metadata["minimum"]
+    if least is not None and any(not number >= least for number in numbers):
+        raise ConfigError(f"{name} {value} is too small: the least is {least}")
+    return value
+
+
+def describe_type(hint: Any) -> str:
+    """Return a type in words, for messages."""
+    return getattr(inner_type(hint), "__name__", str(inner_type(hint)))

@@ -1,0 +1,105 @@
+"""Our DINOv2 against `transformers` on random weights, and the guide made from it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+
+from anomalens.backbones.config import ClipConfig, TextConfig, VisionConfig
+from anomalens.backbones.dinov2 import IMAGENET_MEAN, IMAGENET_STD, Dinov2, Dinov2Guide, load_dinov2
+from anomalens.backbones.tower import Clip
+from anomalens.errors import WeightsError
+from anomalens.methods import base
+
+
+@pytest.fixture(scope="module")
+def reference() -> Dinov2WithRegistersModel:
+    torch.manual_seed(0)
+    config = Dinov2WithRegistersConfig(
+        hidden_size=96, num_hidden_layers=3, num_attention_heads=3, image_size=70, patch_size=14, num_register_tokens=4
+    )
+    model = Dinov2WithRegistersModel(config).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in model.parameters():  # nothing may stay at 0 or 1, layer scales least of all
+            p.add_(0.1 * torch.randn(p.shape, generator=generator))
+    return model
+
+
+@pytest.fixture
+def folder(reference: Dinov2WithRegistersModel, tmp_path: Path) -> Path:
+    reference.save_pretrained(tmp_path)
+    return tmp_path
+
+
+def pixels(side: int) -> Tensor:
+    return torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("side", [70, 126, 56])
+def test_features_equal_transformers(reference: Dinov2WithRegistersModel, folder: Path, side: int) -> None:
+    """At the native size and at others, where positions are interpolated; from the files it saves."""
+    with torch.no_grad():
+        theirs = reference(pixels(side)).last_hidden_state[:, 5:]
+        ours = load_dinov2(folder)(pixels(side))
+    assert ours.shape == (2, (side // 14) ** 2, 96)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_both_spellings_of_the_attention_load(reference: Dinov2WithRegistersModel) -> None:
+    state = dict(reference.state_dict())
+    older, newer = {}, {}
+    for name, tensor in state.items():
+        for old, new in (("attention.query", "q_proj"), ("attention.key", "k_proj"), ("attention.value", "v_proj")):
+            name = name.replace(f"attention.{old}", f"attention.{new}")
+        name = name.replace("attention.output.dense", "attention.o_proj")
+        newer[name] = tensor
+        for old, new in (("attention.query", "q_proj"), ("attention.key", "k_proj"), ("attention.value", "v_proj")):
+            name = name.replace(f"attention.{new}", f"attention.{old}")
+        older[name.replace("attention.o_proj", "attention.output.dense")] = tensor
+    assert older.keys() != newer.keys()
+    one, other = (Dinov2.from_state_dict(s, heads=3) for s in (older, newer))
+    torch.testing.assert_close(one(pixels(56)), other(pixels(56)), atol=0, rtol=0)
+
+
+def test_it_is_frozen(folder: Path) -> None:
+    assert not any(p.requires_grad for p in load_dinov2(folder / "model.safetensors").parameters())
+
+
+def test_other_weights_are_refused(tmp_path: Path) -> None:
+    save_file({"visual.proj": torch.zeros(2, 2)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"num_attention_heads": 3}))
+    with pytest.raises(WeightsError, match="dinov2-with-registers-base"):
+        load_dinov2(tmp_path)
+
+
+def test_a_missing_network_says_so_offline(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="offline"):
+        load_dinov2("facebook/dinov2-with-registers-base", offline=True)
+
+
+def test_the_guide_sees_imagenet_pixels_on_the_backbones_grid(folder: Path) -> None:
+    network = load_dinov2(folder)
+    rgb = torch.rand(2, 3, 70, 70, generator=torch.Generator().manual_seed(3))
+
+    def normalised(mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+        return (rgb - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+
+    guide = Dinov2Guide(network, 14, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
+    expected = network(normalised(IMAGENET_MEAN, IMAGENET_STD))
+    torch.testing.assert_close(guide.features(normalised((0.4, 0.5, 0.6), (0.2, 0.3, 0.25))), expected)
+    assert Dinov2Guide(network, patch=16).features(torch.zeros(1, 3, 64, 80)).shape == (1, 20, 96)
+
+
+def test_crane_plus_takes_it_by_folder(folder: Path) -> None:
+    torch.manual_seed(0)
+    config = ClipConfig(VisionConfig(64, 16, 64, 4, 1), TextConfig(64, 3, 1), 64)
+    method = base.create("crane+", config, guide=str(folder)).eval()
+    clip = Clip(config).eval().requires_grad_(False)
+    found = method.encode(clip, torch.randn(1, 3, 64, 80, generator=torch.Generator().manual_seed(0)))
+    assert [taps[0].shape for taps in found.dense] == [(1, 20, 64)] * 2
+    assert not any("guide" in name for name in method.state_dict())

@@ -1,0 +1,57 @@
+"""Text features are computed once for each (weights, prompts)."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from anomalens.backbones.prompt_encoder import PromptEncoder
+from anomalens.backbones.tokenizer import tokenize
+from anomalens.backbones.tower import Clip
+
+PROMPTS = ["a photo of a flawless bottle", "a photo of a damaged bottle", "ä 漢字 metal_nut"]
+
+
+def test_equals_the_tower_and_runs_once(tiny_clip: Clip) -> None:
+    encoder = PromptEncoder(tiny_clip)
+    first = encoder(PROMPTS)
+    assert torch.equal(first, tiny_clip.text(tokenize(PROMPTS)))
+    assert encoder(list(PROMPTS)) is first
+    assert encoder.encoded == len(PROMPTS)
+
+
+def test_many_prompts_in_several_passes(tiny_clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anomalens.backbones.prompt_encoder._BATCH", 2)
+    assert torch.allclose(PromptEncoder(tiny_clip)(PROMPTS), tiny_clip.text(tokenize(PROMPTS)), atol=1e-6)
+
+
+def test_kept_on_disk_under_weights_and_prompts(tiny_clip: Clip, tmp_path: Path) -> None:
+    first = PromptEncoder(tiny_clip, "hash-a", tmp_path)
+    want = first(PROMPTS)
+    again = PromptEncoder(tiny_clip, "hash-a", tmp_path)
+    assert torch.equal(again(PROMPTS), want)
+    assert again.encoded == 0
+    for other, prompts in (("hash-b", PROMPTS), ("hash-a", PROMPTS[::-1])):
+        fresh = PromptEncoder(tiny_clip, other, tmp_path)
+        fresh(prompts)
+        assert fresh.encoded == len(prompts)
+
+
+def test_weights_without_a_hash_are_never_kept_on_disk(tiny_clip: Clip, tmp_path: Path) -> None:
+    PromptEncoder(tiny_clip, "", tmp_path)(PROMPTS)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_damaged_entry_is_computed_anew(tiny_clip: Clip, tmp_path: Path) -> None:
+    want = PromptEncoder(tiny_clip, "h", tmp_path)(PROMPTS)
+    (entry,) = tmp_path.rglob("*.safetensors")
+    entry.write_bytes(entry.read_bytes()[:40])
+    again = PromptEncoder(tiny_clip, "h", tmp_path)
+    assert torch.equal(again(PROMPTS), want)
+    assert again.encoded == len(PROMPTS)
+
+
+def test_a_folder_that_cannot_be_written_costs_nothing_but_time(tiny_clip: Clip, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    assert PromptEncoder(tiny_clip, "h", blocked)(PROMPTS).shape == (3, 32)

@@ -1,0 +1,81 @@
+"""The table of known weights: names in any spelling, sizes that fit the towers, files with sizes and hashes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from anomalens.backbones.registry import BACKBONES, canonical_name, find, is_available
+from anomalens.backbones.tower import Clip
+from anomalens.errors import ConfigError
+
+PRESETS = [name for name in BACKBONES if name != "bundled"]
+
+
+@pytest.mark.parametrize(
+    ("spelling", "name"),
+    [
+        ("ViT-L/14@336px", "ViT-L-14-336"),
+        ("vit-l/14@336", "ViT-L-14-336"),
+        ("ViT-L-14-336", "ViT-L-14-336"),
+        ("vit_l_14_336", "ViT-L-14-336"),
+        ("L/14@336", "ViT-L-14-336"),
+        ("ViT-L/14", "ViT-L-14"),
+        ("vit-b/32", "ViT-B-32"),
+        ("B/16", "ViT-B-16"),
+        ("ViT-B-16-plus-240", "ViT-B-16-plus-240"),
+        ("b/16+240", "ViT-B-16-plus-240"),
+        ("tinyclip", "TinyCLIP-ViT-8M-16"),
+        ("TinyCLIP-ViT-39M-16-Text-19M-YFCC15M", "TinyCLIP-ViT-39M-16"),
+        ("Bundled", "bundled"),
+    ],
+)
+def test_spellings(spelling: str, name: str) -> None:
+    assert canonical_name(spelling) == name
+
+
+@pytest.mark.parametrize("other", ["ViT-L/15", "vit-b-32.pt", "./bundled", "~/ViT-B-32", "/ViT-B-32", "openai/x", ""])
+def test_other_names(other: str) -> None:
+    assert canonical_name(other) is None
+
+
+def test_an_unknown_name_lists_what_exists() -> None:
+    with pytest.raises(ConfigError, match=r"'ViT-X'.*ViT-B-32, ViT-B-16, .*hub id") as caught:
+        find("ViT-X")
+    assert all(name in str(caught.value) for name in PRESETS)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_whole(name: str) -> None:
+    backbone = find(name)
+    assert backbone.hub
+    assert backbone.licence == "MIT"
+    assert backbone.source
+    for file in backbone.files:
+        assert file.sha256 is None or (len(file.sha256) in (8, 64) and int(file.sha256, 16))
+    assert backbone.archive is None or len(backbone.archive[1]) == 64
+    with torch.device("meta"):
+        floats = sum(value.numel() for value in Clip(backbone.config).parameters())
+    # A file of float32 tensors is a little larger than its tensors; this ties the published size to our config.
+    assert 0 <= backbone.bytes - 4 * floats < 250_000
+
+
+def test_presets_cover_the_papers() -> None:
+    assert {"ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336", "ViT-B-16-plus-240"} <= set(BACKBONES)
+    assert find("ViT-L-14-336").config.vision.image_size == 336
+    assert find("ViT-B-16-plus-240").config.activation == "gelu"
+    assert find("ViT-B-16").config.activation == "quick_gelu"
+
+
+def test_availability_is_asked_of_the_folder_alone(tmp_path: Path) -> None:
+    assert not is_available("ViT-B-32", tmp_path)
+    (tmp_path / "ViT-B-32").mkdir()
+    (tmp_path / "ViT-B-32" / "pytorch_model.bin").write_bytes(b"x")
+    assert is_available("vit-b/32", tmp_path)
+
+
+def test_the_table_needs_no_torch() -> None:
+    script = "import sys, anomalens.backbones.registry; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)

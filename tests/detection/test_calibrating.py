@@ -1,0 +1,161 @@
+"""Thresholds from images: the toy's scores are the brightness, so every threshold is known."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anomalens.backbones.tower import Clip
+from anomalens.datasets.layouts import open_dataset
+from anomalens.decision.calibration import Calibration, SavedCalibration
+from anomalens.detection.calibrating import from_labels, from_normals
+from anomalens.errors import ConfigError, InputError
+from toys import grey, make
+
+
+def labelled(root: Path, normal: list[int], anomalous: list[int]) -> Path:
+    for label, values in (("normal", normal), ("anomalous", anomalous)):
+        (root / label).mkdir(parents=True)
+        for value in values:
+            Image.fromarray(grey(value, 8, 8)).save(root / label / f"{label}{value}.png")
+    return root
+
+
+def test_normals_give_both_thresholds_and_p_values(tiny_clip: Clip) -> None:
+    detector = make(tiny_clip)
+    saved, failures = from_normals(detector, [grey(v) for v in range(19, 0, -1)], fpr=0.1)
+    assert failures == []
+    assert saved.calibration.threshold == pytest.approx(18 / 255)
+    assert saved.calibration.pixel_threshold == pytest.approx(18 / 255)
+    assert "conformal, false-alarm rate at most 0.1, from 19 normal images" in saved.calibration.source
+    assert "provided that they are exchangeable" in saved.made_from["guarantee"]
+    assert saved.made_from["n_equal_scores"] == 0
+    decided = detector.with_calibration(saved.calibration)
+    assert detector.predict(grey(1)).p_value is None
+    found = decided.predict([grey(0), grey(18), grey(19), grey(200)])
+    assert [one.p_value for one in found] == [1.0, 3 / 20, 2 / 20, 1 / 20]
+    assert [one.label for one in found] == ["normal", "normal", "anomalous", "anomalous"]
+    assert [one.mask.any() for one in found] == [False, False, True, True]
+    assert "p_value" in found[0].to_dict()
+    assert "p_value" not in detector.predict(grey(1)).to_dict()
+
+
+def test_the_promise_is_kept_by_the_whole_chain(tiny_clip: Clip) -> None:
+    random = np.random.default_rng(0)
+    alarms = []
+    for _ in range(60):
+        values = random.integers(0, 256, 9 + 20)
+        saved, _ = from_normals(make(tiny_clip), [grey(int(v), 4, 4) for v in values[:9]], fpr=0.2)
+        alarms += [v / 255 > saved.calibration.threshold + 1e-6 for v in values[9:]]
+    assert np.mean(alarms) <= 0.2 + 4 * np.sqrt(0.2 * 0.8 / 60)
+
+
+def test_unreadable_normals_count_nowhere(tiny_clip: Clip, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"nothing")
+    images: list[Any] = [grey(v) for v in range(9)]
+    ticks: list[None] = []
+    saved, failures = from_normals(
+        make(tiny_clip), [tmp_path / "broken.png", *images], fpr=0.1, progress=lambda: ticks.append(None)
+    )
+    assert (saved.made_from["n_normal"], saved.made_from["n_failed"], len(failures), len(ticks)) == (9, 1, 1, 10)
+    with pytest.raises(InputError, match=r"needs at least 9 normal images, found 8.*1 more could not be read.*broken"):
+        from_normals(make(tiny_clip), [tmp_path / "broken.png", *images[1:]], fpr=0.1)
+
+
+def test_copies_are_noticed(tiny_clip: Clip) -> None:
+    saved, _ = from_normals(make(tiny_clip), [grey(7)] * 12, fpr=0.1)
+    assert saved.made_from["n_equal_scores"] == 11
+
+
+def test_a_wrong_rate_costs_no_pass(tiny_clip: Clip) -> None:
+    detector = make(tiny_clip)
+    with pytest.raises(ConfigError, match="between 0 and 1"):
+        from_normals(detector, [grey(1)], fpr=1.5)
+    assert not hasattr(detector.engine.method, "batches")
+
+
+@pytest.mark.parametrize("options", [{"recall": 2.0}, {"miss": 0.0}, {"alarm": -1.0}])
+def test_wrong_wishes_cost_no_pass(tiny_clip: Clip, tmp_path: Path, options: dict[str, float]) -> None:
+    detector = make(tiny_clip)
+    with pytest.raises(ConfigError, match=r"recall|costs"):
+        from_labels(detector, open_dataset(labelled(tmp_path, normal=[1], anomalous=[9])), "f1", **options)
+    assert not hasattr(detector.engine.method, "batches")
+
+
+@pytest.mark.parametrize(
+    ("rule", "options", "threshold", "words"),
+    [
+        ("f1", {}, 55, "best F1"),
+        ("recall", {"recall": 1.0}, 55, "recall 1"),
+        ("recall", {"recall": 0.5}, 125, "recall 0.5"),
+        ("cost", {"miss": 100.0, "alarm": 1.0}, 55, "least cost"),
+        ("cost", {"miss": 1.0, "alarm": 10.0}, 125, "least cost"),
+    ],
+)
+def test_labels_give_a_threshold(
+    tiny_clip: Clip, tmp_path: Path, rule: Any, options: dict[str, float], threshold: int, words: str
+) -> None:
+    data = open_dataset(labelled(tmp_path, normal=[10, 50, 100], anomalous=[60, 150, 200]))
+    saved, failures = from_labels(make(tiny_clip), data, rule, **options)
+    assert failures == []
+    assert saved.calibration.threshold == pytest.approx(threshold / 255)
+    assert words in saved.calibration.source
+    assert saved.calibration.pixel_threshold == 0.6
+    assert saved.calibration.normal_scores == pytest.approx([10 / 255, 50 / 255, 100 / 255])
+    made = saved.made_from
+    assert (made["n_normal"], made["n_anomalous"], made["guarantee"]) == (3, 3, None)
+    assert (made["missed"], made["false_alarms"]) == ((0, 1) if threshold == 55 else (1, 0))
+
+
+def test_labels_of_one_kind(tiny_clip: Clip, tmp_path: Path) -> None:
+    data = open_dataset(labelled(tmp_path, normal=[1], anomalous=[]))
+    with pytest.raises(InputError, match="no anomalous one"):
+        from_labels(make(tiny_clip), data, "f1")
+
+
+def test_the_file_holds_for_its_settings_alone(tiny_clip: Clip, tmp_path: Path) -> None:
+    saved, _ = from_normals(make(tiny_clip), [grey(v) for v in range(9)], fpr=0.1)
+    saved.write(tmp_path / "c.json")
+    again = SavedCalibration.read(tmp_path / "c.json")
+    assert again == saved
+    content = json.loads((tmp_path / "c.json").read_text())
+    assert content["settings"]["method"] == "brightness"
+    assert content["calibration"]["normal_scores"] == sorted(content["calibration"]["normal_scores"])
+    again.check(make(tiny_clip).settings)
+    moved = make(tiny_clip)
+    moved.backbone = "the same weights elsewhere"
+    again.check(moved.settings)
+    for other in (make(tiny_clip, tile=32), make(tiny_clip, object_name="nut")):
+        with pytest.raises(ConfigError, match=r"other settings.*(tile was None, is 32|object was 'object', is 'nut')"):
+            again.check(other.settings)
+    weights = make(tiny_clip)
+    weights.backbone, weights.weights_hash = "large", "abc"
+    with pytest.raises(ConfigError, match="backbone was 'tiny', is 'large'; weights was '', is 'abc'"):
+        again.check(weights.settings)
+    pooled = make(tiny_clip, Calibration(0.5, 0.6, (0.0, 1.0), "by hand", pooling=0.5))
+    with pytest.raises(ConfigError, match="pooling was"):
+        again.check(pooled.settings)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"schema": 1}', '{"schema": 1, "calibration": {}, "settings": {}}'])
+def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "c.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"c\.json was not written by|not a calibration"):
+        SavedCalibration.read(tmp_path / "c.json")
+
+
+def test_files_of_another_version_and_missing_ones(tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text('{"schema": 9}')
+    with pytest.raises(ConfigError, match="schema 9"):
+        SavedCalibration.read(tmp_path / "c.json")
+    with pytest.raises(ConfigError, match=r"d\.json: No such file"):
+        SavedCalibration.read(tmp_path / "d.json")
+
+
+def test_scores_of_a_file_must_be_in_order() -> None:
+    for scores in ((0.2, 0.1), (float("nan"),)):
+        with pytest.raises(ConfigError, match="ascending"):
+            Calibration(0.5, 0.5, (0.0, 1.0), "", normal_scores=scores)

@@ -1,0 +1,286 @@
+"""Measuring a detector on folders made by hand: the toy's scores are the brightness, so every number is known."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as parquet
+import pytest
+from PIL import Image
+
+from anomalens.backbones.tower import Clip
+from anomalens.datasets.layouts import Sample, open_dataset
+from anomalens.detection.detector import Detector
+from anomalens.errors import ConfigError, InputError
+from anomalens.evaluation.evaluator import Evaluation, EvaluationConfig, check_folder, evaluate
+from anomalens.methods.parts.checkpoints import file_key
+from anomalens.metrics.summary import SUMMARY_KEYS
+from anomalens.prediction import Prediction
+from anomalens.reporting.gallery import MASK_COLOURS
+from toys import grey, make
+
+SMALL = EvaluationConfig(size=32)
+
+
+@pytest.fixture
+def detector(tiny_clip: Clip) -> Detector:
+    return make(tiny_clip)
+
+
+def picture(path: Path, value: int, spot: int | None = None) -> Path:
+    """A grey 64 x 64 image; `spot` is the brightness of its upper left quarter."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = grey(value)
+    if spot is not None:
+        pixels[:32, :32] = spot
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def mask(path: Path, right: bool = True) -> Path:
+    """The upper left quarter; else the lower right one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.zeros((64, 64), np.uint8)
+    pixels[(slice(0, 32),) * 2 if right else (slice(32, 64),) * 2] = 255
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def part(root: Path, name: str, normal: int = 2, holes: int = 2, masks: bool = True) -> Path:
+    """A class of MVTec's layout that the toy method solves perfectly."""
+    for i in range(normal):
+        picture(root / name / "test" / "good" / f"{i}.png", 10 + i)
+    for i in range(holes):
+        picture(root / name / "test" / "hole" / f"{i}.png", 10, spot=200 + i)
+        if masks:
+            mask(root / name / "ground_truth" / "hole" / f"{i}_mask.png")
+    return root
+
+
+def run(detector: Detector, root: Path, config: EvaluationConfig = SMALL, **more: Any) -> Evaluation:
+    return evaluate(detector, open_dataset(root), config, **more)
+
+
+def test_a_perfect_class_and_the_schema(detector: Detector, tmp_path: Path) -> None:
+    found = run(detector, part(tmp_path / "set", "nut"))
+    found.write(tmp_path / "out")
+    content = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert list(content) == ["dataset", "method", "backbone", "protocol", "classes", "mean"]
+    assert (content["dataset"], content["method"], content["backbone"]) == ("set", "brightness", "tiny")
+    assert list(content["classes"]["nut"]) == ["n_normal", "n_anomalous", *SUMMARY_KEYS]
+    assert content["classes"]["nut"] == {"n_normal": 2, "n_anomalous": 2} | dict.fromkeys(SUMMARY_KEYS, 100.0)
+    assert content["mean"] == dict.fromkeys(SUMMARY_KEYS, 100.0)
+    protocol = content["protocol"]
+    assert protocol["image_size"] == 64
+    assert protocol["evaluation_size"] == 32
+    assert protocol["prompts"]["object"] == "object"
+    for key in ("auxiliary_data", "weights", "seed", "versions", "aupro_limit", "calibration"):
+        assert key in protocol
+
+
+def test_known_numbers(detector: Detector, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    picture(root / "normal" / "a.png", 50)
+    picture(root / "normal" / "b.png", 150)
+    picture(root / "anomalous" / "c.png", 100)
+    picture(root / "anomalous" / "d.png", 200)
+    (name,) = (found := run(detector, root)).classes
+    values = found.classes[name]
+    assert values["image_auroc"] == pytest.approx(75.0)  # 3 of 4 pairs in order
+    assert values["image_ap"] == pytest.approx(100 * (1 / 2 + 1 / 2 * 2 / 3))
+    assert values["image_f1max"] == pytest.approx(80.0)
+    assert [values[k] for k in SUMMARY_KEYS[3:]] == [None] * 5  # no mask at all
+
+
+def test_classes_are_averaged_where_defined(detector: Detector, tmp_path: Path) -> None:
+    part(tmp_path, "both")
+    part(tmp_path, "no normals", normal=0)
+    part(tmp_path, "no masks", masks=False)
+    part(tmp_path, "only normals", holes=0)
+    found = run(detector, tmp_path)
+    assert list(found.classes) == ["both", "no masks", "no normals", "only normals"]
+    defined = {name: [k for k in SUMMARY_KEYS if v[k] is not None] for name, v in found.classes.items()}
+    assert defined["both"] == list(SUMMARY_KEYS)
+    assert defined["no normals"] == list(SUMMARY_KEYS[3:])
+    assert defined["no masks"] == list(SUMMARY_KEYS[:3])
+    assert defined["only normals"] == []
+    assert found.mean == dict.fromkeys(SUMMARY_KEYS, 100.0)
+
+
+def test_an_anomalous_image_without_mask_is_not_counted_as_clean(detector: Detector, tmp_path: Path) -> None:
+    part(tmp_path, "nut")
+    picture(tmp_path / "nut" / "test" / "hole" / "9.png", 255)
+    found = run(detector, tmp_path)
+    assert found.protocol["faults"] == 1
+    assert found.classes["nut"]["n_anomalous"] == 3
+    assert found.classes["nut"]["pixel_auroc"] == pytest.approx(100.0)
+
+
+def test_failures_are_rows_and_count_nowhere(detector: Detector, tmp_path: Path) -> None:
+    part(tmp_path, "nut")
+    whole = picture(tmp_path / "nut" / "test" / "good" / "cut.png", 255).read_bytes()
+    (tmp_path / "nut" / "test" / "good" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    seen: list[str] = []
+    ticks: list[None] = []
+    found = run(detector, tmp_path, inspect=lambda s, p: seen.append(s.image.name), progress=lambda: ticks.append(None))
+    assert found.classes["nut"] == {"n_normal": 2, "n_anomalous": 2} | dict.fromkeys(SUMMARY_KEYS, 100.0)
+    (row,) = found.failed
+    assert "cut.png" in row.path
+    assert row.error is not None
+    assert (row.score, row.decision) == (None, None)
+    assert found.protocol["failed_images"] == 1
+    assert (len(seen), len(ticks)) == (4, 5)
+
+
+def test_a_class_of_failures_only(detector: Detector, tmp_path: Path) -> None:
+    part(tmp_path, "nut", normal=1, holes=0)
+    path = tmp_path / "nut" / "test" / "good" / "0.png"
+    path.write_bytes(path.read_bytes()[:60])
+    values = run(detector, tmp_path).classes["nut"]
+    assert values == {"n_normal": 0, "n_anomalous": 0} | dict.fromkeys(SUMMARY_KEYS)
+
+
+def test_an_unreadable_mask_leaves_its_image_at_image_level(detector: Detector, tmp_path: Path) -> None:
+    path = mask(part(tmp_path, "nut") / "nut" / "ground_truth" / "hole" / "1_mask.png")
+    path.write_bytes(path.read_bytes()[:-30])
+    found = run(detector, tmp_path)
+    (row,) = [row for row in found.rows if row.error]
+    assert "cannot be read as a mask" in str(row.error)
+    assert row.score is not None
+    assert found.failed == []
+    assert (found.classes["nut"]["n_anomalous"], found.classes["nut"]["pixel_auroc"]) == (2, 100.0)
+
+
+def test_nothing_labelled(detector: Detector, tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", 1)
+    with pytest.raises(InputError, match=r"no labelled test image.*'flat'"):
+        run(detector, tmp_path)
+
+
+def test_training_images_are_not_measured(detector: Detector, tmp_path: Path) -> None:
+    picture(part(tmp_path, "nut") / "nut" / "train" / "good" / "t.png", 255)
+    assert len(run(detector, tmp_path).rows) == 4
+
+
+def test_data_the_detector_was_trained_on_is_refused(detector: Detector, tmp_path: Path) -> None:
+    detector.auxiliary_data = "visa+mvtec"
+    with pytest.raises(ConfigError, match="would not be zero-shot"):
+        run(detector, part(tmp_path / "mvtec_anomaly_detection", "nut"))
+    detector.auxiliary_data = "visa"
+    assert run(detector, tmp_path / "mvtec_anomaly_detection").protocol["auxiliary_data"] == "visa"
+    detector.auxiliary_data = "My Scans"
+    with pytest.raises(ConfigError, match="other data"):
+        run(detector, part(tmp_path / "my scans", "nut"))
+
+
+def test_images_the_detector_was_trained_on_are_refused_under_any_name(detector: Detector, tmp_path: Path) -> None:
+    root = part(tmp_path / "renamed", "nut")
+    detector.trained_images = frozenset({file_key(root / "nut" / "test" / "hole" / "1.png")})
+    with pytest.raises(ConfigError, match="1 of 4 test images were trained on"):
+        run(detector, root)
+    found = run(detector, root, EvaluationConfig(size=32, allow_same_data=True))
+    assert found.protocol["same_data_allowed"] is True
+
+
+def test_class_names_go_into_the_prompts(detector: Detector, tmp_path: Path) -> None:
+    part(part(tmp_path, "nut"), "bolt")
+    found = run(detector, tmp_path, EvaluationConfig(size=32, class_names=True))
+    assert detector.engine.method.asked == ["object", "bolt", "nut"]
+    assert found.protocol["prompts"]["object"] == "class name"
+
+
+def test_modes_agree(detector: Detector, tmp_path: Path) -> None:
+    mask(part(tmp_path, "nut") / "nut" / "ground_truth" / "hole" / "0_mask.png", right=False)
+    histogram, exact = (run(detector, tmp_path, EvaluationConfig(size=32, mode=m)) for m in ("histogram", "exact"))
+    assert histogram.classes["nut"]["pixel_auroc"] != 100.0
+    assert histogram.classes["nut"] == pytest.approx(exact.classes["nut"])
+
+
+def test_the_table_and_the_rows(detector: Detector, tmp_path: Path) -> None:
+    part(part(tmp_path / "in", "bolt", normal=0), "nut, large")
+    run(detector, tmp_path / "in").write(tmp_path / "out")
+    table = list(csv.DictReader((tmp_path / "out" / "metrics.csv").read_text().splitlines()))
+    assert [row["class"] for row in table] == ["bolt", "nut, large", "mean"]
+    assert table[0]["image_auroc"] == ""
+    assert float(table[1]["aupro"]) == 100.0
+    assert table[2]["n_normal"] == ""
+    rows = parquet.read_table(tmp_path / "out" / "scores.parquet").to_pylist()
+    assert len(rows) == 6
+    assert set(rows[0]) == {"path", "class_name", "kind", "label", "score", "decision", "error"}
+    assert rows[-1]["kind"] == "hole"
+    assert rows[-1]["decision"] == "normal"  # mean brightness below one half
+    assert not list(tmp_path.rglob(".writing-*"))
+
+
+def test_the_report_has_what_it_draws(detector: Detector, tmp_path: Path) -> None:
+    part(tmp_path / "in", "nut", normal=5, holes=5)
+    run(detector, tmp_path / "in", EvaluationConfig(size=32, gallery=2)).write(tmp_path / "out")
+    kept = json.loads((tmp_path / "out" / "report.json").read_text())
+    curves = kept["curves"]["nut"]
+    assert curves["image_roc"][0] == [0, 0]
+    assert curves["image_roc"][-1] == [1, 1]
+    assert curves["pro"][-1] == [0.3, 1]
+    assert curves["image_f1max_threshold"] == pytest.approx((10 * 3 + 200) / 4 / 255, abs=1e-4)
+    assert all(len(curve) <= 200 for key, curve in curves.items() if not key.endswith("threshold"))
+    cases = kept["gallery"]
+    assert {case["sort"] for case in cases} == {
+        "lowest anomalous",
+        "highest anomalous",
+        "lowest normal",
+        "highest normal",
+        "nearest threshold",
+    }
+    assert len(cases) == 10
+    assert [Path(c["path"]).name for c in cases if c["sort"] == "lowest normal"] == ["0.png", "1.png"]
+    for case in cases:
+        for key in ("image", "heatmap", "masks"):
+            with Image.open(tmp_path / "out" / "gallery" / case[key]) as opened:
+                assert opened.size == (64, 64)
+    (best, _) = (case for case in cases if case["sort"] == "highest anomalous")
+    compared = np.asarray(Image.open(tmp_path / "out" / "gallery" / best["masks"]))
+    assert list(MASK_COLOURS)[compared[5, 5]] == "both"
+    assert list(MASK_COLOURS)[compared[60, 60]] == "neither"
+
+
+def test_the_gallery_stays_small_and_is_replaced(detector: Detector, tmp_path: Path) -> None:
+    part(tmp_path / "in", "nut", normal=30, holes=1)
+    out = tmp_path / "out"
+    run(detector, tmp_path / "in", EvaluationConfig(size=32, gallery=3)).write(out)
+    assert 3 <= len(list((out / "gallery").glob("*-image.jpg"))) <= 15
+    run(detector, tmp_path / "in", EvaluationConfig(size=32, gallery=0)).write(out)
+    assert list((out / "gallery").iterdir()) == []
+    assert json.loads((out / "report.json").read_text())["gallery"] == []
+
+
+def test_large_images_are_drawn_small(detector: Detector, tmp_path: Path) -> None:
+    for name, value in (("normal", 10), ("anomalous", 250)):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        Image.fromarray(grey(value, 400, 900)).save(tmp_path / "in" / name / "wide.png")
+    run(detector, tmp_path / "in").write(tmp_path / "out")
+    kept = json.loads((tmp_path / "out" / "report.json").read_text())["gallery"]
+    assert {"masks" in case for case in kept if case["label"] == 1} == {False}  # no truth, so nothing to compare
+    for path in (tmp_path / "out" / "gallery").iterdir():
+        assert Image.open(path).size == (320, 142)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [({"limit": 0.0}, "limit"), ({"size": 0}, "size 0"), ({"mode": "fast"}, "'fast'"), ({"gallery": -1}, "gallery -1")],
+)
+def test_wrong_options_are_said_before_anything_runs(wrong: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        EvaluationConfig(**wrong)
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot write to"):
+        check_folder(tmp_path / "file" / "out")
+
+
+def test_inspect_sees_image_and_prediction(detector: Detector, tmp_path: Path) -> None:
+    seen: list[tuple[Sample, Prediction]] = []
+    run(detector, part(tmp_path, "nut"), inspect=lambda s, p: seen.append((s, p)))
+    assert [s.image for s, _ in seen] == [Path(str(p.path)) for _, p in seen]

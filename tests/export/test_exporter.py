@@ -1,0 +1,251 @@
+"""Every method as a graph: the same predictions from ONNX Runtime and OpenVINO, and nothing kept that differs."""
+
+import copy
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from anomalens.backbones.config import ClipConfig, TextConfig, VisionConfig
+from anomalens.backbones.prompt_encoder import PromptEncoder
+from anomalens.backbones.tower import Clip
+from anomalens.decision.calibration import Calibration
+from anomalens.detection.detector import Detector, DetectorConfig, load_detector
+from anomalens.engines.contract import Identity
+from anomalens.engines.torch_engine import TorchEngine
+from anomalens.errors import ConfigError
+from anomalens.export import exporter as module
+from anomalens.export import gate, graph
+from anomalens.export.exporter import LIMIT, Difference, export
+from anomalens.images.decoding import Preprocess
+from anomalens.methods import base
+
+SIDE = 48
+# What is unrolled in a graph, made short; nothing else of the methods changes.
+SHORT: dict[str, dict[str, Any]] = {
+    "anoclip": {"views": 1},
+    "anoclip+": {"views": 1, "steps": 2},
+    "tokenclip": {"iterations": 4},
+    "adaclip": {"clusters": 1, "iterations": 3},
+    "winclip": {"scales": (2,)},
+}
+NAMES = [entry.name for entry in base.entries()]
+IMAGES = [np.random.default_rng(i).integers(0, 256, (50, 60, 3), dtype=np.uint8) for i in range(3)]
+
+
+@pytest.fixture(scope="module")
+def small() -> Clip:
+    """Two blocks, 3 x 3 patches; the position table has another grid."""
+    torch.manual_seed(0)
+    vision = VisionConfig(image_size=64, patch=16, width=64, layers=2, heads=1)
+    return Clip(ClipConfig(vision, TextConfig(32, 1, 1), joint=32, activation="gelu")).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_export_a_method() -> Iterator[None]:
+    """The exporter takes seconds: both formats share what it gives."""
+    real, kept = graph._export, {}
+
+    def remembered(one: graph.Graph) -> Any:
+        key = (one.any_size, repr(one.method.config))  # weights and sizes are the same in all of this file
+        if key not in kept:
+            kept[key] = real(one)
+        return kept[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph, "_export", remembered)
+        yield
+
+
+def build(clip: Clip, name: str, config: DetectorConfig | None = None, **options: Any) -> Detector:
+    torch.manual_seed(2)
+    method = base.create(name, clip.config, **{**SHORT.get(name, {}), **options}).eval()
+    engine = TorchEngine(clip, method, PromptEncoder(clip), Identity(name, "small", "abc"))
+    calibration = Calibration(0.4, 0.3, (0.0, 1.0), "by hand", pooling=0.25)
+    sizes = Preprocess(SIDE, interpolation=method.interpolation, geometry=method.geometry, multiple=16)
+    return Detector(engine, sizes, calibration, config)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_method_is_the_same_from_a_file(small: Clip, tmp_path: Path, name: str, suffix: str) -> None:
+    detector, out = build(small, name), tmp_path / f"model{suffix}"
+    if detector.engine.method.unexportable:
+        with pytest.raises(ConfigError, match="cannot be exported"):
+            export(detector, out, IMAGES)
+        return
+    report = export(detector, out, IMAGES)
+    assert report.passed
+    assert report.difference.map <= LIMIT
+    assert report.difference.score <= LIMIT
+    other = load_detector(str(out), batch_size=2)
+    assert other.settings == detector.settings
+    for want, got in zip(detector.predict(IMAGES), other.predict(IMAGES), strict=True):
+        assert got.score == pytest.approx(want.score, abs=LIMIT)
+        assert (got.threshold, got.method, got.backbone) == (want.threshold, want.method, want.backbone)
+    single = load_detector(str(out), batch_size=1).predict(IMAGES)
+    together = load_detector(str(out), batch_size=3).predict(IMAGES)
+    for one, all_ in zip(single, together, strict=True):
+        assert one.score == pytest.approx(all_.score, abs=1e-5)
+        assert np.allclose(one.anomaly_map, all_.anomaly_map, atol=LIMIT * np.ptp(all_.anomaly_map))
+    assert {p.name for p in tmp_path.iterdir()} == {"model.onnx", "model.onnx.json"} or suffix == ".xml"
+
+
+def test_many_views_are_run_a_few_images_at_a_time(small: Clip, tmp_path: Path) -> None:
+    detector = build(small, "anoclip", views=22)
+    assert export(detector, tmp_path / "v.onnx", IMAGES).passed
+    other = load_detector(str(tmp_path / "v.onnx"), batch_size=3)
+    assert other.engine.card.batch_limit == 2
+    assert [p.score for p in other.predict(IMAGES)] == pytest.approx([p.score for p in detector.predict(IMAGES)])
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"name": "anoclip", "geometry": "wide"}, "keeps the aspect"),
+        ({"name": "anoclip+", "carry_optimizer": True}, "memory from image to image"),
+        ({"name": "crane+", "batch_threshold": True}, "whole batch"),
+    ],
+)
+def test_what_cannot_be_a_graph_says_why(small: Clip, tmp_path: Path, options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        export(build(small, **options), tmp_path / "a.onnx", IMAGES)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+@pytest.mark.parametrize("name", ["anoclip", "crane+"])  # both ways to resize positions, with and without a blur
+def test_one_graph_for_any_size(small: Clip, tmp_path: Path, name: str, suffix: str) -> None:
+    detector, out = build(small, name), tmp_path / f"model{suffix}"
+    assert export(detector, out, IMAGES, any_size=True).passed
+    assert load_detector(str(out)).preprocess.size == SIDE
+    for side in (64, 112):
+        want = resized(detector, side).predict(IMAGES)
+        got = load_detector(str(out), size=side).predict(IMAGES)
+        for a, b in zip(want, got, strict=True):
+            assert b.anomaly_map.shape == (side, side)
+            assert b.score == pytest.approx(a.score, abs=LIMIT)
+            assert np.allclose(b.anomaly_map, a.anomaly_map, atol=LIMIT * np.ptp(a.anomaly_map))
+    with pytest.raises(ConfigError, match="use 96 or 112"):
+        load_detector(str(out), size=100)
+
+
+def test_several_looks_need_an_open_size(small: Clip, tmp_path: Path) -> None:
+    detector, out = build(small, "anoclip", DetectorConfig(also=(64,))), tmp_path / "a.onnx"
+    with pytest.raises(ConfigError, match="--dynamic-size"):
+        export(detector, out, IMAGES)
+    assert export(detector, out, IMAGES, any_size=True).passed
+    got = load_detector(str(out), also=64).predict(IMAGES)
+    for a, b in zip(detector.predict(IMAGES), got, strict=True):
+        assert np.allclose(b.anomaly_map, a.anomaly_map, atol=LIMIT * np.ptp(a.anomaly_map))
+
+
+def resized(detector: Detector, side: int) -> Detector:
+    other = copy.copy(detector)
+    other.preprocess = replace(detector.preprocess, size=side)
+    return other
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_methods_of_one_size_say_why(small: Clip, tmp_path: Path, name: str) -> None:
+    detector = build(small, name)
+    reason = detector.engine.method.one_size
+    if reason:
+        with pytest.raises(ConfigError, match=reason):
+            export(detector, tmp_path / "a.onnx", IMAGES, any_size=True)
+        assert not list(tmp_path.iterdir())
+    else:
+        graph.refuse(detector.engine, any_size=True)
+
+
+def test_tiles_work_as_they_do_in_torch(small: Clip, tmp_path: Path) -> None:
+    detector = build(small, "anoclip")
+    assert export(detector, tmp_path / "a.onnx", IMAGES).passed
+    image = np.random.default_rng(9).integers(0, 256, (100, 150, 3), dtype=np.uint8)
+    want = build(small, "anoclip", DetectorConfig(tile=48)).predict(image)
+    got = load_detector(str(tmp_path / "a.onnx"), tile=48).predict(image)
+    assert got.anomaly_map.shape == want.anomaly_map.shape == (100, 150)
+    assert np.allclose(got.anomaly_map, want.anomaly_map, atol=1e-5)
+
+
+def test_a_graph_that_differs_is_not_kept(small: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.onnx").write_bytes(b"what stood there")
+    monkeypatch.setattr(module, "LIMIT", -1.0)
+    assert not export(build(small, "anoclip"), tmp_path / "a.onnx", IMAGES).passed
+    assert (tmp_path / "a.onnx").read_bytes() == b"what stood there"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.onnx"]
+
+
+def test_a_tie_may_turn_few_pixels_where_the_method_says_so(small: Clip) -> None:
+    close = Difference(images=1, map=0.004, score=0.0, beyond=0.003)
+    assert not close.passed
+    assert replace(close, allowed=module.SWITCHED).passed
+    assert not replace(close, allowed=module.SWITCHED, beyond=0.02).passed
+    assert not replace(close, allowed=module.SWITCHED, score=0.01).passed
+    assert not Difference(1, float("nan"), 0.0, 1.0, module.SWITCHED).passed
+    assert {name for name in NAMES if build(small, name).engine.method.switches} == {"tokenclip"}
+
+
+def test_int8_passes_its_gate_or_is_not_kept(small: Clip, tmp_path: Path) -> None:
+    detector, exact, out = build(small, "anoclip"), tmp_path / "exact.onnx", tmp_path / "int8.onnx"
+    export(detector, exact, IMAGES)
+    mask = np.zeros((256, 256), bool)
+    mask[100:140, 60:200] = True
+    labelled = [(image, mask) for image in IMAGES]
+    refused = export(detector, out, IMAGES, labelled=labelled, limits=gate.Gate(-1.0, -1.0))
+    assert refused.verdict is not None
+    assert not refused.passed
+    assert not out.exists()
+    kept = export(detector, out, IMAGES, labelled=labelled, limits=gate.Gate(1.0, 1.0))
+    assert kept.passed
+    assert out.stat().st_size < exact.stat().st_size
+    rounded = load_detector(str(out))
+    assert rounded.settings["precision"] == "int8"
+    assert rounded.predict(IMAGES[0]).score == pytest.approx(detector.predict(IMAGES[0]).score, abs=0.05)
+    made = json.loads((tmp_path / "int8.onnx.json").read_text())["made"]
+    assert made["int8"]["images"] == 3
+
+
+def test_int8_needs_defects_to_be_judged_on(small: Clip, tmp_path: Path) -> None:
+    labelled = [(image, np.zeros((256, 256), bool)) for image in IMAGES]
+    with pytest.raises(ConfigError, match="show no defect"):
+        export(build(small, "anoclip"), tmp_path / "a.onnx", IMAGES, labelled=labelled)
+    with pytest.raises(ConfigError, match="ONNX Runtime"):
+        export(build(small, "anoclip"), tmp_path / "a.xml", IMAGES, labelled=labelled)
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_arguments_are_named(small: Clip, tmp_path: Path) -> None:
+    detector = build(small, "anoclip")
+    with pytest.raises(ConfigError, match=r"\.onnx"):
+        export(detector, tmp_path / "a.pt", IMAGES)
+    with pytest.raises(ConfigError, match="no image"):
+        export(detector, tmp_path / "a.onnx", [])
+    export(detector, tmp_path / "a.onnx", IMAGES)
+    with pytest.raises(ConfigError, match="exported one already"):
+        export(load_detector(str(tmp_path / "a.onnx")), tmp_path / "b.onnx", IMAGES)
+
+
+def test_procedural_scenes_for_the_gate_are_labelled() -> None:
+    found = gate.procedural(6)
+    assert all(mask.shape == (256, 256) for _, mask in found)
+    assert any(mask.any() for _, mask in found)
+
+
+def test_a_data_set_for_the_gate(tmp_path: Path) -> None:
+    for part, name in (("test/good", "0.png"), ("test/hole", "0.png"), ("test/hole", "1.png"), ("train/good", "0.png")):
+        (tmp_path / "nut" / part).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(IMAGES[0]).save(tmp_path / "nut" / part / name)
+    (tmp_path / "nut" / "ground_truth" / "hole").mkdir(parents=True)
+    mask = np.zeros(IMAGES[0].shape[:2], np.uint8)
+    mask[10:30, 10:30] = 255
+    Image.fromarray(mask).save(tmp_path / "nut" / "ground_truth" / "hole" / "0_mask.png")
+    found = gate.dataset(f"mvtec:{tmp_path}", 10)
+    assert sorted(bool(truth.any()) for _, truth in found) == [False, True]  # without a mask nothing can be judged
+    assert len(gate.dataset(f"mvtec:{tmp_path}", 1)) == 1

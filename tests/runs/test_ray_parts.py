@@ -1,0 +1,380 @@
+"""What the engine "ray" does before, beside and after Ray: inputs, sizes, parts on disk, one worker's rows."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from anomalens.errors import ConfigError, InputError
+from anomalens.prediction import Prediction, Region
+from anomalens.runs import ray_store as scale_store
+from anomalens.runs.folder import RunFolder, RunSummary
+from anomalens.runs.ray_cluster import Node, Pool, size_pool
+from anomalens.runs.ray_inputs import Inputs, list_inputs
+from anomalens.runs.ray_parts import Counts, Part, PartFolder, encode, read_counts, schema
+from anomalens.runs.ray_worker import Ledger, Worker
+from workers import BROKEN, load
+
+
+def picture(path: Path, value: int = 100) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((20, 30, 3), value, np.uint8)).save(path)
+    return path
+
+
+def manifest(file: Path, **columns: Any) -> Path:
+    pq.write_table(pa.table(columns), file)
+    return file
+
+
+def keys(inputs: Inputs) -> list[str]:
+    return list(inputs.table.column("path").to_pylist())
+
+
+def of(paths: list[str]) -> Inputs:
+    objects = pa.nulls(len(paths), pa.large_string())
+    return Inputs(pa.table({"path": pa.array(paths, pa.large_string()), "object": objects}), 0)
+
+
+def row(path: str, score: float = 0.5) -> dict[str, Any]:
+    return {"path": path, "score": score, "label": "anomalous" if score > 0.5 else "normal"}
+
+
+# Inputs
+
+
+def test_every_key_once_and_in_order(tmp_path: Path) -> None:
+    paths = [str(picture(tmp_path / "in" / f"{i}.png")) for i in (10, 2, 1)]
+    table = manifest(tmp_path / "list.parquet", path=[paths[0], "s3://bucket/a.png", "s3://bucket/a.png"])
+    found = list_inputs([paths[0], tmp_path / "in", table, str(tmp_path / "in" / "*.png")])
+    assert keys(found) == [paths[0], paths[2], paths[1], "s3://bucket/a.png"]
+    assert found.duplicates == 6
+
+
+def test_objects_of_a_manifest(tmp_path: Path) -> None:
+    for i in range(2):
+        manifest(tmp_path / f"{i}.parquet", path=[f"{i}a", f"{i}b"], object=["nut", None], more=[1, 2])
+    found = list_inputs([str(tmp_path / "*.parquet")])
+    assert found.table.to_pydict() == {"path": ["0a", "0b", "1a", "1b"], "object": ["nut", None, "nut", None]}
+    folder = tmp_path / "many.parquet"
+    folder.mkdir()
+    manifest(folder / "0.parquet", path=["x"])
+    assert keys(list_inputs([folder])) == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"name": ["a"]}, "column 'path'"),
+        ({"path": ["a", None, ""]}, "2 rows have no path"),
+        ({"path": pa.array([], pa.string())}, "no rows"),
+        ({"path": [[1], [2]]}, "cannot be read"),
+        ({"path": ["a", "a"], "object": ["nut", "bolt"]}, "several objects"),
+    ],
+)
+def test_bad_manifests(tmp_path: Path, columns: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        list_inputs([manifest(tmp_path / "list.parquet", **columns)])
+
+
+def test_manifests_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "text.parquet").write_text("no table")
+    with pytest.raises(ConfigError, match="cannot be read as a Parquet manifest"):
+        list_inputs([tmp_path / "text.parquet"])
+    for name in ("nowhere.parquet", "nothing*.parquet"):
+        with pytest.raises(InputError, match="no "):
+            list_inputs([tmp_path / name])
+    with pytest.raises(InputError, match="no inputs"):
+        list_inputs([])
+
+
+def test_a_store_is_listed_like_a_folder(tmp_path: Path) -> None:
+    for name in ("b/10.png", "b/2.jpg", "a.png", ".hidden/a.png", "b/.hidden.png", "b/text.txt"):
+        picture(tmp_path / "in" / Path(name).with_suffix(".png")).rename(tmp_path / "in" / name)
+    root = f"file://{tmp_path}/in"
+    assert keys(list_inputs([root])) == [f"{root}/a.png", f"{root}/b/2.jpg", f"{root}/b/10.png"]
+    assert keys(list_inputs([f"{root}/b/*.png", f"{root}/b/text.txt"])) == [f"{root}/b/10.png", f"{root}/b/text.txt"]
+    manifest(tmp_path / "list.parquet", path=["x"])
+    assert keys(list_inputs([f"file://{tmp_path}/*.parquet"])) == ["x"]
+    assert keys(list_inputs([f"file://{tmp_path}/list.parquet"])) == ["x"]
+    for missing in ("nowhere", "b/*.gif"):
+        with pytest.raises(InputError, match="no image is there"):
+            list_inputs([f"{root}/{missing}"])
+    with pytest.raises(InputError, match="no such manifest"):
+        list_inputs([f"file://{tmp_path}/none.parquet"])
+
+
+def test_a_name_that_is_no_text_is_a_key_still(tmp_path: Path) -> None:
+    try:
+        os.rename(picture(tmp_path / "a.png"), os.fsencode(tmp_path) + b"/\xff.png")
+    except OSError:
+        return  # a file system that refuses such names has none
+    assert keys(list_inputs([tmp_path])) == [f"{tmp_path}/\\udcff.png"]
+
+
+# Stores
+
+
+def test_reading_an_object(tmp_path: Path) -> None:
+    with fsspec.filesystem("memory").open("/scale/a b.png", "wb") as stream:
+        stream.write(b"bytes")
+    assert scale_store.fetch("memory://scale/a b.png", "/elsewhere") == b"bytes"
+    assert scale_store.fetch("a.png", str(tmp_path)) == tmp_path / "a.png"
+    assert scale_store.fetch("/a.png", str(tmp_path)) == Path("/a.png")
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("memory://scale/none.png", "no such object"),
+        ("memory://scale/empty.png", "is empty"),
+        ("nosuch://bucket/a.png", "cannot be opened here"),
+        ("s3://", "names no bucket"),
+    ],
+)
+def test_objects_that_cannot_be_read(address: str, reason: str) -> None:
+    fsspec.filesystem("memory").pipe("/scale/empty.png", b"")
+    with pytest.raises(InputError, match=reason):
+        scale_store.read(address)
+
+
+def test_a_lost_connection_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Shaky:
+        def __init__(self, failures: int) -> None:
+            self.failures = failures
+
+        def open(self, path: str, mode: str) -> Any:
+            self.failures -= 1
+            if self.failures >= 0:
+                raise ConnectionResetError("lost")
+            return fsspec.filesystem("memory").open("/scale/ok.png", mode)
+
+    fsspec.filesystem("memory").pipe("/scale/ok.png", b"bytes")
+    monkeypatch.setattr(scale_store, "_PAUSE", 0)
+    for failures, read in ((2, True), (3, False)):
+        shaky = Shaky(failures)
+        monkeypatch.setattr(scale_store, "locate", lambda address, shaky=shaky: (shaky, address, ""))
+        if read:
+            assert scale_store.read("any://x") == b"bytes"
+        else:
+            with pytest.raises(InputError, match="after 3 tries"):
+                scale_store.read("any://x")
+    monkeypatch.setattr(scale_store, "MAX_BYTES", 4)
+    monkeypatch.setattr(scale_store, "locate", lambda address: (Shaky(0), address, ""))
+    with pytest.raises(InputError, match="more than 4 bytes"):
+        scale_store.read("any://x")
+
+
+# Sizes
+
+
+@pytest.mark.parametrize(
+    ("nodes", "device", "actors", "pool"),
+    [
+        ([Node(2)], "auto", 2, Pool(2, 1)),
+        ([Node(2)], "auto", None, Pool(2, 1)),
+        ([Node(1)], "cpu", None, Pool(1, 1)),
+        ([Node(16)], "auto", None, Pool(4, 4)),
+        ([Node(16)], "auto", 5, Pool(5, 3)),
+        ([Node(8), Node(4), Node(0)], "auto", 3, Pool(3, 4)),
+        ([Node(4), Node(4), Node(4)], "auto", 2, Pool(2, 4)),  # six cores each, but no machine has them
+        ([Node(6), Node(6)], "auto", 3, Pool(3, 3)),  # four each would leave the third without a place
+        ([Node(16, 4), Node(8, 1), Node(32)], "auto", None, Pool(5, 4, 1)),
+        ([Node(16, 4)], "cuda", 2, Pool(2, 4, 1)),
+        ([Node(16, 4)], "cpu", 16, Pool(16, 1)),
+    ],
+)
+def test_sizes(nodes: list[Node], device: str, actors: int | None, pool: Pool) -> None:
+    assert size_pool(nodes, device, actors) == pool
+
+
+@pytest.mark.parametrize(
+    ("device", "actors", "reason"),
+    [("cuda", None, "no machine of the cluster has a GPU"), ("cuda:1", None, "own device"), ("cpu", 5, "4 cores")],
+)
+def test_sizes_that_do_not_fit(device: str, actors: int | None, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        size_pool([Node(4)], device, actors)
+
+
+# Parts on disk
+
+
+def test_columns_hold_all_that_a_prediction_says() -> None:
+    one = Prediction(
+        "p", 2, 2, 0.7, 0.5, "given", 0.5, np.ones((2, 2), np.float32), (0.0, 2.0), "nut", "m", "b", "note", 0.25
+    )
+    assert set(one.to_dict()) | {"error"} == set(schema().names)
+    region = set(Region((0, 0, 1, 1), 1, 1.0, (0, 0)).to_dict())
+    assert region == {field.name for field in schema().field("regions").type.value_type}
+    rows = [one.to_dict(), {"path": "q", "error": "why"}]
+    back = pq.read_table(pa.BufferReader(encode(rows, Counts.of(rows)))).to_pylist()
+    assert {name: value for name, value in back[0].items() if name != "error"} == one.to_dict()
+    assert {name: value for name, value in back[1].items() if value is not None} == rows[1]
+
+
+def test_a_run_of_parts(tmp_path: Path) -> None:
+    inputs = of([f"p{i}" for i in range(7)])
+    folder = PartFolder(tmp_path, {"a": 1}, inputs, actors=1, part_size=3)
+    parts = list(folder.pending())
+    assert [part.paths for part in parts] == [["p0", "p1", "p2"], ["p3", "p4", "p5"], ["p6"]]
+    for part in parts[:2]:
+        rows = [row(path, 0.6) for path in part.paths[:2]] + [{"path": path, "error": "x"} for path in part.paths[2:]]
+        for _ in range(2):  # a retry brings the same part twice
+            folder.write(part, encode(rows, Counts.of(rows)), Counts.of(rows))
+    folder.describe()
+    assert folder.summary.done == 6
+    assert (folder.summary.failed, folder.summary.anomalous, folder.summary.scores) == (2, 4, [0.6, 0.6])
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["counts"] == {"inputs": 7, "done": 6, "failed": 2, "anomalous": 4, "normal": 0}
+    assert (record["finished"], record["engine"]) == (False, "ray")
+
+    again = PartFolder(tmp_path, {"a": 1}, inputs, actors=9, resume=True)
+    assert [part.paths for part in again.pending()] == [["p6"]]
+    assert (again.summary.done, again.summary.resumed, again.summary.failed) == (6, 6, 2)
+    rows = [row("p6")]
+    again.write(next(again.pending()), encode(rows, Counts.of(rows)), Counts.of(rows))
+    table = ds.dataset(tmp_path / "rows", partitioning="hive").to_table()
+    assert table.column("path").to_pylist() == keys(inputs)
+    assert set(table.column("part").to_pylist()) == {0, 1, 2}
+
+
+def test_a_damaged_part_is_done_again(tmp_path: Path) -> None:
+    inputs = of(["a", "b"])
+    folder = PartFolder(tmp_path, {}, inputs, actors=1, part_size=1)
+    first, second = folder.pending()
+    for part in (first, second):
+        rows = [row(part.paths[0])]
+        folder.write(part, encode(rows, Counts.of(rows)), Counts.of(rows))
+    file = first.file(tmp_path)
+    file.write_bytes(file.read_bytes()[:100])
+    assert read_counts(file) is None
+    again = PartFolder(tmp_path, {}, inputs, actors=1, resume=True)
+    assert [part.paths for part in again.pending()] == [["a"]]
+    rows = [row("a")]
+    again.write(first, encode(rows, Counts.of(rows)), Counts.of(rows))
+    assert read_counts(file) == Counts(1, 0, 0, 0.5, 0.5)
+
+
+def test_runs_do_not_mix(tmp_path: Path) -> None:
+    inputs = of(["a", "b"])
+    folder = PartFolder(tmp_path, {"a": 1}, inputs, actors=1, part_size=1)
+    PartFolder(tmp_path, {"a": 1}, inputs, actors=1, part_size=1)  # begun, but nothing is there yet
+    part = next(folder.pending())
+    folder.write(part, encode([row("a")], Counts.of([row("a")])), Counts.of([row("a")]))
+    for settings, given, size, resume, reason in (
+        ({"a": 1}, inputs, None, False, "already holds a run"),
+        ({"a": 2}, inputs, None, True, "other settings"),
+        ({"a": 1}, of(["a", "c"]), None, True, "other inputs"),
+        ({"a": 1}, of(["a"]), None, True, "other inputs"),
+        ({"a": 1}, inputs, 2, True, "parts of 1 rows"),
+        ({"a": 1}, inputs, 0, True, "at least 1"),
+    ):
+        with pytest.raises(ConfigError, match=reason):
+            PartFolder(tmp_path, settings, given, actors=1, part_size=size, resume=resume)
+    with pytest.raises(ConfigError, match="engine 'ray'"):
+        RunFolder(tmp_path, {"a": 1}, [Path("a")], resume=True)
+    local = tmp_path / "local"
+    local.mkdir()
+    (local / "predictions.jsonl").write_text("")
+    with pytest.raises(ConfigError, match="engine 'local'"):
+        PartFolder(local, {}, inputs, actors=1)
+    with pytest.raises(ConfigError, match="cannot write"):
+        PartFolder(local / "predictions.jsonl" / "out", {}, inputs, actors=1)
+
+
+def test_parts_are_small_enough_to_share_out(tmp_path: Path) -> None:
+    for count, actors, size in ((1, 4, 1), (80, 2, 10), (100_000, 2, 1024)):
+        folder = PartFolder(tmp_path / str(count), {}, of([str(i) for i in range(count)]), actors=actors)
+        assert folder.part_size == size
+
+
+def test_the_name_of_a_part_follows_from_its_keys() -> None:
+    same = {Part(3, ["a", "b"], [None, "x"]).file(Path("d")) for _ in range(2)}
+    others = {Part(3, ["a", "b"], [None, None]).file(Path("d")), Part(3, ["ab"], [None]).file(Path("d"))}
+    assert len(same | others) == 3
+    assert same.pop().parent == Path("d/rows/part=00003")
+
+
+def test_extremes_of_the_scores() -> None:
+    summary = RunSummary(9)
+    for counts in (Counts(1, 1, 0), Counts(2, 0, 1, 0.2, 0.7), Counts(2, 0, 1, 0.3, 0.9)):
+        counts.add_to(summary)
+    assert summary.scores == [0.2, 0.9]
+
+
+# A worker
+
+
+def worker(tmp_path: Path, ledger: Ledger | None = None, **config: Any) -> Worker:
+    return Worker(lambda: load(tmp_path / "log", **config), 1, ledger or Ledger(), str(tmp_path))
+
+
+def test_rows_of_a_part(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", 51)
+    picture(tmp_path / "c.png", 204)
+    fsspec.filesystem("memory").pipe("/scale/c.png", (tmp_path / "c.png").read_bytes())
+    fsspec.filesystem("memory").pipe("/scale/text.png", b"text")
+    store = "memory://scale/"
+    paths = ["a.png", store + "c.png", "none.png", store + "none.png", store + "text.png", "c.png"]
+    found = worker(tmp_path, batch_size=2).rows(Part(0, paths, ["nut", None, "nut", "nut", None, "nut"]))
+    assert [one["path"] for one in found] == paths
+    assert [one.get("object") for one in found] == ["nut", "object", "nut", "nut", None, "nut"]
+    assert [one.get("score") for one in found] == [
+        pytest.approx(0.2),
+        pytest.approx(0.8),
+        *[None] * 3,
+        found[1]["score"],
+    ]
+    assert ["no such file" in found[2]["error"], "no such object" in found[3]["error"]] == [True, True]
+    assert found[4]["error"].startswith(f"'{store}text.png'")
+
+
+def test_an_image_that_kills_is_found_and_left_out(tmp_path: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    def dies(*_: Any) -> Any:
+        raise Killed
+
+    for name in ("a", "deadly", "c"):
+        picture(tmp_path / f"{name}.png", 100)
+    ledger, part = Ledger(), Part(5, ["a.png", "deadly.png", "c.png"], [None, None, None])
+    attempts = 0
+    while True:
+        attempts += 1
+        one = worker(tmp_path, ledger)
+        predict = one._predict
+        one._predict = lambda d, p, go=predict: dies() if "deadly.png" in p else go(d, p)  # type: ignore[method-assign]
+        try:
+            rows = one.rows(part)
+            break
+        except Killed:
+            continue
+    assert attempts == 5  # two together, two alone, and one without it
+    assert [("error" in row, row["path"]) for row in rows] == [(False, "a.png"), (True, "deadly.png"), (False, "c.png")]
+    assert "died of this image 2 times" in rows[1]["error"]
+    assert ledger.start(5) == (6, [1])  # nobody else is blamed
+
+
+def test_a_detector_that_fails_stops_the_run(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", BROKEN)
+    batch = pa.table({"number": [7], "paths": [["a.png"]], "objects": pa.array([[None]], pa.list_(pa.string()))})
+    found = worker(tmp_path)(batch).to_pylist()
+    assert found == [{"number": 7, "data": None, "counts": None, "problem": "RuntimeError: out of memory"}]
+
+
+def test_detectors_of_many_objects_are_not_all_kept(tmp_path: Path) -> None:
+    one = worker(tmp_path)
+    for index in range(100):
+        assert one._detector(f"thing {index}").config.object_name == f"thing {index}"
+    assert len(one._detectors) <= 40
+    assert one._detector("thing 99") is one._detector("thing 99")
