@@ -4,22 +4,32 @@ To add an option, add a field to `LoadOptions`: it is then an argument of `load_
 loads a detector (with its help), a key of a benchmark file's [settings], and a line of `run.json`.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from difflib import get_close_matches
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from anomalens.errors import ConfigError
+from anomalens.files import json_ready
 
 Dtype = Literal["float32", "bfloat16"]
-Effect = Literal["scores", "decision", "speed"]
+Effect = Literal["scores", "source", "decision", "speed"]
+"""What an option changes: the scores; the weights (recorded by their hashes); the decision; speed and memory alone."""
 
 BUNDLED = "bundled"
 DEFAULT_OBJECT = "object"
 
-RENAMED = {"also": "extra_sizes", "draft": "fast_jpeg", "object": "object_name"}
-"""Names that options had in files written by anomalens 0.1."""
+RENAMED = {
+    "also": "extra_sizes",
+    "draft": "fast_jpeg",
+    "object": "object_name",
+    "options": "method_options",
+    "precision": "dtype",
+}
+"""Names that settings had in files written by anomalens 0.1, and their names now."""
 
 
 def _option(default: Any, help: str, effect: Effect = "scores", minimum: float | None = None, flag: str = "") -> Any:
@@ -41,9 +51,9 @@ class LoadOptions:
         DEFAULT_OBJECT, "What the images show, as the prompts call it: 'bottle'.", flag="--object"
     )
     checkpoint: str | None = _option(
-        None, "Learned prompts of a learned method; unless given, those shipped with the bundled backbone."
+        None, "Learned prompts of a learned method; unless given, those shipped with the bundled backbone.", "source"
     )
-    strict_backbone: bool = _option(True, "Refuse a checkpoint that was learned with other weights.")
+    strict_backbone: bool = _option(True, "Refuse a checkpoint that was learned with other weights.", "source")
     calibration: str | None = _option(None, "Decide by this file of `anomalens calibrate`.", "decision")
     threshold: float | None = _option(None, "Image score above which an image is anomalous.", "decision")
     pixel_threshold: float | None = _option(None, "Map value above which a pixel is in the mask.", "decision")
@@ -104,12 +114,50 @@ class LoadOptions:
 
     def chosen(self) -> dict[str, Any]:
         """Return the options that differ from their default, by name."""
-        defaults = LoadOptions()
-        return {name: getattr(self, name) for name in self.names() if getattr(self, name) != getattr(defaults, name)}
+        defaults = _defaults()
+        return {name: getattr(self, name) for name in self.names() if getattr(self, name) != defaults[name]}
 
 
 HINTS: dict[str, Any] = get_type_hints(LoadOptions)
 """Type of each option, by name."""
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    options = LoadOptions()
+    return {name: getattr(options, name) for name in options.names()}
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, str]:
+    """Compare two records of settings, the earlier of which may have been written by an older version.
+
+    A setting that a record does not name counts as left at its default, so that records written before an option
+    existed stay valid.
+
+    Returns a phrase for each setting that differs, by name: {"extra_sizes": "extra_sizes was not set then, 320 now"}.
+    """
+    defaults = _defaults()
+    earlier = {RENAMED.get(name, name): value for name, value in before.items()}
+    phrases = {}
+    for name in sorted(earlier.keys() | after.keys()):
+        old, new = (
+            json_ready(defaults.get(name) if record.get(name) is None else record[name]) for record in (earlier, after)
+        )
+        if (old or None) != (new or None):
+            phrases[name] = f"{name} was {_in_words(old)} then, {_in_words(new)} now"
+    return phrases
+
+
+def _in_words(value: Any) -> str:
+    if value is None or value == [] or value == {}:
+        return "not set"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, list):
+        return ", ".join(map(_in_words, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={_in_words(part)}" for name, part in value.items())
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def refuse_unknown(values: Mapping[str, Any], known: tuple[str, ...], owner: str) -> None:
@@ -156,8 +204,10 @@ def _checked(one: "Field[Any]", value: Any) -> Any:
         numbers, fits = (), isinstance(value, Mapping)
     if not fits:
         raise ConfigError(f"{name} is {value!r}, which is not of the type it must have: {describe_type(hint)}")
+    if any(not math.isfinite(number) for number in numbers):
+        raise ConfigError(f"{name} {value} must be a finite number")
     least = one.metadata["minimum"]
-    if least is not None and any(not number >= least for number in numbers):
+    if least is not None and any(number < least for number in numbers):
         raise ConfigError(f"{name} {value} is too small: the least is {least}")
     return value
 
