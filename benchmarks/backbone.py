@@ -25,7 +25,7 @@ def tower(name: str, size: int) -> Callable[[], object]:
     torch.manual_seed(0)
     if name == "bundled":
         loaded = load_weights("bundled")
-        clip = Clip.from_state_dict(loaded.config, loaded.state)
+        clip = loaded.clip()
     else:
         clip = Clip(find(name).config).eval().requires_grad_(False)
     pixels = torch.randn(1, 3, size, size)

@@ -43,7 +43,7 @@ def model(name: str) -> tuple[Clip, int]:
     torch.manual_seed(0)
     if name == "bundled":
         loaded = load_weights("bundled")
-        return Clip.from_state_dict(loaded.config, loaded.state), loaded.image_size
+        return loaded.clip(), loaded.image_size
     if name == "L/14":
         config = ClipConfig(VisionConfig(336, 14, 1024, 24, 16), TextConfig(768, 1, 12), 768)
         return Clip(config).eval().requires_grad_(False), 518

@@ -7,8 +7,8 @@ import torch
 
 from anomalens.backbones.bundle import save_bundle
 from anomalens.backbones.config import ClipConfig, TextConfig, VisionConfig
-from anomalens.backbones.registry import CLIP_MEAN, CLIP_STD
 from anomalens.backbones.tower import Clip
+from anomalens.images.normalisation import CLIP_MEAN, CLIP_STD
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -25,7 +25,6 @@ import torch.nn.functional as F
 from accuracy import COLUMNS, Values, means, measured, real_sets, untrained
 
 from anomalens.backbones.stem import LiteStem
-from anomalens.backbones.tower import Clip
 from anomalens.backbones.weights import LoadedWeights, load_weights
 from anomalens.detection.detector import load_detector
 from anomalens.files import write_json
@@ -60,7 +59,7 @@ VARIANTS: dict[str, tuple[str, PretrainConfig]] = {  # scenes, config
 def shipped_stem() -> tuple[LiteStem, LoadedWeights]:
     """The stem of the shipped backbone, and the weights it is of."""
     loaded = load_weights("bundled")
-    stem = Clip.from_state_dict(loaded.config, loaded.state).visual.stem
+    stem = loaded.clip().visual.stem
     assert isinstance(stem, LiteStem)
     return stem, loaded
 

@@ -24,7 +24,6 @@ import torch
 
 from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.streams import Dense, StreamName
-from anomalens.backbones.tower import Clip
 from anomalens.backbones.weights import LoadedWeights, load_weights
 from anomalens.datasets.layouts import Sample, open_dataset
 from anomalens.decision.calibration import BUNDLED
@@ -83,7 +82,7 @@ class Bench:
     def __init__(self, data: Path, work: Path) -> None:
         self.work = work
         self.loaded: LoadedWeights = load_weights(BUNDLED)
-        self.clip = Clip.from_state_dict(self.loaded.config, self.loaded.state)
+        self.clip = self.loaded.clip()
         self.encoder = PromptEncoder(self.clip, self.loaded.hash)
         self.real: dict[str, list[Sample]] = {}
         for folder in sorted(p for p in data.iterdir() if p.is_dir()):

@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--tiles", type=Path, help="the magnetic tile set in MVTec layout")
     given = parser.parse_args()
     loaded = load_weights("bundled")
-    clip = Clip.from_state_dict(loaded.config, loaded.state)
+    clip = loaded.clip()
     kinds = {k: kind_phrases(k) for k in KINDS[1:]}
     names, texts = list(kinds), words(clip, kinds)
     scenes, confusion = Scenes(given.scenes), np.zeros((len(kinds), len(kinds)), int)

@@ -80,7 +80,7 @@ def test_a_bundle_with_a_stem(tmp_path: Path, clip: Clip) -> None:
     path = tmp_path / "weights.safetensors"
     save_bundle(path, own, **FACTS)
     loaded = load_weights(path)
-    again = Clip.from_state_dict(loaded.config, loaded.state)
+    again = loaded.clip()
     pixels = torch.randn(1, 3, 48, 48)
     with torch.inference_mode():
         assert torch.equal(own.visual(pixels).cls, again.visual(pixels).cls)
@@ -131,3 +131,17 @@ def test_the_bundled_name_reads_the_shipped_file(tmp_path: Path, clip: Clip, mon
     loaded = load_weights("bundled", offline=True)
     assert (loaded.name, loaded.hash) == ("bundled", info.sha256)
     assert "version 7" in loaded.source
+
+
+def test_shipped_weights_are_known_by_hash(tmp_path: Path, clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy elsewhere, in another layout, is the shipped backbone; other weights under its name are not."""
+    path, copy = tmp_path / "weights.safetensors", tmp_path / "copy"
+    monkeypatch.setattr(weights, "BUNDLED_FILE", path)
+    small_clip.write_open_clip(copy, clip.canonical_state_dict(), "gelu")
+    assert not load_weights(copy).is_bundled
+    save_bundle(path, clip, **FACTS)
+    assert load_weights(copy).is_bundled
+    assert load_weights(copy).name == "copy"
+    clip.visual.proj.data[0, 0] += 1
+    save_bundle(path, clip, **FACTS)
+    assert not load_weights(copy).is_bundled

@@ -13,7 +13,11 @@ from anomalens.backbones.config import ClipConfig, TextConfig, VisionConfig
 from anomalens.backbones.dinov2 import IMAGENET_MEAN, IMAGENET_STD, Dinov2, Dinov2Guide, load_dinov2
 from anomalens.backbones.tower import Clip
 from anomalens.errors import WeightsError
+from anomalens.images.normalisation import CLIP_MEAN, CLIP_STD, Triple
 from anomalens.methods import base
+
+OTHER: tuple[Triple, Triple] = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
+"""Mean and std of a backbone that is not OpenAI's."""
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +38,10 @@ def reference() -> Dinov2WithRegistersModel:
 def folder(reference: Dinov2WithRegistersModel, tmp_path: Path) -> Path:
     reference.save_pretrained(tmp_path)
     return tmp_path
+
+
+def normalised(rgb: Tensor, mean: Triple, std: Triple) -> Tensor:
+    return (rgb - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
 
 
 def pixels(side: int) -> Tensor:
@@ -86,20 +94,26 @@ def test_the_guide_sees_imagenet_pixels_on_the_backbones_grid(folder: Path) -> N
     network = load_dinov2(folder)
     rgb = torch.rand(2, 3, 70, 70, generator=torch.Generator().manual_seed(3))
 
-    def normalised(mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-        return (rgb - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
-
-    guide = Dinov2Guide(network, 14, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
-    expected = network(normalised(IMAGENET_MEAN, IMAGENET_STD))
-    torch.testing.assert_close(guide.features(normalised((0.4, 0.5, 0.6), (0.2, 0.3, 0.25))), expected)
-    assert Dinov2Guide(network, patch=16).features(torch.zeros(1, 3, 64, 80)).shape == (1, 20, 96)
+    expected = network(normalised(rgb, IMAGENET_MEAN, IMAGENET_STD))
+    for mean, std in ((CLIP_MEAN, CLIP_STD), OTHER):
+        features = Dinov2Guide(network, 14).features(normalised(rgb, mean, std), mean, std)
+        torch.testing.assert_close(features, expected)
+    assert Dinov2Guide(network, 16).features(torch.zeros(1, 3, 64, 80), *OTHER).shape == (1, 20, 96)
 
 
-def test_crane_plus_takes_it_by_folder(folder: Path) -> None:
+def test_crane_plus_guides_by_the_backbones_own_pixels(folder: Path) -> None:
+    """The guide sees the same photograph on backbones that normalise it differently."""
     torch.manual_seed(0)
     config = ClipConfig(VisionConfig(64, 16, 64, 4, 1), TextConfig(64, 3, 1), 64)
     method = base.create("crane+", config, guide=str(folder)).eval()
-    clip = Clip(config).eval().requires_grad_(False)
-    found = method.encode(clip, torch.randn(1, 3, 64, 80, generator=torch.Generator().manual_seed(0)))
-    assert [taps[0].shape for taps in found.dense] == [(1, 20, 64)] * 2
     assert not any("guide" in name for name in method.state_dict())
+    rgb = torch.rand(1, 3, 64, 80, generator=torch.Generator().manual_seed(0))
+    guided: list[Tensor] = []
+    features = method.guide.features
+    method.guide.features = lambda *arguments: guided.append(features(*arguments)) or guided[-1]
+    state = Clip(config).canonical_state_dict()
+    for mean, std in ((CLIP_MEAN, CLIP_STD), OTHER):
+        clip = Clip.from_state_dict(config, state, mean, std)
+        dense = method.encode(clip, normalised(rgb, mean, std)).dense
+        assert [taps[0].shape for taps in dense] == [(1, 20, 64)] * 2
+    torch.testing.assert_close(guided[0], guided[1])

@@ -10,7 +10,6 @@ from torch import Tensor
 
 import small_clip
 from anomalens.backbones.config import Activation
-from anomalens.backbones.tower import Clip
 from anomalens.backbones.weights import LoadedWeights, load_weights
 
 TOLERANCE = 1e-5
@@ -37,7 +36,7 @@ def reference(activation: Activation) -> tuple[Any, Tensor, Tensor, Tensor, Tens
 def assert_same_features(loaded: LoadedWeights, activation: Activation, tolerance: float = TOLERANCE) -> None:
     _, pixels, ids, image, text = reference(activation)
     assert loaded.config.activation == activation
-    clip = Clip.from_state_dict(loaded.config, loaded.state)
+    clip = loaded.clip()
     with torch.inference_mode():
         found = clip.visual(pixels).cls
         assert found is not None

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 import small_clip
-from anomalens.backbones import registry as backbones
 from anomalens.backbones.weights import load_weights
 from anomalens.errors import WeightsError
+from anomalens.images.normalisation import CLIP_MEAN
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_hugging_face_preprocessing(tmp_path: Path) -> None:
     folder = small_clip.write_hugging_face(tmp_path, small_clip.hugging_face())
-    assert load_weights(folder).mean == backbones.CLIP_MEAN
+    assert load_weights(folder).mean == CLIP_MEAN
     prepared = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "resample": 2}
     (folder / "preprocessor_config.json").write_text(json.dumps(prepared))
     loaded = load_weights(folder)

@@ -16,8 +16,6 @@ from PIL import Image
 
 from anomalens.errors import ConfigError, InputError
 from anomalens.images.decoding import (
-    CLIP_MEAN,
-    CLIP_STD,
     MAX_PIXELS,
     Preprocess,
     content_key,
@@ -25,6 +23,7 @@ from anomalens.images.decoding import (
     pixels,
     preprocess,
 )
+from anomalens.images.normalisation import CLIP_MEAN, CLIP_STD
 
 
 def photo(height: int = 24, width: int = 40, seed: int = 0) -> np.ndarray:

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from anomalens.backbones.prompt_encoder import PromptEncoder
-from anomalens.backbones.registry import CLIP_MEAN, CLIP_STD, find
+from anomalens.backbones.registry import find
 from anomalens.backbones.tokenizer import encode
 from anomalens.backbones.tower import Clip
 from anomalens.backbones.weights import LoadedWeights, load_weights
 from anomalens.errors import ConfigError, WeightsError
+from anomalens.images.normalisation import CLIP_MEAN, CLIP_STD
 from anomalens.learning.published_checkpoints import KNOWN, NORMS, fingerprint, import_published
 from anomalens.methods.parts.checkpoints import load_method, read_checkpoint, save_checkpoint
 from anomalens.methods.parts.learnable import SENTENCES

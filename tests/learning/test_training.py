@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 
 from anomalens.backbones.config import ClipConfig
-from anomalens.backbones.registry import CLIP_MEAN, CLIP_STD
 from anomalens.backbones.tower import Clip
 from anomalens.backbones.weights import LoadedWeights, fingerprint, load_weights
 from anomalens.datasets.layouts import Sample, open_dataset
 from anomalens.errors import ConfigError, InputError
 from anomalens.images.decoding import Preprocess
+from anomalens.images.normalisation import CLIP_MEAN, CLIP_STD
 from anomalens.learning.features import Cached, Pixels, build, cache_key, usable
 from anomalens.learning.training import Plan, train
 from anomalens.methods import base
@@ -134,7 +134,7 @@ def test_another_run_does_not_go_on_from_a_foreign_state(
 def prepared(name: str, loaded: LoadedWeights) -> tuple[LearnedMethod, Clip, Any]:
     method = base.create(name, loaded.config, **options(name)).eval()
     assert isinstance(method, LearnedMethod)
-    return method, Clip.from_state_dict(loaded.config, loaded.state), Preprocess(64, multiple=16)
+    return method, loaded.clip(), Preprocess(64, multiple=16)
 
 
 def test_cached_batches_equal_fresh_ones(samples: list[Sample], loaded: LoadedWeights, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from anomalens.backbones.config import ClipConfig
 from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.tower import Clip, Features
 from anomalens.errors import ConfigError
+from anomalens.images.normalisation import Triple
 from anomalens.methods import base
 from anomalens.methods.crane import Config, Crane, guided_attention
 
@@ -24,7 +25,7 @@ SIZE = (126, 126)
 class GivenFeatures:
     """A guide that gives the figures' own features."""
 
-    def features(self, pixels: Tensor) -> Tensor:
+    def features(self, pixels: Tensor, mean: Triple, std: Triple) -> Tensor:
         dino = torch.from_numpy(synthetic.make(figures()["inputs"]["dino"])).flatten(2).transpose(1, 2)
         return dino[: len(pixels)]
 

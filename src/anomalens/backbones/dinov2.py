@@ -20,11 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anomalens.backbones.hub import fetch_repository
-from anomalens.backbones.registry import CLIP_MEAN, CLIP_STD
 from anomalens.backbones.tower import Transformer, resize_positions
 from anomalens.backbones.weight_files import pick_file, read_tensors
 from anomalens.errors import WeightsError
+from anomalens.images.normalisation import Triple
 
+# Of the pixels DINOv2 was trained on, per channel of RGB in [0, 1].
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 # Older and newer names of the attention's matrices in the hub layout.
@@ -127,16 +128,24 @@ def _block(state: dict[str, Tensor], source: str, target: str) -> dict[str, Tens
     return out
 
 
-def load_dinov2(spec: str | Path, *, offline: bool = False) -> Dinov2:
-    """DINOv2 with registers from a folder, a file, or a hub id ("facebook/dinov2-with-registers-base").
+def load_dinov2(source: str | Path, *, offline: bool = False) -> Dinov2:
+    """Load DINOv2 with registers, frozen, on the CPU.
 
-    Raises WeightsError: missing, damaged or other weights.
+    Wrap it for Crane+ as `Dinov2Guide(load_dinov2(source, offline=offline), patch)`; that guide is called as
+    `guide.features(pixels, mean, std)` with the mean and std by which the pixels were normalised.
+
+    Args:
+        source: a folder, a file, or a hub id ("facebook/dinov2-with-registers-base").
+        offline: never touch the network.
+
+    Raises:
+        WeightsError: missing, damaged or other weights, or not on this machine while offline.
     """
-    path = Path(spec)
+    path = Path(source)
     if path.is_dir():
         path = pick_file(path)
     elif not path.is_file():
-        path = fetch_repository(str(spec), offline=offline)
+        path = fetch_repository(str(source), offline=offline)
     settings: dict[str, Any] = {}
     if (path.parent / "config.json").is_file():
         settings = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
@@ -145,35 +154,30 @@ def load_dinov2(spec: str | Path, *, offline: bool = False) -> Dinov2:
 
 
 class Dinov2Guide:
-    """Crane+'s guide: DINOv2 features on the backbone's own patch grid. Holds no parameters of the method.
+    """Compute DINOv2 features on the patch grid of a backbone, to guide Crane+. Holds no parameters of the method.
 
     Args:
         network: from `load_dinov2`.
         patch: patch side of the backbone in pixels. Where it is not DINOv2's, images are resized (bilinear,
             antialiased) so that both grids are the same.
-        mean, std: of the backbone's pixels; they are undone and ImageNet's put in their place.
     """
 
-    def __init__(
-        self,
-        network: Dinov2,
-        patch: int = 14,
-        mean: tuple[float, float, float] = CLIP_MEAN,
-        std: tuple[float, float, float] = CLIP_STD,
-    ) -> None:
+    def __init__(self, network: Dinov2, patch: int = 14) -> None:
         self.network, self.patch = network, patch
-        self.mean, self.std = mean, std
 
     @torch.no_grad()
-    def features(self, pixels: Tensor) -> Tensor:
-        """The backbone's pixels [B, 3, H, W] -> [B, N, D]."""
+    def features(self, pixels: Tensor, mean: Triple, std: Triple) -> Tensor:
+        """Pixels as the backbone sees them [B, 3, H, W], normalised by `mean` and `std` -> features [B, N, D].
+
+        That normalisation is undone and ImageNet's, by which DINOv2 was trained, put in its place.
+        """
         self.network.to(pixels.device)
-        mean, std, to_mean, to_std = (
-            torch.tensor(v, device=pixels.device).view(3, 1, 1)
-            for v in (self.mean, self.std, IMAGENET_MEAN, IMAGENET_STD)
+        mean_of, std_of, imagenet_mean, imagenet_std = (
+            torch.tensor(values, device=pixels.device).view(3, 1, 1)
+            for values in (mean, std, IMAGENET_MEAN, IMAGENET_STD)
         )
-        rgb = (pixels.float() * std + mean).clamp(0, 1)
+        rgb = (pixels.float() * std_of + mean_of).clamp(0, 1)
         size = [side // self.patch * self.network.patch for side in pixels.shape[-2:]]
         if size != list(pixels.shape[-2:]):
             rgb = F.interpolate(rgb, size=size, mode="bilinear", antialias=True)
-        return cast(Tensor, self.network((rgb - to_mean) / to_std))
+        return cast(Tensor, self.network((rgb - imagenet_mean) / imagenet_std))

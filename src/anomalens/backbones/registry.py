@@ -9,17 +9,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
 
 from anomalens.backbones.bundle import BUNDLED_FILE, read_bundle_info
 from anomalens.backbones.config import Activation, ClipConfig, TextConfig, VisionConfig
 from anomalens.errors import ConfigError, WeightsError
-
-Triple = tuple[float, float, float]
-Interpolation = Literal["bicubic", "bilinear"]
-
-CLIP_MEAN: Triple = (0.48145466, 0.4578275, 0.40821073)  # of pixels in [0, 1], OpenAI's training set
-CLIP_STD: Triple = (0.26862954, 0.26130258, 0.27577711)
+from anomalens.images.normalisation import CLIP_MEAN, CLIP_STD, Interpolation, Triple
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from anomalens.backbones.resampling import cubic, is_open, linear
 from anomalens.backbones.stem import PatchConvolution, build_stem
 from anomalens.backbones.streams import ATTENTIONS, Dense
 from anomalens.errors import ConfigError
+from anomalens.images.normalisation import CLIP_MEAN, CLIP_STD, Triple
 
 Positions = Literal["bilinear", "bicubic"]
 
@@ -342,20 +343,25 @@ class TextTower(nn.Module):
 
 
 class Clip(nn.Module):
-    """Both towers. `visual` reads images, `text` reads prompts; they meet in E dimensions."""
+    """Both towers. `visual` reads images, `text` reads prompts; they meet in E dimensions.
 
-    def __init__(self, config: ClipConfig) -> None:
+    `mean` and `std` say how the pixels that `visual` takes are normalised: per channel of RGB in [0, 1].
+    """
+
+    def __init__(self, config: ClipConfig, mean: Triple = CLIP_MEAN, std: Triple = CLIP_STD) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.mean, self.std = config, mean, std
         self.visual = ImageTower(config)
         self.text = TextTower(config)
         self.logit_scale = nn.Parameter(torch.tensor(4.6052))  # ln 100
 
     @classmethod
-    def from_state_dict(cls, config: ClipConfig, state: dict[str, Tensor]) -> "Clip":
-        """A model in eval mode with frozen weights from a state dict in OpenAI's names (checked by clip/weights.py)."""
+    def from_state_dict(
+        cls, config: ClipConfig, state: dict[str, Tensor], mean: Triple = CLIP_MEAN, std: Triple = CLIP_STD
+    ) -> "Clip":
+        """Build a model in eval mode with frozen weights from checked tensors in OpenAI's names."""
         with torch.device("meta"):
-            model = cls(config)
+            model = cls(config, mean, std)
         model.load_state_dict({from_canonical(k): v for k, v in state.items()}, strict=True, assign=True)
         return model.eval().requires_grad_(False)
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from anomalens.backbones.config import Activation, ClipConfig, TextConfig, VisionConfig
-from anomalens.backbones.registry import CLIP_MEAN, CLIP_STD, Interpolation, Triple
 from anomalens.errors import ConfigError, WeightsError
+from anomalens.images.normalisation import CLIP_MEAN, CLIP_STD, Interpolation, Triple
 
 Json = dict[str, Any]
 

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from anomalens.backbones import weight_layouts as layouts
-from anomalens.backbones.bundle import BUNDLED_FILE, FORMAT, BundleInfo
+from anomalens.backbones.bundle import BUNDLED_FILE, FORMAT, BundleInfo, read_bundle_info
 from anomalens.backbones.config import ClipConfig
 from anomalens.backbones.hub import fetch, fetch_repository
-from anomalens.backbones.registry import BACKBONES, Backbone, Interpolation, Triple, canonical_name, find, unknown
+from anomalens.backbones.registry import BACKBONES, Backbone, canonical_name, find, unknown
 from anomalens.backbones.tower import Clip
 from anomalens.backbones.weight_files import (
     HUGGING_FACE_CONFIG,
@@ -34,6 +34,7 @@ from anomalens.backbones.weight_files import (
 )
 from anomalens.backbones.weight_layouts import Pixels
 from anomalens.errors import ConfigError, WeightsError
+from anomalens.images.normalisation import Interpolation, Triple
 
 HUB_PREFIX = "hf-hub:"
 _NAMED = 3  # tensors named in one error
@@ -56,6 +57,18 @@ class LoadedWeights:
     def image_size(self) -> int:
         """Native side in pixels."""
         return self.config.vision.image_size
+
+    @property
+    def is_bundled(self) -> bool:
+        """Whether these are the shipped weights, known by their hash, whatever their name, place and layout."""
+        try:
+            return self.hash == read_bundle_info(BUNDLED_FILE).sha256
+        except WeightsError:
+            return False
+
+    def clip(self) -> Clip:
+        """Build the dual encoder: frozen, float32, on the CPU; it knows the mean and std of its pixels."""
+        return Clip.from_state_dict(self.config, self.state, self.mean, self.std)
 
 
 def load_weights(spec: str | Path, *, offline: bool = False, cache_dir: str | Path | None = None) -> LoadedWeights:

@@ -156,7 +156,7 @@ def load(
         built = base.create(method, loaded.config, **options)
     else:
         built = load_method(held, loaded, method, any_backbone=any_backbone, **options)
-    clip = Clip.from_state_dict(loaded.config, loaded.state).to(where, getattr(torch, dtype))
+    clip = loaded.clip().to(where, getattr(torch, dtype))
     built = built.to(where).eval()
     learned_at = held.info.training.get("size") if held else None
     side = size or learned_at or built.working_size(loaded.image_size)

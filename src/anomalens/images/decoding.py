@@ -24,6 +24,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from anomalens.errors import ConfigError, InputError
+from anomalens.images.normalisation import CLIP_MEAN, CLIP_STD, Interpolation, Triple
 
 if TYPE_CHECKING:
     import torch
@@ -42,9 +43,6 @@ MAX_ASPECT = 64
 
 # Formats decoded from content. The rest of Pillow's list stays out: some start other programs (EPS), many are exotic.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "GIF", "WEBP", "PPM", "JPEG2000", "AVIF")
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -283,9 +281,9 @@ class Preprocess:
     """How a backbone wants its pixels. The figures travel with the weights."""
 
     size: int  # pixels; target side (of the square, or of the shorter side)
-    mean: tuple[float, float, float] = CLIP_MEAN  # per channel, of values in [0, 1]
-    std: tuple[float, float, float] = CLIP_STD  # per channel, > 0
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"  # Pillow's, which filters when it shrinks
+    mean: Triple = CLIP_MEAN  # per channel, of values in [0, 1]
+    std: Triple = CLIP_STD  # per channel, > 0
+    interpolation: Interpolation = "bicubic"  # Pillow's, which filters when it shrinks
     geometry: Literal["squash", "shorter-side"] = "squash"  # square ignoring the aspect | aspect kept, no crop
     multiple: int = 1  # pixels; sides become multiples of it (the patch side of the tower)
 

@@ -139,7 +139,7 @@ def _train(
         raise ConfigError(f"method {name!r} learns nothing; `anomalens methods` lists those that do")
     method = method.to(device).eval()
     recipe = plan.recipe(method.recipe)
-    clip = Clip.from_state_dict(loaded.config, loaded.state).to(device)
+    clip = loaded.clip().to(device)
     encoder = PromptEncoder(clip, loaded.hash)
     side = plan.size or method.working_size(loaded.image_size)
     patch = loaded.config.vision.patch

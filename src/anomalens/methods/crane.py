@@ -45,6 +45,7 @@ from anomalens.backbones.prefix import Prefix
 from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.streams import Dense, StreamName
 from anomalens.backbones.tower import Clip, Features, Positions, TextTower
+from anomalens.images.normalisation import Triple
 from anomalens.methods.base import ScoreMap, register
 from anomalens.methods.parts.learnable import PromptConfig, Prompts
 from anomalens.methods.parts.learned import LearnedMethod, Recipe, enlarge, stream_start
@@ -54,8 +55,8 @@ from anomalens.methods.parts.losses import Loss, focal_cells, overlap_cells, pat
 class Guide(Protocol):
     """Anything that gives patch features of images, to say which patches belong together."""
 
-    def features(self, pixels: Tensor) -> Tensor:
-        """Pixels as the backbone sees them [B, 3, H, W] -> [B, N, C] on the backbone's patch grid."""
+    def features(self, pixels: Tensor, mean: Triple, std: Triple) -> Tensor:
+        """Pixels as the backbone sees them [B, 3, H, W], normalised by `mean` and `std` -> [B, N, C] on its grid."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class Crane(LearnedMethod):
         """As `Method.encode`; `dense` holds [D-Attn (Crane+ only), E-Attn], each one tap [B, N, E]."""
         patches, attention = clip.visual.patches(pixels), None
         if self.config.guided:
-            found = self.guide.features(pixels) if self.guide else _own_features(clip, patches)
+            found = self.guide.features(pixels, clip.mean, clip.std) if self.guide else _own_features(clip, patches)
             attention = guided_attention(found, self.config.beta, self.config.gamma, self.config.batch_threshold)
         features: Features = clip.visual(pixels, self.dense, positions=self.positions, guide=attention, patches=patches)
         features.keys = tuple(keys)
