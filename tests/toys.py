@@ -12,7 +12,7 @@ from anomalens.decision.calibration import Calibration
 from anomalens.detection.detector import Detector, DetectorConfig
 from anomalens.engines.contract import Identity
 from anomalens.engines.torch_engine import TorchEngine
-from anomalens.images.decoding import Preprocess
+from anomalens.images.preprocessing import Preprocess
 from anomalens.methods.base import Method, ScoreMap
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from anomalens.decision.calibration import Calibration
 from anomalens.detection.detector import Detector, DetectorConfig
 from anomalens.engines.contract import Batch, Floats, Identity, Scored
-from anomalens.images.decoding import Preprocess
+from anomalens.images.preprocessing import Preprocess
 
 DEADLY, UNLUCKY, BROKEN = 250, 240, 230  # grey values: always kills, kills once, raises
 

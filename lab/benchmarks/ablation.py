@@ -28,7 +28,8 @@ from anomalens.backbones.stem import LiteStem
 from anomalens.backbones.weights import LoadedWeights, load_weights
 from anomalens.detection.detector import load_detector
 from anomalens.files import write_json
-from anomalens.images.decoding import Preprocess, decode, pixels
+from anomalens.images.decoding import decode
+from anomalens.images.preprocessing import Preprocess, preprocess
 from anomalens_lab.alignment import Weights
 from anomalens_lab.backbone import PretrainConfig, pretrain
 from anomalens_lab.painting import paint_scenes, sort_materials
@@ -74,7 +75,7 @@ class StemAlone:
     @torch.inference_mode()
     def __call__(self, path: Path, side: int) -> npt.NDArray[np.float32]:
         """[side, side]."""
-        gathered = self.stem.gather(torch.from_numpy(pixels(decode(path).rgb, self.preprocess))[None])
+        gathered = self.stem.gather(torch.from_numpy(preprocess(decode(path).rgb, self.preprocess))[None])
         count = len(self.stem.SHARPNESS) * 6  # the last channels: those beside themselves in units of their spread
         unlike = gathered[:, -count:].sum(dim=1, keepdim=True)
         spread = F.interpolate(unlike, size=(side, side), mode="bilinear")

@@ -27,7 +27,7 @@ from anomalens.backbones.streams import Dense, StreamName
 from anomalens.backbones.weights import LoadedWeights, load_weights
 from anomalens.datasets.layouts import Sample, open_dataset
 from anomalens.decision.calibration import BUNDLED
-from anomalens.images.decoding import Preprocess
+from anomalens.images.preprocessing import Preprocess
 from anomalens.learning.features import Cached, build, cache_key
 from anomalens.learning.training import Plan, train
 from anomalens.methods import anoclip, base

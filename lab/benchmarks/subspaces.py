@@ -20,7 +20,8 @@ from PIL import Image
 from anomalens.datasets.layouts import open_dataset
 from anomalens.detection.detector import load_detector
 from anomalens.engines.torch_engine import TorchEngine
-from anomalens.images.decoding import decode, pixels
+from anomalens.images.decoding import decode
+from anomalens.images.preprocessing import preprocess
 from anomalens.methods.tokenclip import TokenCLIP
 from anomalens_lab.synthesis import HELD_OUT_FAMILIES, SynthesisConfig, twins
 
@@ -59,7 +60,7 @@ def main() -> None:
     usage, alike, panels = np.zeros(method.config.subspaces), [], []
     for number, rgb in enumerate(images):
         with torch.inference_mode():
-            features = method.encode(engine.clip, torch.from_numpy(pixels(rgb, detector.preprocess))[None])
+            features = method.encode(engine.clip, torch.from_numpy(preprocess(rgb, detector.preprocess))[None])
             tokens = F.normalize(features.dense[0][-1], dim=-1)
             weights = method.assignment(method.similarities(tokens, engine.text)).mean(dim=2)[0]
         labels = weights.argmax(dim=1).view(features.grid).numpy()

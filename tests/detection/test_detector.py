@@ -15,8 +15,8 @@ from anomalens.decision.calibration import Calibration, bundled_calibration
 from anomalens.detection.detector import DetectorConfig, load_detector
 from anomalens.engines.torch_engine import pick_device
 from anomalens.errors import ConfigError, InputError, WeightsError
-from anomalens.images.decoding import Preprocess
 from anomalens.images.maps import merge_tiles, resize_map, tiles
+from anomalens.images.preprocessing import Preprocess
 from anomalens.prediction import Failure, Prediction
 from toys import NO_CHANGE, grey, make
 

@@ -23,7 +23,8 @@ from anomalens.errors import ConfigError
 from anomalens.export import exporter as module
 from anomalens.export import gate, graph
 from anomalens.export.exporter import LIMIT, Difference, export
-from anomalens.images.decoding import Preprocess
+from anomalens.images.normalisation import CLIP_MEAN, CLIP_STD
+from anomalens.images.preprocessing import Preprocess
 from anomalens.methods import base
 
 SIDE = 48
@@ -68,7 +69,9 @@ def build(clip: Clip, name: str, config: DetectorConfig | None = None, **options
     method = base.create(name, clip.config, **{**SHORT.get(name, {}), **options}).eval()
     engine = TorchEngine(clip, method, PromptEncoder(clip), Identity(name, "small", "abc"))
     calibration = Calibration(0.4, 0.3, (0.0, 1.0), "by hand", pooling=0.25)
-    sizes = Preprocess(SIDE, interpolation=method.interpolation, geometry=method.geometry, multiple=16)
+    sizes = Preprocess(
+        SIDE, CLIP_MEAN, CLIP_STD, interpolation=method.interpolation, geometry=method.geometry, multiple=16
+    )
     return Detector(engine, sizes, calibration, config)
 
 

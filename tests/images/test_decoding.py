@@ -1,4 +1,4 @@
-"""Decoding: every kind of good image to the same rules, every kind of bad one to a one-line reason; preprocessing."""
+"""Decoding: every kind of good image to the same rules, every kind of bad one to a one-line reason."""
 
 import os
 import struct
@@ -14,16 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from anomalens.errors import ConfigError, InputError
-from anomalens.images.decoding import (
-    MAX_PIXELS,
-    Preprocess,
-    content_key,
-    decode,
-    pixels,
-    preprocess,
-)
-from anomalens.images.normalisation import CLIP_MEAN, CLIP_STD
+from anomalens.errors import InputError
+from anomalens.images.decoding import MAX_PIXELS, decode
 
 
 def photo(height: int = 24, width: int = 40, seed: int = 0) -> np.ndarray:
@@ -338,72 +330,6 @@ def test_closed_pil_image_is_an_input_error(tmp_path: Path) -> None:
     image.close()
     with pytest.raises(InputError, match=r"closed\.png"):
         decode(image)
-
-
-@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-def test_preprocess_is_the_published_arithmetic(interpolation: Any) -> None:
-    p = Preprocess(16, interpolation=interpolation, multiple=8)
-    resample = Image.Resampling[interpolation.upper()]
-    resized = torch.from_numpy(np.array(Image.fromarray(RGB).resize((16, 16), resample))).permute(2, 0, 1)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
-    expected = (resized.float() / 255 - mean) / std
-    found = preprocess(RGB, p)
-    assert found.dtype == torch.float32
-    assert found.is_contiguous()
-    assert torch.equal(found, expected)
-    np.testing.assert_array_equal(pixels(RGB, p), expected.numpy())
-
-
-@pytest.mark.parametrize(
-    ("geometry", "multiple", "source", "target"),
-    [
-        ("squash", 16, (100, 300), (240, 240)),
-        ("squash", 16, (1, 1), (240, 240)),
-        ("shorter-side", 1, (100, 333), (240, 799)),
-        ("shorter-side", 1, (333, 100), (799, 240)),
-        ("shorter-side", 16, (100, 333), (240, 800)),
-        ("shorter-side", 16, (100, 101), (240, 240)),
-        ("shorter-side", 16, (50, 50), (240, 240)),
-    ],
-)
-def test_target_size(geometry: Any, multiple: int, source: tuple[int, int], target: tuple[int, int]) -> None:
-    p = Preprocess(240, geometry=geometry, multiple=multiple)
-    assert p.target(*source) == target
-    assert pixels(np.zeros((*source, 3), np.uint8), p).shape == (3, *target)
-
-
-def test_extreme_aspect_is_refused_where_it_would_explode() -> None:
-    with pytest.raises(InputError, match="more than 64 times"):
-        Preprocess(240, geometry="shorter-side").target(1, 1_000)
-    assert Preprocess(240).target(1, 1_000) == (240, 240)
-
-
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        ({"interpolation": "nearest"}, "bicubic"),
-        ({"geometry": "crop"}, "squash"),
-        ({"size": 0}, "at least 1"),
-        ({"multiple": 0}, "at least 1"),
-        ({"size": 500, "multiple": 14}, "use 490 or 504"),
-        ({"size": 5, "multiple": 14}, "use 14 or 28"),
-        ({"std": (1.0, 0.0, 1.0)}, "std"),
-        ({"mean": (0.5,)}, "3 values"),
-    ],
-)
-def test_bad_preprocess(options: dict[str, Any], reason: str) -> None:
-    with pytest.raises(ConfigError, match=reason):
-        Preprocess(**({"size": 224} | options))
-
-
-def test_content_key_is_stable_and_tells_images_apart() -> None:
-    key = content_key(np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
-    assert key == 5700266444054600116  # seeds of published results hang on it
-    assert content_key(np.asfortranarray(RGB)) == content_key(RGB.copy())
-    changed = RGB.copy()
-    changed[0, 0, 0] ^= 1
-    flat = RGB.reshape(8, 6, 3)
-    assert len({content_key(one) for one in (RGB, changed, flat)}) == 3
 
 
 def test_reading_and_drawing_need_no_torch() -> None:

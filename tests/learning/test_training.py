@@ -19,8 +19,8 @@ from anomalens.backbones.tower import Clip
 from anomalens.backbones.weights import LoadedWeights, fingerprint, load_weights
 from anomalens.datasets.layouts import Sample, open_dataset
 from anomalens.errors import ConfigError, InputError
-from anomalens.images.decoding import Preprocess
 from anomalens.images.normalisation import CLIP_MEAN, CLIP_STD
+from anomalens.images.preprocessing import Preprocess
 from anomalens.learning.features import Cached, Pixels, build, cache_key, usable
 from anomalens.learning.training import Plan, train
 from anomalens.methods import base
@@ -134,7 +134,7 @@ def test_another_run_does_not_go_on_from_a_foreign_state(
 def prepared(name: str, loaded: LoadedWeights) -> tuple[LearnedMethod, Clip, Any]:
     method = base.create(name, loaded.config, **options(name)).eval()
     assert isinstance(method, LearnedMethod)
-    return method, loaded.clip(), Preprocess(64, multiple=16)
+    return method, loaded.clip(), Preprocess(64, CLIP_MEAN, CLIP_STD, multiple=16)
 
 
 def test_cached_batches_equal_fresh_ones(samples: list[Sample], loaded: LoadedWeights, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_keys_tell_apart_what_differs(samples: list[Sample], loaded: LoadedWeigh
         cache_key(other, "w", samples, how),
         cache_key(method, "v", samples, how),
         cache_key(method, "w", samples[:-1], how),
-        cache_key(method, "w", samples, type(how)(80, multiple=16)),
+        cache_key(method, "w", samples, replace(how, size=80)),
     }
     assert len(keys) == 5
     assert cache_key(method, "w", samples, how) in keys

@@ -20,8 +20,10 @@ from anomalens.decision.calibration import BUNDLED, Calibration, SavedCalibratio
 from anomalens.engines import exported
 from anomalens.engines.contract import DEFAULT_OBJECT, Batch, Dtype, Engine, Floats, Scored
 from anomalens.errors import AnomalensError, ConfigError, InputError
-from anomalens.images.decoding import Preprocess, content_key, decode, pixels
+from anomalens.images.content import content_key
+from anomalens.images.decoding import decode
 from anomalens.images.maps import Box, merge_tiles, resize_map, tiles
+from anomalens.images.preprocessing import Preprocess, preprocess
 from anomalens.images.sources import is_image_input, list_images
 from anomalens.prediction import Failure, Prediction
 from anomalens.threads import map_ordered
@@ -203,7 +205,7 @@ class Detector:
         parts = [rgb[box.slices] for box in boxes]
         return (
             _Pending(_path_of(item), decoded.height, decoded.width, boxes, decoded.note, [[] for _ in looks]),
-            [[pixels(part, look) for part in parts] for look in looks],
+            [[preprocess(part, look) for part in parts] for look in looks],
             [content_key(part) for part in parts],
         )
 

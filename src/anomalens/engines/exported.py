@@ -20,7 +20,7 @@ import numpy as np
 from anomalens.decision.calibration import Calibration
 from anomalens.engines.contract import Batch, Dtype, Floats, Identity, Scored
 from anomalens.errors import ConfigError, WeightsError
-from anomalens.images.decoding import Preprocess
+from anomalens.images.preprocessing import Preprocess
 from anomalens.methods.parts.draws import Draws
 
 SCHEMA = 1

@@ -22,7 +22,7 @@ from anomalens.backbones.weights import load_weights
 from anomalens.decision.calibration import BUNDLED, Calibration, bundled_calibration
 from anomalens.engines.contract import Batch, Dtype, Floats, Identity, Scored
 from anomalens.errors import ConfigError
-from anomalens.images.decoding import Preprocess
+from anomalens.images.preprocessing import Preprocess
 from anomalens.methods import base
 from anomalens.methods.base import Method
 from anomalens.methods.parts.checkpoints import (

@@ -23,7 +23,7 @@ from anomalens.backbones.tower import Clip, Positions, resize_positions
 from anomalens.engines.torch_engine import TorchEngine
 from anomalens.errors import ConfigError
 from anomalens.extras import optional
-from anomalens.images.decoding import Preprocess
+from anomalens.images.preprocessing import Preprocess
 from anomalens.methods.parts.draws import Draws
 
 _INPUTS = ("pixels", "weight", "bias", "noise")

@@ -1,4 +1,4 @@
-"""Images in, pixels out: safe decoding to 8-bit RGB, and the resize and normalisation a backbone expects.
+"""Decode images to 8-bit RGB, safely.
 
 What every decoder setting does to an image is fixed and never depends on its content:
 
@@ -8,23 +8,21 @@ What every decoder setting does to an image is fixed and never depends on its co
 * Transparent pixels are shown on white; CMYK and palettes become RGB; colour profiles are ignored.
 * The camera's orientation tag is applied; of several frames or pages the first is read.
 
-This module needs numpy and Pillow only; torch is imported when a tensor is asked for.
+Torch tensors are accepted without importing torch.
 """
 
-import hashlib
 import io
 import os
 import re
 import stat
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, Union
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from anomalens.errors import ConfigError, InputError
-from anomalens.images.normalisation import CLIP_MEAN, CLIP_STD, Interpolation, Triple
+from anomalens.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -37,9 +35,6 @@ Source: TypeAlias = Union[str, os.PathLike[str], bytes, Image.Image, npt.NDArray
 
 MAX_PIXELS = 2**30 // 4 // 3
 """Largest image decoded by default, in pixels (about 9,459 x 9,459): the size above which Pillow itself warns."""
-
-MAX_ASPECT = 64
-"""Largest ratio of the sides that `geometry="shorter-side"` accepts; beyond it the resized image would explode."""
 
 # Formats decoded from content. The rest of Pillow's list stays out: some start other programs (EPS), many are exotic.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "GIF", "WEBP", "PPM", "JPEG2000", "AVIF")
@@ -274,84 +269,3 @@ def _decode_tensor(tensor: "torch.Tensor") -> Decoded:
     values = tensor.detach().cpu()
     array = (values.float() if values.is_floating_point() else values).numpy()  # numpy has no bfloat16
     return _decode_array(array.transpose(1, 2, 0) if array.ndim == 3 else array, "image tensor")
-
-
-@dataclass(frozen=True)
-class Preprocess:
-    """How a backbone wants its pixels. The figures travel with the weights."""
-
-    size: int  # pixels; target side (of the square, or of the shorter side)
-    mean: Triple = CLIP_MEAN  # per channel, of values in [0, 1]
-    std: Triple = CLIP_STD  # per channel, > 0
-    interpolation: Interpolation = "bicubic"  # Pillow's, which filters when it shrinks
-    geometry: Literal["squash", "shorter-side"] = "squash"  # square ignoring the aspect | aspect kept, no crop
-    multiple: int = 1  # pixels; sides become multiples of it (the patch side of the tower)
-
-    def __post_init__(self) -> None:
-        if self.interpolation not in ("bicubic", "bilinear"):
-            raise ConfigError(f"interpolation '{self.interpolation}' is unknown: use 'bicubic' or 'bilinear'")
-        if self.geometry not in ("squash", "shorter-side"):
-            raise ConfigError(f"geometry '{self.geometry}' is unknown: use 'squash' or 'shorter-side'")
-        if self.size < 1 or self.multiple < 1:
-            raise ConfigError(f"size {self.size} and multiple {self.multiple} must be at least 1 pixel")
-        if self.size % self.multiple:
-            below = max(self.size // self.multiple, 1) * self.multiple
-            raise ConfigError(
-                f"size {self.size} is no multiple of the patch side {self.multiple}: "
-                f"use {below} or {below + self.multiple}"
-            )
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):
-            raise ConfigError(f"mean {self.mean} and std {self.std} need 3 values each, std above 0")
-
-    def target(self, height: int, width: int) -> tuple[int, int]:
-        """The (height, width) that an image of `height` x `width` is resized to, in pixels.
-
-        Raises InputError for an image longer than MAX_ASPECT times its shorter side when the aspect is kept.
-        """
-        if self.geometry == "squash":
-            return self.size, self.size
-        short, long = min(height, width), max(height, width)
-        if long > MAX_ASPECT * short:
-            raise InputError(
-                f"{width} x {height} pixels: one side is more than {MAX_ASPECT} times the other; "
-                "cut it into parts or use geometry 'squash'"
-            )
-        side = self.size * long // short
-        if self.multiple > 1:
-            side = (side + self.multiple // 2) // self.multiple * self.multiple
-        return (self.size, side) if height <= width else (side, self.size)
-
-
-def pixels(rgb: Rgb, p: Preprocess) -> npt.NDArray[np.float32]:
-    """Resize and normalise one image: uint8 [H, W, 3] -> float32 [3, H', W'], with (H', W') = p.target(H, W).
-
-    The published pipelines resize before they convert to RGB; for grey and RGB images the order does not matter,
-    and for palettes and transparency ours (converted first) is the one that filters colours rather than indices.
-    """
-    height, width = p.target(rgb.shape[0], rgb.shape[1])
-    kernel = Image.Resampling.BICUBIC if p.interpolation == "bicubic" else Image.Resampling.BILINEAR
-    resized = np.asarray(Image.fromarray(rgb).resize((width, height), kernel))
-    # (v / 255 - mean) / std has 256 values per channel: look them up, bit for bit what the arithmetic gives.
-    levels = np.arange(256, dtype=np.float32) / np.float32(255)
-    normalised = np.empty((3, height, width), np.float32)
-    for channel in range(3):
-        table = (levels - np.float32(p.mean[channel])) / np.float32(p.std[channel])
-        np.take(table, resized[:, :, channel], out=normalised[channel], mode="clip")
-    return normalised
-
-
-def preprocess(rgb: Rgb, p: Preprocess) -> "torch.Tensor":
-    """`pixels` as a torch tensor, float32 [3, H', W'] on the CPU."""
-    import torch
-
-    return torch.from_numpy(pixels(rgb, p))
-
-
-def content_key(rgb: Rgb) -> int:
-    """A 63-bit number that depends on the pixels and the shape alone: the same on every machine and in every run.
-
-    It seeds whatever is random about an image, so that its result does not depend on order or batch.
-    """
-    digest = hashlib.blake2b(repr(rgb.shape).encode(), digest_size=8)
-    digest.update(np.ascontiguousarray(rgb).data)
-    return int.from_bytes(digest.digest(), "big") >> 1

@@ -26,7 +26,9 @@ from anomalens.backbones.tower import Clip, Features
 from anomalens.datasets.layouts import Sample, read_truth
 from anomalens.errors import InputError
 from anomalens.files import require_room, stamp, write_json
-from anomalens.images.decoding import Preprocess, content_key, decode, preprocess
+from anomalens.images.content import content_key
+from anomalens.images.decoding import decode
+from anomalens.images.preprocessing import Preprocess, preprocess
 from anomalens.methods.base import Method
 
 Progress = Callable[[int, int], None]  # images done, images in all
@@ -73,7 +75,7 @@ def read_sample(sample: Sample, how: Preprocess) -> tuple[Tensor, np.ndarray, in
     mask = read_truth(sample, (how.size, how.size))
     if mask is None:
         raise InputError(f"{sample.image}: anomalous without a mask; leave it out, or add its mask")
-    return preprocess(rgb, how), mask, content_key(rgb)
+    return torch.from_numpy(preprocess(rgb, how)), mask, content_key(rgb)
 
 
 class Pixels:

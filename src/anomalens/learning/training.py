@@ -25,7 +25,8 @@ from anomalens.backbones.weights import LoadedWeights
 from anomalens.datasets.layouts import Sample
 from anomalens.errors import ConfigError
 from anomalens.files import atomic_write
-from anomalens.images.decoding import Preprocess, decode
+from anomalens.images.decoding import decode
+from anomalens.images.preprocessing import Preprocess
 from anomalens.learning import processes
 from anomalens.learning.features import Batch, Cached, Pixels, Source, build, cache_key, usable
 from anomalens.learning.held_out import Part, measure, split

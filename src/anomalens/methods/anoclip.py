@@ -21,7 +21,6 @@ portrait images are cut along their height; towers of more than 12 blocks start 
 code cannot run; a name can be marked as a texture.
 """
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.streams import Dense
 from anomalens.backbones.tower import Clip, Features
 from anomalens.errors import ConfigError
+from anomalens.images.content import content_key
 from anomalens.methods.base import Method, ScoreMap, register
 from anomalens.methods.parts import ensembles
 from anomalens.methods.parts import upsampling as maps
@@ -125,6 +125,8 @@ class AnoCLIP(Method):
                 f"image of {extent[1]} x {extent[0]} pixels, but geometry 'squash' takes squares: "
                 "resize it to a square or use geometry 'wide'"
             )
+        if self.config.adapt and not keys:
+            keys = [content_key(image.detach().float().cpu().numpy()) for image in pixels]
         tiles, layout = cut(pixels)
         found: Features = clip.visual(tiles, self.dense, positions=self.positions)
         classes = cast(Tensor, found.cls).unsqueeze(1)
@@ -136,7 +138,7 @@ class AnoCLIP(Method):
             views=classes[:, 1:],
             dense=((join(found.dense[0][0], found.grid, layout),),),
             grid=(layout[0] * found.grid[0], layout[1] * found.grid[1]),
-            keys=tuple(keys) if keys or not self.config.adapt else tuple(_content_key(image) for image in pixels),
+            keys=tuple(keys),
             extent=extent,
         )
 
@@ -310,11 +312,6 @@ def join(tokens: Tensor, grid: tuple[int, int], layout: tuple[int, int]) -> Tens
     """Tokens of tiles [B * T, h * w, E] -> tokens [B, N, E] of one grid, row-major, the tiles' grids side by side."""
     parts = tokens.view(-1, *layout, *grid, tokens.shape[-1])  # [B, down, across, h, w, E]
     return parts.transpose(2, 3).reshape(parts.shape[0], -1, tokens.shape[-1])
-
-
-def _content_key(image: Tensor) -> int:
-    content = image.detach().float().cpu().contiguous().numpy().tobytes()
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
 
 @register("anoclip", title="AnoCLIP: domain-aware prompts, V-V tokens", source=_SOURCE, year=2023, config=AnoCLIPConfig)
