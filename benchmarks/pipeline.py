@@ -22,7 +22,7 @@ import numpy as np
 
 from anomalens.detection.detector import Detector, load_detector
 from anomalens.images.sources import list_images
-from anomalens.runs.folder import RunFolder
+from anomalens.runs.folder import detect_files
 from measure import machine, report_peak
 
 SMALL = 112  # pixels a side of the memory runs: what is held does not depend on it
@@ -51,8 +51,8 @@ def tower_rate(detector: Detector, seconds: float = 20) -> float:
 def run(detector: Detector, paths: list[Path]) -> float:
     """Images per second of a whole run on disk."""
     with tempfile.TemporaryDirectory() as folder:
-        summary = RunFolder(Path(folder) / "run", detector.settings, paths).write(detector)
-    return summary.rate
+        summary = detect_files(paths, Path(folder) / "run", detector, detector.settings)
+    return summary.rate or 0.0
 
 
 def main() -> None:

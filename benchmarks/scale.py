@@ -34,9 +34,9 @@ from scipy.ndimage import gaussian_filter
 
 from anomalens.detection.detector import Detector, load_detector
 from anomalens.images.sources import list_images
-from anomalens.runs.folder import RunSummary
 from anomalens.runs.ray_inputs import list_inputs
 from anomalens.runs.ray_run import detect_scaled
+from anomalens.runs.store import RunSummary
 from measure import machine, report_peak
 
 
@@ -93,8 +93,8 @@ def engine(load: Any, paths: list[str], actors: int, part: int) -> Figures:
     memory: list[float] = []
 
     def watch(summary: RunSummary) -> None:
-        if summary.done:
-            seen.append((time.perf_counter() - begin, summary.done))
+        if summary.counts.rows:
+            seen.append((time.perf_counter() - begin, summary.counts.rows))
             memory.append(actor_memory())
 
     with tempfile.TemporaryDirectory() as folder:
@@ -136,7 +136,7 @@ def overhead(keys: int, rows: int, actors: int) -> dict[str, str]:
         out = Path(folder) / "run"
 
         def watch(summary: RunSummary) -> None:
-            seen.append((time.perf_counter(), summary.done))
+            seen.append((time.perf_counter(), summary.counts.rows))
 
         detect_scaled([inputs], out, load, {}, device="cpu", actors=actors, progress=watch)
     (first, before), (last, after) = seen[min(actors, len(seen) - 2)], seen[-1]

@@ -10,6 +10,8 @@ from typing import Any
 
 from anomalens.errors import InputError
 
+_UNFINISHED = ".writing-"  # beginning of the names of temporary files
+
 
 def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
     """Write `data` to `path` (text as UTF-8) through a temporary file in the same folder and a rename.
@@ -19,7 +21,7 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
     target = Path(path)
     raw = data.encode("utf-8") if isinstance(data, str) else data
     # The same folder, because a rename is atomic only within one file system.
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".writing-")
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=_UNFINISHED)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(raw)
@@ -28,6 +30,15 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def remove_unfinished(folder: str | os.PathLike[str]) -> None:
+    """Remove, in `folder` and below it, the temporary files of `atomic_write` whose process was killed.
+
+    Only for a folder that nobody else is writing to.
+    """
+    for leftover in Path(folder).rglob(f"{_UNFINISHED}*"):
+        leftover.unlink(missing_ok=True)
 
 
 def stamp(path: str | os.PathLike[str] | None) -> list[Any] | None:

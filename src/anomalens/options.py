@@ -129,7 +129,7 @@ def _defaults() -> dict[str, Any]:
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, str]:
-    """Compare two records of settings, the earlier of which may have been written by an older version.
+    """Compare two records of settings, each of which may have been written by an older version.
 
     A setting that a record does not name counts as left at its default, so that records written before an option
     existed stay valid.
@@ -137,12 +137,10 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
     Returns a phrase for each setting that differs, by name: {"extra_sizes": "extra_sizes was not set then, 320 now"}.
     """
     defaults = _defaults()
-    earlier = {RENAMED.get(name, name): value for name, value in before.items()}
+    records = [{RENAMED.get(name, name): value for name, value in record.items()} for record in (before, after)]
     phrases = {}
-    for name in sorted(earlier.keys() | after.keys()):
-        old, new = (
-            json_ready(defaults.get(name) if record.get(name) is None else record[name]) for record in (earlier, after)
-        )
+    for name in sorted(records[0].keys() | records[1].keys()):
+        old, new = (json_ready(defaults.get(name) if record.get(name) is None else record[name]) for record in records)
         if (old or None) != (new or None):
             phrases[name] = f"{name} was {_in_words(old)} then, {_in_words(new)} now"
     return phrases

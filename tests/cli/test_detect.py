@@ -107,22 +107,23 @@ def test_bad_images_have_rows_and_the_others_are_done(detect: Callable[..., Ran]
 def test_interrupted_then_resumed(detect: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for i in range(5):
         picture(tmp_path / "in" / f"{i}.png", i)
-    from anomalens.runs.folder import RunFolder
+    from anomalens.runs.folder import JsonLines
+    from anomalens.runs.store import RunCounts
 
-    real, count = RunFolder._append, 0
+    real, count = JsonLines.append, 0
 
-    def interrupted(self: RunFolder, row: dict[str, Any]) -> None:
+    def interrupted(self: JsonLines, items: list[dict[str, Any]]) -> RunCounts:
         nonlocal count
         count += 1
         if count == 3:
             raise KeyboardInterrupt
-        real(self, row)
+        return real(self, items)
 
-    monkeypatch.setattr(RunFolder, "_append", interrupted)
+    monkeypatch.setattr(JsonLines, "append", interrupted)
     ran = detect(tmp_path / "in", "--out", tmp_path / "out")
     assert ran.code == 130
     assert "--resume" in ran.err
-    monkeypatch.setattr(RunFolder, "_append", real)
+    monkeypatch.setattr(JsonLines, "append", real)
     assert len(rows(tmp_path / "out")) == 2
     assert detect(tmp_path / "in", "--out", tmp_path / "out").code == 2
     assert detect(tmp_path / "in", "--out", tmp_path / "out", "--resume").code == 0
@@ -137,7 +138,7 @@ def test_a_full_disk_stops_with_a_reason(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("anomalens.runs.folder.RunFolder._append", full)
+    monkeypatch.setattr("anomalens.runs.folder.JsonLines.append", full)
     ran = detect(tmp_path / "in", "--out", tmp_path / "out")
     assert ran.code == 1
     assert "No space left" in ran.err

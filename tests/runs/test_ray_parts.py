@@ -15,12 +15,13 @@ from PIL import Image
 
 from anomalens.errors import ConfigError, InputError
 from anomalens.prediction import Prediction, Region
-from anomalens.runs import ray_store as scale_store
-from anomalens.runs.folder import RunFolder, RunSummary
-from anomalens.runs.ray_cluster import Node, Pool, size_pool
-from anomalens.runs.ray_inputs import Inputs, list_inputs
-from anomalens.runs.ray_parts import Counts, Part, PartFolder, encode, read_counts, schema
-from anomalens.runs.ray_worker import Ledger, Worker
+from anomalens.runs import ray_addresses
+from anomalens.runs.folder import JsonLines
+from anomalens.runs.ray_cluster import ActorPool, Node, size_pool
+from anomalens.runs.ray_inputs import RunInputs, list_inputs
+from anomalens.runs.ray_parts import FinishedPart, ParquetParts, RunPart, read_counts, schema
+from anomalens.runs.ray_worker import CrashLedger, Worker
+from anomalens.runs.store import RunCounts, RunSummary
 from workers import BROKEN, load
 
 
@@ -35,13 +36,13 @@ def manifest(file: Path, **columns: Any) -> Path:
     return file
 
 
-def keys(inputs: Inputs) -> list[str]:
+def keys(inputs: RunInputs) -> list[str]:
     return list(inputs.table.column("path").to_pylist())
 
 
-def of(paths: list[str]) -> Inputs:
+def of(paths: list[str]) -> RunInputs:
     objects = pa.nulls(len(paths), pa.large_string())
-    return Inputs(pa.table({"path": pa.array(paths, pa.large_string()), "object": objects}), 0)
+    return RunInputs(pa.table({"path": pa.array(paths, pa.large_string()), "object": objects}), 0)
 
 
 def row(path: str, score: float = 0.5) -> dict[str, Any]:
@@ -126,9 +127,9 @@ def test_a_name_that_is_no_text_is_a_key_still(tmp_path: Path) -> None:
 def test_reading_an_object(tmp_path: Path) -> None:
     with fsspec.filesystem("memory").open("/scale/a b.png", "wb") as stream:
         stream.write(b"bytes")
-    assert scale_store.fetch("memory://scale/a b.png", "/elsewhere") == b"bytes"
-    assert scale_store.fetch("a.png", str(tmp_path)) == tmp_path / "a.png"
-    assert scale_store.fetch("/a.png", str(tmp_path)) == Path("/a.png")
+    assert ray_addresses.fetch("memory://scale/a b.png", "/elsewhere") == b"bytes"
+    assert ray_addresses.fetch("a.png", str(tmp_path)) == tmp_path / "a.png"
+    assert ray_addresses.fetch("/a.png", str(tmp_path)) == Path("/a.png")
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_reading_an_object(tmp_path: Path) -> None:
 def test_objects_that_cannot_be_read(address: str, reason: str) -> None:
     fsspec.filesystem("memory").pipe("/scale/empty.png", b"")
     with pytest.raises(InputError, match=reason):
-        scale_store.read(address)
+        ray_addresses.read(address)
 
 
 def test_a_lost_connection_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,19 +159,19 @@ def test_a_lost_connection_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> No
             return fsspec.filesystem("memory").open("/scale/ok.png", mode)
 
     fsspec.filesystem("memory").pipe("/scale/ok.png", b"bytes")
-    monkeypatch.setattr(scale_store, "_PAUSE", 0)
+    monkeypatch.setattr(ray_addresses, "_PAUSE", 0)
     for failures, read in ((2, True), (3, False)):
         shaky = Shaky(failures)
-        monkeypatch.setattr(scale_store, "locate", lambda address, shaky=shaky: (shaky, address, ""))
+        monkeypatch.setattr(ray_addresses, "locate", lambda address, shaky=shaky: (shaky, address, ""))
         if read:
-            assert scale_store.read("any://x") == b"bytes"
+            assert ray_addresses.read("any://x") == b"bytes"
         else:
             with pytest.raises(InputError, match="after 3 tries"):
-                scale_store.read("any://x")
-    monkeypatch.setattr(scale_store, "MAX_BYTES", 4)
-    monkeypatch.setattr(scale_store, "locate", lambda address: (Shaky(0), address, ""))
+                ray_addresses.read("any://x")
+    monkeypatch.setattr(ray_addresses, "MAX_BYTES", 4)
+    monkeypatch.setattr(ray_addresses, "locate", lambda address: (Shaky(0), address, ""))
     with pytest.raises(InputError, match="more than 4 bytes"):
-        scale_store.read("any://x")
+        ray_addresses.read("any://x")
 
 
 # Sizes
@@ -179,20 +180,20 @@ def test_a_lost_connection_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("nodes", "device", "actors", "pool"),
     [
-        ([Node(2)], "auto", 2, Pool(2, 1)),
-        ([Node(2)], "auto", None, Pool(2, 1)),
-        ([Node(1)], "cpu", None, Pool(1, 1)),
-        ([Node(16)], "auto", None, Pool(4, 4)),
-        ([Node(16)], "auto", 5, Pool(5, 3)),
-        ([Node(8), Node(4), Node(0)], "auto", 3, Pool(3, 4)),
-        ([Node(4), Node(4), Node(4)], "auto", 2, Pool(2, 4)),  # six cores each, but no machine has them
-        ([Node(6), Node(6)], "auto", 3, Pool(3, 3)),  # four each would leave the third without a place
-        ([Node(16, 4), Node(8, 1), Node(32)], "auto", None, Pool(5, 4, 1)),
-        ([Node(16, 4)], "cuda", 2, Pool(2, 4, 1)),
-        ([Node(16, 4)], "cpu", 16, Pool(16, 1)),
+        ([Node(2)], "auto", 2, ActorPool(2, 1)),
+        ([Node(2)], "auto", None, ActorPool(2, 1)),
+        ([Node(1)], "cpu", None, ActorPool(1, 1)),
+        ([Node(16)], "auto", None, ActorPool(4, 4)),
+        ([Node(16)], "auto", 5, ActorPool(5, 3)),
+        ([Node(8), Node(4), Node(0)], "auto", 3, ActorPool(3, 4)),
+        ([Node(4), Node(4), Node(4)], "auto", 2, ActorPool(2, 4)),  # six cores each, but no machine has them
+        ([Node(6), Node(6)], "auto", 3, ActorPool(3, 3)),  # four each would leave the third without a place
+        ([Node(16, 4), Node(8, 1), Node(32)], "auto", None, ActorPool(5, 4, 1)),
+        ([Node(16, 4)], "cuda", 2, ActorPool(2, 4, 1)),
+        ([Node(16, 4)], "cpu", 16, ActorPool(16, 1)),
     ],
 )
-def test_sizes(nodes: list[Node], device: str, actors: int | None, pool: Pool) -> None:
+def test_sizes(nodes: list[Node], device: str, actors: int | None, pool: ActorPool) -> None:
     assert size_pool(nodes, device, actors) == pool
 
 
@@ -216,32 +217,34 @@ def test_columns_hold_all_that_a_prediction_says() -> None:
     region = set(Region((0, 0, 1, 1), 1, 1.0, (0, 0)).to_dict())
     assert region == {field.name for field in schema().field("regions").type.value_type}
     rows = [one.to_dict(), {"path": "q", "error": "why"}]
-    back = pq.read_table(pa.BufferReader(encode(rows, Counts.of(rows)))).to_pylist()
+    back = pq.read_table(pa.BufferReader(FinishedPart.of(0, rows).data)).to_pylist()
     assert {name: value for name, value in back[0].items() if name != "error"} == one.to_dict()
     assert {name: value for name, value in back[1].items() if value is not None} == rows[1]
 
 
 def test_a_run_of_parts(tmp_path: Path) -> None:
     inputs = of([f"p{i}" for i in range(7)])
-    folder = PartFolder(tmp_path, {"a": 1}, inputs, actors=1, part_size=3)
-    parts = list(folder.pending())
+    store = ParquetParts(tmp_path, {"a": 1}, inputs, actors=1, part_size=3)
+    assert store.done() == RunCounts()
+    parts = list(store.pending())
     assert [part.paths for part in parts] == [["p0", "p1", "p2"], ["p3", "p4", "p5"], ["p6"]]
     for part in parts[:2]:
         rows = [row(path, 0.6) for path in part.paths[:2]] + [{"path": path, "error": "x"} for path in part.paths[2:]]
-        for _ in range(2):  # a retry brings the same part twice
-            folder.write(part, encode(rows, Counts.of(rows)), Counts.of(rows))
-    folder.describe()
-    assert folder.summary.done == 6
-    assert (folder.summary.failed, folder.summary.anomalous, folder.summary.scores) == (2, 4, [0.6, 0.6])
+        finished = FinishedPart.of(part.number, rows)
+        assert store.append([finished]) == RunCounts(3, 1, 2, 0.6, 0.6)
+        assert store.append([finished]) == RunCounts()  # a retry brings the same part again
+    (tmp_path / "rows" / ".writing-abc").write_bytes(b"left by a process that was killed")
+    store.finish(RunSummary(7, store.done()))
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["counts"] == {"inputs": 7, "done": 6, "failed": 2, "anomalous": 4, "normal": 0}
     assert (record["finished"], record["engine"]) == (False, "ray")
 
-    again = PartFolder(tmp_path, {"a": 1}, inputs, actors=9, resume=True)
+    again = ParquetParts(tmp_path, {"a": 1}, inputs, actors=9, resume=True)
+    assert not list(tmp_path.rglob(".writing-*"))
     assert [part.paths for part in again.pending()] == [["p6"]]
-    assert (again.summary.done, again.summary.resumed, again.summary.failed) == (6, 6, 2)
-    rows = [row("p6")]
-    again.write(next(again.pending()), encode(rows, Counts.of(rows)), Counts.of(rows))
+    assert again.done() == RunCounts(6, 2, 4, 0.6, 0.6)
+    again.append([FinishedPart.of(2, [row("p6", 0.7)])])
+    assert again.done() == RunCounts(7, 2, 5, 0.6, 0.7)
     table = ds.dataset(tmp_path / "rows", partitioning="hive").to_table()
     assert table.column("path").to_pylist() == keys(inputs)
     assert set(table.column("part").to_pylist()) == {0, 1, 2}
@@ -249,73 +252,62 @@ def test_a_run_of_parts(tmp_path: Path) -> None:
 
 def test_a_damaged_part_is_done_again(tmp_path: Path) -> None:
     inputs = of(["a", "b"])
-    folder = PartFolder(tmp_path, {}, inputs, actors=1, part_size=1)
-    first, second = folder.pending()
-    for part in (first, second):
-        rows = [row(part.paths[0])]
-        folder.write(part, encode(rows, Counts.of(rows)), Counts.of(rows))
+    store = ParquetParts(tmp_path, {}, inputs, actors=1, part_size=1)
+    first, second = store.pending()
+    store.append([FinishedPart.of(part.number, [row(part.paths[0])]) for part in (first, second)])
     file = first.file(tmp_path)
     file.write_bytes(file.read_bytes()[:100])
     assert read_counts(file) is None
-    again = PartFolder(tmp_path, {}, inputs, actors=1, resume=True)
+    again = ParquetParts(tmp_path, {}, inputs, actors=1, resume=True)
     assert [part.paths for part in again.pending()] == [["a"]]
-    rows = [row("a")]
-    again.write(first, encode(rows, Counts.of(rows)), Counts.of(rows))
-    assert read_counts(file) == Counts(1, 0, 0, 0.5, 0.5)
+    again.append([FinishedPart.of(0, [row("a")])])
+    assert read_counts(file) == RunCounts(1, 0, 0, 0.5, 0.5)
 
 
 def test_runs_do_not_mix(tmp_path: Path) -> None:
     inputs = of(["a", "b"])
-    folder = PartFolder(tmp_path, {"a": 1}, inputs, actors=1, part_size=1)
-    PartFolder(tmp_path, {"a": 1}, inputs, actors=1, part_size=1)  # begun, but nothing is there yet
-    part = next(folder.pending())
-    folder.write(part, encode([row("a")], Counts.of([row("a")])), Counts.of([row("a")]))
+    ParquetParts(tmp_path, {"a": 1}, inputs, actors=1, part_size=1)
+    store = ParquetParts(tmp_path, {"a": 1}, inputs, actors=1, part_size=1)  # begun, but nothing is there yet
+    store.append([FinishedPart.of(0, [row("a")])])
     for settings, given, size, resume, reason in (
         ({"a": 1}, inputs, None, False, "already holds a run"),
-        ({"a": 2}, inputs, None, True, "other settings"),
+        ({"a": 2}, inputs, None, True, r"a was 1 then, 2 now"),
         ({"a": 1}, of(["a", "c"]), None, True, "other inputs"),
         ({"a": 1}, of(["a"]), None, True, "other inputs"),
         ({"a": 1}, inputs, 2, True, "parts of 1 rows"),
         ({"a": 1}, inputs, 0, True, "at least 1"),
     ):
         with pytest.raises(ConfigError, match=reason):
-            PartFolder(tmp_path, settings, given, actors=1, part_size=size, resume=resume)
+            ParquetParts(tmp_path, settings, given, actors=1, part_size=size, resume=resume)
     with pytest.raises(ConfigError, match="engine 'ray'"):
-        RunFolder(tmp_path, {"a": 1}, [Path("a")], resume=True)
+        JsonLines(tmp_path, {"a": 1}, [Path("a")], resume=True)
     local = tmp_path / "local"
     local.mkdir()
     (local / "predictions.jsonl").write_text("")
     with pytest.raises(ConfigError, match="engine 'local'"):
-        PartFolder(local, {}, inputs, actors=1)
+        ParquetParts(local, {}, inputs, actors=1)
     with pytest.raises(ConfigError, match="cannot write"):
-        PartFolder(local / "predictions.jsonl" / "out", {}, inputs, actors=1)
+        ParquetParts(local / "predictions.jsonl" / "out", {}, inputs, actors=1)
 
 
 def test_parts_are_small_enough_to_share_out(tmp_path: Path) -> None:
     for count, actors, size in ((1, 4, 1), (80, 2, 10), (100_000, 2, 1024)):
-        folder = PartFolder(tmp_path / str(count), {}, of([str(i) for i in range(count)]), actors=actors)
+        folder = ParquetParts(tmp_path / str(count), {}, of([str(i) for i in range(count)]), actors=actors)
         assert folder.part_size == size
 
 
 def test_the_name_of_a_part_follows_from_its_keys() -> None:
-    same = {Part(3, ["a", "b"], [None, "x"]).file(Path("d")) for _ in range(2)}
-    others = {Part(3, ["a", "b"], [None, None]).file(Path("d")), Part(3, ["ab"], [None]).file(Path("d"))}
+    same = {RunPart(3, ["a", "b"], [None, "x"]).file(Path("d")) for _ in range(2)}
+    others = {RunPart(3, ["a", "b"], [None, None]).file(Path("d")), RunPart(3, ["ab"], [None]).file(Path("d"))}
     assert len(same | others) == 3
     assert same.pop().parent == Path("d/rows/part=00003")
-
-
-def test_extremes_of_the_scores() -> None:
-    summary = RunSummary(9)
-    for counts in (Counts(1, 1, 0), Counts(2, 0, 1, 0.2, 0.7), Counts(2, 0, 1, 0.3, 0.9)):
-        counts.add_to(summary)
-    assert summary.scores == [0.2, 0.9]
 
 
 # A worker
 
 
-def worker(tmp_path: Path, ledger: Ledger | None = None, **config: Any) -> Worker:
-    return Worker(lambda: load(tmp_path / "log", **config), 1, ledger or Ledger(), str(tmp_path))
+def worker(tmp_path: Path, ledger: CrashLedger | None = None, **config: Any) -> Worker:
+    return Worker(lambda: load(tmp_path / "log", **config), 1, ledger or CrashLedger(), str(tmp_path))
 
 
 def test_rows_of_a_part(tmp_path: Path) -> None:
@@ -325,7 +317,7 @@ def test_rows_of_a_part(tmp_path: Path) -> None:
     fsspec.filesystem("memory").pipe("/scale/text.png", b"text")
     store = "memory://scale/"
     paths = ["a.png", store + "c.png", "none.png", store + "none.png", store + "text.png", "c.png"]
-    found = worker(tmp_path, batch_size=2).rows(Part(0, paths, ["nut", None, "nut", "nut", None, "nut"]))
+    found = worker(tmp_path, batch_size=2).rows(RunPart(0, paths, ["nut", None, "nut", "nut", None, "nut"]))
     assert [one["path"] for one in found] == paths
     assert [one.get("object") for one in found] == ["nut", "object", "nut", "nut", None, "nut"]
     assert [one.get("score") for one in found] == [
@@ -347,7 +339,7 @@ def test_an_image_that_kills_is_found_and_left_out(tmp_path: Path) -> None:
 
     for name in ("a", "deadly", "c"):
         picture(tmp_path / f"{name}.png", 100)
-    ledger, part = Ledger(), Part(5, ["a.png", "deadly.png", "c.png"], [None, None, None])
+    ledger, part = CrashLedger(), RunPart(5, ["a.png", "deadly.png", "c.png"], [None, None, None])
     attempts = 0
     while True:
         attempts += 1
@@ -375,6 +367,7 @@ def test_a_detector_that_fails_stops_the_run(tmp_path: Path) -> None:
 def test_detectors_of_many_objects_are_not_all_kept(tmp_path: Path) -> None:
     one = worker(tmp_path)
     for index in range(100):
-        assert one._detector(f"thing {index}").config.object_name == f"thing {index}"
-    assert len(one._detectors) <= 40
-    assert one._detector("thing 99") is one._detector("thing 99")
+        assert one._detector_for(f"thing {index}").config.object_name == f"thing {index}"
+    assert one._detector_for.cache_info().currsize <= 40
+    assert one._detector_for("thing 99") is one._detector_for("thing 99")
+    assert one._detector_for(None) is one._detector_for("object")

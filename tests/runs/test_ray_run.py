@@ -18,8 +18,8 @@ from PIL import Image
 import workers
 from anomalens.cli import main
 from anomalens.errors import AnomalensError, ConfigError, MissingExtraError
-from anomalens.runs.folder import RunSummary
 from anomalens.runs.ray_run import detect_scaled
+from anomalens.runs.store import RunSummary
 from workers import BROKEN, DEADLY, UNLUCKY, load
 
 
@@ -109,7 +109,7 @@ def test_dead_workers_lose_and_repeat_nothing(tmp_path: Path) -> None:
     seen = Counter(map(int, log.read_text().split()))
     assert seen[UNLUCKY] >= 2
     assert seen[DEADLY] >= 2
-    assert (summary.total, summary.done, summary.failed) == (22, 22, 1)
+    assert (summary.total, summary.counts.rows, summary.counts.failed) == (22, 22, 1)
     assert len(list((out / "rows").rglob("*.parquet"))) == 8
 
 
@@ -119,7 +119,7 @@ def test_a_stopped_driver_goes_on_with_the_rest(tmp_path: Path) -> None:
     out = tmp_path / "out"
 
     def stop(summary: RunSummary) -> None:
-        if summary.done >= 4:
+        if summary.counts.rows >= 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -133,7 +133,7 @@ def test_a_stopped_driver_goes_on_with_the_rest(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--resume"):
         again()
     summary = again(resume=True)
-    assert (summary.done, summary.resumed) == (12, 4)
+    assert (summary.counts.rows, summary.resumed) == (12, 4)
     assert [row["path"] for row in rows(out)] == paths
     assert {file: file.stat().st_mtime_ns for file in before} == before
     seen = sorted(map(int, (tmp_path / "second").read_text().split()))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from anomalens.detection.detector import Detector
-    from anomalens.runs.folder import RunSummary
+    from anomalens.runs.store import RunSummary
 
 
 class Maps(StrEnum):
@@ -92,7 +92,7 @@ def detect(
     from anomalens.cli.console import errors, progress_bar
     from anomalens.detection.detector import load_detector
     from anomalens.images.sources import list_images
-    from anomalens.runs.folder import RunFolder
+    from anomalens.runs.folder import detect_files
 
     scaled = engine is EngineName.ray
     _check_engine(scaled, maps, actors, part_size)
@@ -126,10 +126,10 @@ def detect(
     settings |= {"dtype": dtype.value, "seed": seed, "maps": maps.value}
     try:
         with progress_bar() as bar:
+            progress = functools.partial(_show, bar, bar.add_task("starting", total=None))
             if scaled:
                 from anomalens.runs.ray_run import detect_scaled
 
-                task = bar.add_task("starting", total=None)
                 summary = detect_scaled(
                     inputs,
                     out,
@@ -139,12 +139,12 @@ def detect(
                     actors=actors,
                     part_size=part_size,
                     resume=resume,
-                    progress=functools.partial(_show, bar, task),
+                    progress=progress,
                 )
             else:
-                run = RunFolder(out, settings, paths, resume=resume)
-                task = bar.add_task("detecting", total=len(paths), completed=len(run.rows))
-                summary = run.write(detector, maps.value, lambda s: bar.update(task, completed=s.done))
+                summary = detect_files(
+                    paths, out, detector, settings, maps=maps.value, resume=resume, progress=progress
+                )
     except KeyboardInterrupt:
         errors.print(f"stopped; what is done is in {out}. Add --resume to go on.", highlight=False)
         raise typer.Exit(130) from None
@@ -156,7 +156,7 @@ def detect(
         )
         raise typer.Exit(1) from None
     _report(summary, detector, out)
-    if summary.failed:
+    if summary.counts.failed:
         raise typer.Exit(1)
 
 
@@ -168,10 +168,9 @@ def _check_engine(scaled: bool, maps: Maps, actors: int | None, part_size: int |
 
 
 def _show(bar: "Progress", task: "TaskID", summary: "RunSummary") -> None:
-    """Progress of the engine "ray", which counts its inputs itself."""
-    if summary.done == summary.resumed:  # the start: what was done before is no part of the rate
-        bar.reset(task, total=summary.total, completed=summary.done, description="detecting")
-    bar.update(task, completed=summary.done)
+    if summary.counts.rows == summary.resumed:  # the start: what was done before is no part of the rate
+        bar.reset(task, total=summary.total, completed=summary.resumed, description="detecting")
+    bar.update(task, completed=summary.counts.rows)
 
 
 def _report(summary: "RunSummary", detector: "Detector", out: Path) -> None:
@@ -180,16 +179,17 @@ def _report(summary: "RunSummary", detector: "Detector", out: Path) -> None:
 
     from anomalens.cli.console import output
 
+    counts = summary.counts
     table = Table(title=escape(f"{detector.method_name} on {detector.backbone}"), show_header=False)
-    done = summary.done - summary.failed
     table.add_row("images", f"{summary.total}")
-    table.add_row("anomalous", f"{summary.anomalous}")
-    table.add_row("normal", f"{done - summary.anomalous}")
-    if summary.failed:
-        table.add_row("failed", f"[red]{summary.failed}[/] (each row says why)")
-    if summary.scores:
-        table.add_row("scores", f"{min(summary.scores):.4f} to {max(summary.scores):.4f}")
+    table.add_row("anomalous", f"{counts.anomalous}")
+    table.add_row("normal", f"{counts.normal}")
+    if counts.failed:
+        table.add_row("failed", f"[red]{counts.failed}[/] (each row says why)")
+    if counts.lowest is not None:
+        table.add_row("scores", f"{counts.lowest:.4f} to {counts.highest:.4f}")
     table.add_row("threshold", escape(f"{detector.calibration.threshold:.4f}, {detector.calibration.source}"))
-    table.add_row("speed", f"{summary.rate:.1f} images/s")
+    if summary.rate is not None:
+        table.add_row("speed", f"{summary.rate:.1f} images/s")
     table.add_row("results", escape(str(out)))
     output.print(table)

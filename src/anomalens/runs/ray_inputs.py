@@ -1,4 +1,4 @@
-"""From what a user names (folders, patterns, manifests, object stores) to a table of input keys, each exactly once."""
+"""Turn what a user names (folders, patterns, manifests, addresses) into a table of input keys, each exactly once."""
 
 import glob
 import os
@@ -9,27 +9,30 @@ from typing import Any
 
 import numpy as np
 
-from anomalens.errors import ConfigError, InputError
+from anomalens.errors import ConfigError, InputError, one_line
 from anomalens.extras import optional
 from anomalens.images.sources import IMAGE_SUFFIXES, list_images, natural_key
-from anomalens.runs.ray_store import is_address, locate
+from anomalens.runs.ray_addresses import is_address, locate
 
 _MANIFEST = ".parquet"
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """What is to be done. The key of an input is its path or address as text; results are joined by it."""
+class RunInputs:
+    """The inputs of a run. The key of an input is its path or address as text; results are joined by it."""
 
-    table: Any  # pyarrow.Table: path large_string, every one once, in the order given; object large_string or null
-    duplicates: int  # inputs left out because their key came before
+    # pyarrow.Table in the order in which the inputs were named: column "path" (large_string, each path once) and
+    # column "object" (large_string or null).
+    table: Any
+    # Inputs left out because their key came before.
+    duplicates: int
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
 
-def list_inputs(inputs: Sequence[str | os.PathLike[str]]) -> Inputs:
-    """Every image that `inputs` name.
+def list_inputs(inputs: Sequence[str | os.PathLike[str]]) -> RunInputs:
+    """List every image that `inputs` name.
 
     Files, folders and patterns are read as by `list_images`. A name that ends in `.parquet` (a file,
     a folder of such files, a pattern, an address) is a manifest: the column `path` holds paths or addresses, the
@@ -42,22 +45,21 @@ def list_inputs(inputs: Sequence[str | os.PathLike[str]]) -> Inputs:
             address that cannot be opened.
     """
     pa = optional("pyarrow", "ray")
-    tables = [table for given in inputs for table in _tables(os.fspath(given))]
+    tables = [table for name in inputs for table in _tables(os.fspath(name))]
     if not tables:
-        raise InputError("no inputs were given: name images, folders, patterns, manifests or addresses")
+        raise InputError("no inputs were named: name images, folders, patterns, manifests or addresses")
     table = pa.concat_tables(tables)
     unique = _unique(table)
-    return Inputs(unique, table.num_rows - unique.num_rows)
+    return RunInputs(unique, table.num_rows - unique.num_rows)
 
 
-def _tables(given: str) -> Iterator[Any]:
-    if given.lower().rstrip("/").endswith(_MANIFEST):
-        for name in _manifests(given):
-            yield _manifest(name)
-    elif is_address(given):
-        yield _table(_remote(given))
+def _tables(name: str) -> Iterator[Any]:
+    if name.lower().rstrip("/").endswith(_MANIFEST):
+        yield from map(_manifest, _manifests(name))
+    elif is_address(name):
+        yield _table(_images_behind(name))
     else:
-        yield _table([str(path) for path in list_images([given])])
+        yield _table([str(path) for path in list_images([name])])
 
 
 def _table(paths: list[str]) -> Any:
@@ -68,16 +70,19 @@ def _table(paths: list[str]) -> Any:
     return pa.table({"path": pa.array(text, pa.large_string()), "object": pa.nulls(len(text), pa.large_string())})
 
 
-def _manifests(given: str) -> list[str]:
-    if is_address(given):
-        system, path, prefix = locate(given)
-        return [prefix + one for one in sorted(system.glob(path), key=natural_key)] if glob.has_magic(path) else [given]
-    if os.path.lexists(given) or not glob.has_magic(given):
-        return [given]
-    found = sorted(glob.glob(given, recursive=True), key=natural_key)
-    if not found:
-        raise InputError(f"{given!r}: no manifest matches this pattern")
-    return found
+def _manifests(name: str) -> list[str]:
+    """Return the manifests that a name or pattern stands for, in natural order."""
+    prefix = ""
+    if is_address(name) and glob.has_magic(name):
+        system, path, prefix = locate(name)
+        matches = system.glob(path)
+    elif is_address(name) or os.path.lexists(name) or not glob.has_magic(name):
+        return [name]
+    else:
+        matches = glob.glob(name, recursive=True)
+    if not matches:
+        raise InputError(f"{name!r}: no manifest matches this pattern")
+    return [prefix + match for match in sorted(matches, key=natural_key)]
 
 
 def _manifest(name: str) -> Any:
@@ -87,36 +92,40 @@ def _manifest(name: str) -> Any:
         table = pq.read_table(path, filesystem=system)
         if "path" not in table.column_names:
             raise ConfigError(f"{name!r}: a manifest needs a column 'path'; this one has {table.column_names}")
-        text = [table.column("path").cast(pa.large_string())]
-        given = "object" in table.column_names
-        text.append(table.column("object").cast(pa.large_string()) if given else pa.nulls(len(table), text[0].type))
+        paths = table.column("path").cast(pa.large_string())
+        if "object" in table.column_names:
+            objects = table.column("object").cast(pa.large_string())
+        else:
+            objects = pa.nulls(len(table), pa.large_string())
     except FileNotFoundError as error:
         raise InputError(f"{name!r}: no such manifest") from error
     except (OSError, pa.ArrowException) as error:
-        raise ConfigError(f"{name!r}: cannot be read as a Parquet manifest ({' '.join(str(error).split())})") from error
-    filled = pc.sum(pc.greater(pc.binary_length(text[0]), 0)).as_py() or 0
-    empty = table.num_rows - filled
-    if empty or not table.num_rows:
-        raise ConfigError(f"{name!r}: {f'{empty} rows have no path' if empty else 'the manifest has no rows'}")
-    return pa.table({"path": text[0], "object": text[1]})
+        raise ConfigError(f"{name!r}: cannot be read as a Parquet manifest ({one_line(error)})") from error
+    if not table.num_rows:
+        raise ConfigError(f"{name!r}: the manifest has no rows")
+    empty = table.num_rows - (pc.sum(pc.greater(pc.binary_length(paths), 0)).as_py() or 0)
+    if empty:
+        raise ConfigError(f"{name!r}: {empty} rows have no path")
+    return pa.table({"path": paths, "object": objects})
 
 
-def _remote(address: str) -> list[str]:
+def _images_behind(address: str) -> list[str]:
+    """Return the addresses of all images that an address stands for, in natural order."""
     system, path, prefix = locate(address)
     try:
         if glob.has_magic(path) and not system.exists(path):
-            found = [one for one in system.glob(path) if _is_image(one)]
+            images = [name for name in system.glob(path) if _is_image(name)]
         elif system.isfile(path):
             return [address]
         else:
-            found = [one for one in system.find(path) if _is_image(one) and not _hidden(one, path)]
+            images = [name for name in system.find(path) if _is_image(name) and not _hidden(name, path)]
     except FileNotFoundError:
-        found = []
+        images = []
     except OSError as error:
-        raise ConfigError(f"{address!r}: cannot be listed ({' '.join(str(error).split())})") from error
-    if not found:
+        raise ConfigError(f"{address!r}: cannot be listed ({one_line(error)})") from error
+    if not images:
         raise InputError(f"{address!r}: no image is there or below it")
-    return [prefix + one for one in sorted(found, key=natural_key)]
+    return [prefix + name for name in sorted(images, key=natural_key)]
 
 
 def _is_image(path: str) -> bool:
@@ -129,7 +138,7 @@ def _hidden(path: str, below: str) -> bool:
 
 
 def _unique(table: Any) -> Any:
-    """The first row of every path. The grouping is done by Arrow: a hundred million keys are no Python objects."""
+    """Return the first row of every path. Arrow does the grouping: a hundred million keys are no Python objects."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -139,7 +148,9 @@ def _unique(table: Any) -> Any:
     clashes = groups.filter(pc.greater(groups.column("object_count_distinct"), 1))
     if clashes.num_rows:
         path = clashes.column("path")[0].as_py()
-        said = table.filter(pc.equal(table.column("path"), path)).column("object").unique().to_pylist()
-        raise ConfigError(f"{path!r} is given with several objects {said}: every path has one row, so name one object")
+        objects = table.filter(pc.equal(table.column("path"), path)).column("object").unique().to_pylist()
+        raise ConfigError(
+            f"{path!r} is named with several objects {objects}: every path has one row, so name one object"
+        )
     rows = groups.column("row_min").combine_chunks()
     return table.take(rows.take(pc.array_sort_indices(rows)))

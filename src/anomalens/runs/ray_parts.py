@@ -1,61 +1,36 @@
-"""Partitioned rows on disk, each input exactly once.
+"""Keep the rows of a run on a Ray cluster: Parquet files of many rows, each input exactly once.
 
     DIR/rows/part=00012/<digest of the part's keys>.parquet
     DIR/run.json
 
-The inputs, in order, are cut into parts of a fixed size. What a part is called follows from its number and its keys
-alone, and it is put in place whole, by a rename. So whoever finishes a part, and however often, the result is the same
-one file: a part that is there is done, one that is not is done again. Nothing else is a record of progress.
+The inputs, in order, are cut into parts of a fixed size. The name of a part's file follows from its number and its
+keys alone, and the file is put in place whole, by a rename. So whichever worker finishes a part, and however often, the
+result is the same one file: a part that has its file is done, a part without is done again. Nothing else records
+progress.
 """
 
-import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from anomalens.errors import ConfigError
 from anomalens.extras import optional
-from anomalens.files import atomic_write
-from anomalens.runs.folder import PARTS, ROWS, RunSummary, already_there, check_settings, open_folder, write_record
-from anomalens.runs.ray_inputs import Inputs
+from anomalens.files import atomic_write, digest
+from anomalens.runs.ray_inputs import RunInputs
+from anomalens.runs.record import PARTS, open_folder, read_record, write_record
+from anomalens.runs.store import Row, RunCounts, RunSummary
 
 LARGEST_PART = 1024  # rows; what a dead worker loses at most, and the size of a file
-_PARTS_PER_ACTOR = 4  # at least, so that no actor waits long for the last one
-_COUNTS = b"anomalens"  # metadata of a part's file
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What a part came to."""
-
-    rows: int
-    failed: int
-    anomalous: int
-    lowest: float | None = None  # score; None where all failed
-    highest: float | None = None
-
-    @classmethod
-    def of(cls, rows: Sequence[dict[str, Any]]) -> "Counts":
-        """Of rows as `Prediction.to_dict` and `Failure.to_dict` give them."""
-        scores = [row["score"] for row in rows if "score" in row]
-        failed = sum("error" in row for row in rows)
-        anomalous = sum(row.get("label") == "anomalous" for row in rows)
-        return cls(len(rows), failed, anomalous, min(scores, default=None), max(scores, default=None))
-
-    def add_to(self, summary: RunSummary) -> None:
-        """Count the part in; of the scores only the extremes are kept."""
-        summary.done += self.rows
-        summary.failed += self.failed
-        summary.anomalous += self.anomalous
-        scores = [*summary.scores, *(one for one in (self.lowest, self.highest) if one is not None)]
-        summary.scores = [min(scores), max(scores)] if scores else []
+_PARTS_PER_ACTOR = 4  # at least, so that no actor waits long for the last part
+_COUNTS = b"anomalens"  # key of the counts in the metadata of a part's file
+_DIGITS = 20  # hexadecimal digits kept of a digest
 
 
 def schema() -> Any:
-    """The columns (pyarrow.Schema): those of `Prediction.to_dict` and `error`, which is null where all went well."""
+    """Return the columns (pyarrow.Schema): those of `Prediction.to_dict`, and `error`, null where all went well."""
     pa = optional("pyarrow", "ray")
     whole = pa.list_(pa.int32())
     region = pa.struct([("box", whole), ("area", pa.int64()), ("peak", pa.float64()), ("peak_at", whole)])
@@ -80,29 +55,20 @@ def schema() -> Any:
     )
 
 
-def encode(rows: Sequence[dict[str, Any]], counts: Counts) -> bytes:
-    """The rows as one Parquet file, compressed with Zstandard; `counts` go into its metadata."""
-    pa, pq = optional("pyarrow", "ray"), optional("pyarrow.parquet", "ray")
-    table = pa.Table.from_pylist(list(rows), schema().with_metadata({_COUNTS: json.dumps(vars(counts))}))
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    return bytes(sink.getvalue())
-
-
-def read_counts(path: Path) -> Counts | None:
-    """What the file of a part says of it; None where it is missing or damaged, that is, not done."""
+def read_counts(path: Path) -> RunCounts | None:
+    """Read the counts in the footer of a part's file; None where it is missing or damaged, that is, not done."""
     pa, pq = optional("pyarrow", "ray"), optional("pyarrow.parquet", "ray")
     try:
         footer = pq.read_metadata(path)
-        counts = Counts(**json.loads(footer.metadata[_COUNTS]))
+        counts = RunCounts(**json.loads(footer.metadata[_COUNTS]))
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
         return None
     return counts if counts.rows == footer.num_rows else None
 
 
 @dataclass(frozen=True)
-class Part:
-    """A piece of the inputs."""
+class RunPart:
+    """A slice of the inputs."""
 
     number: int
     paths: list[str]
@@ -110,27 +76,46 @@ class Part:
 
     @property
     def digest(self) -> str:
-        """Of its keys; the same wherever and whenever it is computed."""
-        return hashlib.sha256(json.dumps([self.paths, self.objects]).encode()).hexdigest()[:20]
+        """Digest of the part's keys; the same wherever and whenever it is computed."""
+        return digest(json.dumps([self.paths, self.objects]))[:_DIGITS]
 
     def file(self, folder: Path) -> Path:
-        """Where its rows go in the folder of a run."""
+        """Return where the part's rows go in the folder of a run."""
         return folder / PARTS / f"part={self.number:05d}" / f"{self.digest}.parquet"
 
 
-class PartFolder:
-    """The folder of one run of the engine "ray".
+@dataclass(frozen=True)
+class FinishedPart:
+    """The rows of a part as a worker gives them back."""
 
-    Raises:
-        ConfigError: the folder cannot be written, holds another run's results, or (on resume) results of other
-            settings, inputs or part sizes.
+    number: int
+    counts: RunCounts
+    # A Parquet file, compressed with Zstandard, whose metadata holds the counts.
+    data: bytes
+
+    @classmethod
+    def of(cls, number: int, rows: Sequence[Row]) -> "FinishedPart":
+        """Encode the rows of part `number`."""
+        pa, pq = optional("pyarrow", "ray"), optional("pyarrow.parquet", "ray")
+        counts = RunCounts.of(*rows)
+        table = pa.Table.from_pylist(list(rows), schema().with_metadata({_COUNTS: json.dumps(vars(counts))}))
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        return cls(number, counts, bytes(sink.getvalue()))
+
+
+class ParquetParts:
+    """A RunStore whose items are finished parts.
+
+    Raises ConfigError where the folder cannot be written, holds another run's results, or (on resume) results of other
+    settings, inputs or part sizes.
     """
 
     def __init__(
         self,
         folder: Path,
-        settings: dict[str, Any],
-        inputs: Inputs,
+        settings: Mapping[str, Any],
+        inputs: RunInputs,
         *,
         actors: int,
         part_size: int | None = None,
@@ -138,74 +123,71 @@ class PartFolder:
     ) -> None:
         if part_size is not None and part_size < 1:
             raise ConfigError(f"parts of {part_size} rows: a part has at least 1")
-        open_folder(folder)
         self.folder, self.settings, self.inputs = folder, settings, inputs
-        if (folder / ROWS).exists():
-            raise ConfigError(f"{folder} holds a run of the engine 'local'; choose another --out, or that engine")
-        begun = (folder / PARTS).is_dir() and any((folder / PARTS).iterdir())
-        if begun and not resume:
-            raise already_there(folder)
-        before = check_settings(folder, settings).get("parts", {}) if begun else {}
-        asked = part_size or before.get("size")
-        self.part_size = asked or min(LARGEST_PART, math.ceil(len(inputs) / (_PARTS_PER_ACTOR * actors)))
+        begun = open_folder(folder, PARTS, resume=resume)
+        before = read_record(folder, settings).get("parts", {}) if begun else {}
+        default_size = before.get("size") or min(LARGEST_PART, math.ceil(len(inputs) / (_PARTS_PER_ACTOR * actors)))
+        self.part_size = part_size or default_size
         self.count = math.ceil(len(inputs) / self.part_size)
-        self._pending: list[int] = []  # what is not there at the start
-        self.summary = RunSummary(len(inputs))
-        self._survey(before)
-        self._unwritten = set(self._pending)
-        (folder / PARTS).mkdir(exist_ok=True)
-        self.describe()
+        self._counts = RunCounts()
+        # Numbers of the parts that have no file.
+        self._missing: set[int] = set()
+        self.digest = self._survey()
+        self._refuse_others(before)
+        self.finish(RunSummary(len(inputs), self._counts, resumed=self._counts.rows))
 
-    def _survey(self, before: dict[str, Any]) -> None:
-        """Find out what is done, and that it is of this run."""
-        digest = hashlib.sha256()
-        done = []
-        for part in map(self.part, range(self.count)):
-            digest.update(part.digest.encode())
-            counts = read_counts(part.file(self.folder)) if before else None
-            if counts is None:
-                self._pending.append(part.number)
-            else:
-                done.append(counts)
-        self.digest = digest.hexdigest()[:20]
-        for name, now in (("size", self.part_size), ("inputs", self.digest)):
-            if before.get(name, now) != now:
-                what = "inputs" if name == "inputs" else f"parts of {before[name]} rows"
-                raise ConfigError(
-                    f"cannot resume {self.folder}: it was begun with {'other ' if name == 'inputs' else ''}{what}; "
-                    "give the same again, or choose another --out"
-                )
-        for counts in done:
-            counts.add_to(self.summary)
-        self.summary.resumed, self.summary.scores = self.summary.done, []
+    def pending(self) -> Iterator[RunPart]:
+        """Return the parts that are not done, in order."""
+        return map(self._part, sorted(self._missing))
 
-    def pending(self) -> Iterator[Part]:
-        """The parts that are not done, in order."""
-        return map(self.part, self._pending)
+    def done(self) -> RunCounts:
+        """Count the rows that are stored."""
+        return self._counts
 
-    def part(self, number: int) -> Part:
-        """Part `number`, made of its slice of the inputs: nobody has to hold all of them as Python strings."""
-        one = self.inputs.table.slice(number * self.part_size, self.part_size)
-        return Part(number, one.column("path").to_pylist(), one.column("object").to_pylist())
+    def append(self, items: Sequence[FinishedPart]) -> RunCounts:
+        """Put finished parts in place; a second time changes nothing. Raises OSError where the disk is full."""
+        added = RunCounts()
+        for part in items:
+            if part.number in self._missing:
+                target = self._part(part.number).file(self.folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                atomic_write(target, part.data)
+                self._missing.remove(part.number)
+                added += part.counts
+        self._counts += added
+        return added
 
-    def write(self, part: Part, data: bytes, counts: Counts) -> None:
-        """Put a part in place; a second time changes nothing. Raises OSError where the disk is full."""
-        if part.number not in self._unwritten:
-            return
-        target = part.file(self.folder)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(target, data)
-        self._unwritten.discard(part.number)
-        counts.add_to(self.summary)
-
-    def describe(self) -> None:
+    def finish(self, summary: RunSummary) -> None:
         """Write `run.json`."""
         parts = {"size": self.part_size, "count": self.count, "inputs": self.digest}
-        write_record(
-            self.folder,
-            self.settings,
-            self.summary,
-            engine="ray",
-            parts=parts,
-            duplicates=self.inputs.duplicates,
+        more = {"engine": "ray", "parts": parts, "duplicates": self.inputs.duplicates}
+        write_record(self.folder, self.settings, summary, **more)
+
+    def _part(self, number: int) -> RunPart:
+        """Return part `number`, made of its slice of the inputs: nobody has to hold all of them as Python strings."""
+        table = self.inputs.table.slice(number * self.part_size, self.part_size)
+        return RunPart(number, table.column("path").to_pylist(), table.column("object").to_pylist())
+
+    def _survey(self) -> str:
+        """Find out which parts are done, and return the digest of all keys."""
+        digests = []
+        for part in map(self._part, range(self.count)):
+            digests.append(part.digest)
+            counts = read_counts(part.file(self.folder))
+            if counts is None:
+                self._missing.add(part.number)
+            else:
+                self._counts += counts
+        return digest("".join(digests))[:_DIGITS]
+
+    def _refuse_others(self, before: Mapping[str, Any]) -> None:
+        """Raise ConfigError where the run was begun with parts of another size, or with other inputs."""
+        if before.get("size", self.part_size) != self.part_size:
+            difference = f"parts of {before['size']} rows"
+        elif before.get("inputs", self.digest) != self.digest:
+            difference = "other inputs"
+        else:
+            return
+        raise ConfigError(
+            f"cannot resume {self.folder}: it was begun with {difference}; use the same again, or choose another --out"
         )

@@ -1,9 +1,9 @@
-"""The engine "ray": one detector in many processes, on one machine or many, over as many images as there are.
+"""Run one detector in many processes, on one machine or many, over as many images as there are: the engine "ray".
 
     inputs ─▶ keys, each once ─▶ parts not done yet ─▶ Ray Data, an actor pool of workers ─▶ driver ─▶ DIR/rows/part=…
 
 Ray Data moves parts to workers and finished parts back, restarts workers and gives their parts to others. That each
-input has exactly one row does not depend on it: see `scale_parts`. The driver alone writes, so the workers need to see
+input has exactly one row does not depend on it: see `ray_parts`. The driver alone writes, so the workers need to see
 the images, but not the folder of results.
 """
 
@@ -11,19 +11,18 @@ import functools
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 from anomalens.detection.detector import Detector
 from anomalens.errors import AnomalensError
 from anomalens.extras import optional
-from anomalens.runs.folder import RunSummary
-from anomalens.runs.ray_cluster import Pool, cluster, size_pool
+from anomalens.runs.ray_cluster import ActorPool, cluster, size_pool
 from anomalens.runs.ray_inputs import list_inputs
-from anomalens.runs.ray_parts import Counts, Part, PartFolder
-from anomalens.runs.ray_worker import Ledger, Loader, RemoteLedger, Worker
+from anomalens.runs.ray_parts import FinishedPart, ParquetParts
+from anomalens.runs.ray_worker import CrashLedger, Loader, RemoteLedger, Worker
+from anomalens.runs.store import RunCounts, RunSummary, fill
 
 _IN_FLIGHT = 2  # parts given to an actor: the next one lies ready while it works
 
@@ -32,7 +31,7 @@ def detect_scaled(
     inputs: Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     load: Loader,
-    settings: dict[str, Any],
+    settings: Mapping[str, Any],
     *,
     device: str = "auto",
     actors: int | None = None,
@@ -47,52 +46,38 @@ def detect_scaled(
         out: folder of the run; the driver writes it, the workers need not see it.
         load: gives the detector; called once in every actor, so it must survive pickling
             (`functools.partial(load_detector, ...)`).
-        settings: all that decides the numbers, for run.json; a run is resumed only under equal settings.
+        settings: everything that decides the numbers, for run.json; a run is resumed only under equal settings.
         device: "auto", "cpu" or "cuda": what `load` uses, so that actors get a GPU each where it is one.
         actors: processes; None takes what fits the cluster. Cores are shared out evenly among them.
         part_size: rows of a part, the unit of work, retry and files; None takes at most 1,024.
         resume: go on with the run in `out`: parts that are there are not done again.
-        progress: called with the summary after every part.
-
-    Returns the summary; of its scores only the lowest and highest are kept.
+        progress: called with the summary at the start and after every part.
 
     Raises:
-        ConfigError, InputError: see `list_inputs`, `PartFolder`, `size_pool`.
+        ConfigError, InputError: see `list_inputs`, `ParquetParts`, `size_pool`.
         MissingExtraError: ray is not installed.
         AnomalensError: a worker cannot load or run the detector. What is done stays and can be resumed.
+        OSError: the disk of `out` is full. What is done stays and can be resumed.
     """
     optional("ray", "ray")
-    found = list_inputs(inputs)
+    listed = list_inputs(inputs)
     with cluster() as nodes:
         pool = size_pool(nodes, device, actors)
-        folder = PartFolder(Path(out), settings, found, actors=pool.actors, part_size=part_size, resume=resume)
-        summary = folder.summary
-        if progress:
-            progress(summary)
-        begin = perf_counter()
-        try:
-            for part, data, counts in _finished(folder, pool, load):
-                folder.write(part, data, counts)
-                summary.seconds = perf_counter() - begin
-                if progress:
-                    progress(summary)
-        finally:
-            summary.seconds = perf_counter() - begin
-            folder.describe()
-    return summary
+        store = ParquetParts(Path(out), settings, listed, actors=pool.actors, part_size=part_size, resume=resume)
+        return fill(store, _finished_parts(store, pool, load), len(listed), progress)
 
 
-def _finished(folder: PartFolder, pool: Pool, load: Loader) -> Iterator[tuple[Part, bytes, Counts]]:
-    """Parts as workers finish them, in any order."""
+def _finished_parts(store: ParquetParts, pool: ActorPool, load: Loader) -> Generator[FinishedPart]:
+    """Have workers do the parts that are not done; yield each as it is finished, in any order."""
     ray, data, pa = (optional(module, "ray") for module in ("ray", "ray.data", "pyarrow"))
     lists = pa.list_(pa.large_string())
     columns = pa.schema([("number", pa.int64()), ("paths", lists), ("objects", lists)])
     # A block is a task.
-    blocks = [pa.table([[one.number], [one.paths], [one.objects]], schema=columns) for one in folder.pending()]
+    blocks = [pa.table([[part.number], [part.paths], [part.objects]], schema=columns) for part in store.pending()]
     if not blocks:
         return
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    ledger = ray.remote(Ledger).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
+    ledger = ray.remote(CrashLedger).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
     parts = data.from_arrow(blocks).map_batches(
         Worker,
         fn_constructor_kwargs={
@@ -111,20 +96,20 @@ def _finished(folder: PartFolder, pool: Pool, load: Loader) -> Iterator[tuple[Pa
     try:
         for row in parts.iter_rows():
             if row["problem"]:
-                raise _stopped(row["problem"], folder)
-            yield folder.part(row["number"]), row["data"], Counts(**json.loads(row["counts"]))
+                raise _stopped(row["problem"], store.folder)
+            yield FinishedPart(row["number"], RunCounts(**json.loads(row["counts"])), row["data"])
     except ray.exceptions.RayError as error:  # workers that cannot even be built: their machine lacks this package
-        raise _stopped(str(error).strip().splitlines()[-1], folder) from error
+        raise _stopped(str(error).strip().splitlines()[-1], store.folder) from error
 
 
 def _load_in(folder: str, load: Loader) -> Detector:
-    """In a worker: relative names of weights and calibrations mean what they mean in the driver."""
+    """Load the detector in a worker, where relative names of weights shall mean what they mean in the driver."""
     if os.path.isdir(folder):
         os.chdir(folder)
     return load()
 
 
-def _stopped(reason: str, folder: PartFolder) -> AnomalensError:
+def _stopped(reason: str, folder: Path) -> AnomalensError:
     return AnomalensError(
-        f"a worker cannot go on ({reason}); what is done is in {folder.folder}. Mend the cause and add --resume."
+        f"a worker cannot go on ({reason}); what is done is in {folder}. Mend the cause and add --resume."
     )

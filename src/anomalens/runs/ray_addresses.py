@@ -1,7 +1,7 @@
-"""Files behind addresses: `s3://`, `gs://`, `file://` and all else that pyarrow or fsspec opens, under one interface.
+"""Read files behind addresses: `s3://`, `gs://`, `file://` and all else that fsspec opens.
 
-S3 and Google Cloud Storage go through pyarrow, which brings its own clients and reads the usual environment variables
-for keys, region and end point; every other scheme goes through fsspec and the package it names for that scheme.
+S3 and Google Cloud Storage go through the clients that come with pyarrow, as fsspec file systems; they read the usual
+environment variables for keys, region and end point. Every other scheme needs the package that fsspec names for it.
 """
 
 import functools
@@ -10,18 +10,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-from anomalens.errors import ConfigError, InputError
+from anomalens.errors import ConfigError, InputError, one_line
 from anomalens.extras import optional
 
 MAX_BYTES = 2**30  # bytes; more than any image within the decoder's pixel limit, so that one object cannot fill memory
 _TRIES = 3  # reads of one object before its row says that it failed
 _PAUSE = 0.5  # seconds before the second try; doubled for every further one
-_NATIVE = ("s3", "gs", "gcs")
-_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)://(.*)", re.IGNORECASE | re.DOTALL)  # two letters: C:// is no scheme
+_ARROW = ("s3", "gs", "gcs")  # schemes that pyarrow opens by itself
+# A scheme has at least two letters, so that C:// is a path.
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)://(.*)", re.IGNORECASE | re.DOTALL)
 
 
 def is_address(name: str) -> bool:
-    """Whether `name` is `scheme://...` rather than a path."""
+    """Return whether `name` is `scheme://...` rather than a path."""
     return _ADDRESS.fullmatch(name) is not None
 
 
@@ -30,34 +31,30 @@ def locate(address: str) -> tuple[Any, str, str]:
 
     Raises ConfigError for a scheme that nothing installed can open, or a bucket that cannot be reached.
     """
-    found = _ADDRESS.fullmatch(address)
-    if found is None:
+    match = _ADDRESS.fullmatch(address)
+    if match is None:
         raise ConfigError(f"{address!r} is no address: expected scheme://...")
-    scheme, rest = found[1].lower(), found[2]
-    if not rest:
+    scheme, path = match[1].lower(), match[2]
+    if not path:
         raise ConfigError(f"{address!r} names no bucket or folder: expected {scheme}://BUCKET/...")
-    return _filesystem(scheme, rest.split("/", 1)[0] if scheme in _NATIVE else ""), rest, f"{found[1]}://"
+    return _filesystem(scheme, path.split("/", 1)[0] if scheme in _ARROW else ""), path, f"{match[1]}://"
 
 
 @functools.lru_cache(maxsize=64)
 def _filesystem(scheme: str, bucket: str) -> Any:
-    if scheme in _NATIVE:
-        arrow, wrapper = optional("pyarrow.fs", "ray"), optional("fsspec.implementations.arrow", "ray")
-        try:
-            # By bucket, because pyarrow asks the bucket for its region.
-            found, _ = arrow.FileSystem.from_uri(f"{scheme}://{bucket}")
-        except (OSError, ValueError, NotImplementedError) as error:
-            raise ConfigError(f"{scheme}://{bucket} cannot be opened ({_line(error)})") from error
-        return wrapper.ArrowFSWrapper(found)
     fsspec = optional("fsspec", "ray")
     try:
-        return fsspec.filesystem(scheme)
-    except (ImportError, ValueError) as error:
-        raise ConfigError(f"addresses of {scheme}:// cannot be opened here ({_line(error)})") from error
+        if scheme not in _ARROW:
+            return fsspec.filesystem(scheme)
+        # By bucket, because pyarrow asks the bucket for its region.
+        client, _ = optional("pyarrow.fs", "ray").FileSystem.from_uri(f"{scheme}://{bucket}")
+        return optional("fsspec.implementations.arrow", "ray").ArrowFSWrapper(client)
+    except (ImportError, OSError, ValueError, NotImplementedError) as error:
+        raise ConfigError(f"{scheme}://{bucket} cannot be opened here ({one_line(error)})") from error
 
 
 def read(address: str) -> bytes:
-    """All bytes of one object; what may pass by itself (a lost connection) is tried again.
+    """Return all bytes of one object; a read that fails for a reason that may pass (a lost connection) is repeated.
 
     Raises InputError, naming the address, when it cannot be read or has more than MAX_BYTES bytes.
     """
@@ -72,10 +69,10 @@ def read(address: str) -> bytes:
         except FileNotFoundError:
             raise InputError(f"{address!r}: no such object") from None
         except (PermissionError, IsADirectoryError) as error:
-            raise InputError(f"{address!r}: cannot be read ({_line(error)})") from error
+            raise InputError(f"{address!r}: cannot be read ({one_line(error)})") from error
         except OSError as error:
             if attempt + 1 == _TRIES:
-                raise InputError(f"{address!r}: cannot be read after {_TRIES} tries ({_line(error)})") from error
+                raise InputError(f"{address!r}: cannot be read after {_TRIES} tries ({one_line(error)})") from error
             time.sleep(_PAUSE * 2**attempt)
         else:
             break
@@ -87,9 +84,5 @@ def read(address: str) -> bytes:
 
 
 def fetch(key: str, root: str) -> Path | bytes:
-    """What a detector reads for `key`: the bytes behind an address, or the path, counted from `root` if relative."""
+    """Return what a detector reads for `key`: the bytes behind an address, or the path, from `root` if relative."""
     return read(key) if is_address(key) else Path(root, key)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

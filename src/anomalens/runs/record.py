@@ -1,0 +1,98 @@
+"""Keep the record of a run, `run.json`: settings, versions, counts and speed; refuse to go on under other settings."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from anomalens.engines.contract import versions
+from anomalens.errors import ConfigError
+from anomalens.files import digest, remove_unfinished, write_json
+from anomalens.options import differences
+from anomalens.runs.store import RunSummary
+
+ROWS, PARTS = "predictions.jsonl", "rows"  # results of a run in one process, and of a run on a Ray cluster
+_ENGINES = {ROWS: "local", PARTS: "ray"}
+_NAME = "run.json"
+_LONGEST_LIST = 8  # values of a setting that a message repeats
+
+
+def open_folder(folder: Path, results: str, *, resume: bool) -> bool:
+    """Make `folder` if need be, and return whether it holds `results` (ROWS or PARTS) of an earlier sitting.
+
+    On `resume` the files that a killed process left unfinished are removed.
+
+    Raises ConfigError where the folder cannot be written, holds results that `resume` does not allow to go on with,
+    or holds those of the other engine.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"cannot write to {folder}: {error.strerror or error}; choose another --out") from error
+    for name, engine in _ENGINES.items():
+        if name != results and (folder / name).exists():
+            raise ConfigError(f"{folder} holds a run of the engine {engine!r}; choose another --out, or that engine")
+    begun = (folder / results).exists()
+    if begun and not resume:
+        raise ConfigError(f"{folder} already holds a run; add --resume to go on with it, or choose another --out")
+    if resume:
+        remove_unfinished(folder)
+    return begun
+
+
+def read_record(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `run.json` in `folder` holds.
+
+    Raises ConfigError where it is missing or damaged, and where the run was made with other settings.
+    """
+    try:
+        record: dict[str, Any] = json.loads((folder / _NAME).read_text(encoding="utf-8"))
+        before: dict[str, Any] = record["settings"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{folder / _NAME} is missing or damaged, so the run cannot go on") from error
+    changes = differences(_flat(before), _flat(settings))
+    if changes:
+        raise ConfigError(
+            f"cannot resume {folder} with other settings: {'; '.join(changes.values())}. "
+            "Use the same again, or choose another --out"
+        )
+    return record
+
+
+def write_record(folder: Path, settings: Mapping[str, Any], summary: RunSummary, **more: Any) -> None:
+    """Write `run.json`, with whatever `more` an engine has to say."""
+    counts = summary.counts
+    write_json(
+        folder / _NAME,
+        {
+            "settings": settings,
+            "counts": {
+                "inputs": summary.total,
+                "done": counts.rows,
+                "failed": counts.failed,
+                "anomalous": counts.anomalous,
+                "normal": counts.normal,
+            },
+            "seconds": round(summary.seconds, 3),
+            "images_per_second": None if summary.rate is None else round(summary.rate, 3),
+            "finished": counts.rows == summary.total,
+            **more,
+            "versions": versions(),
+        },
+    )
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Name each number of a calibration by itself ("calibration threshold"), so that a message names what differs."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name == "calibration" and isinstance(value, Mapping):
+            flat |= _flat({f"{name} {part}": number for part, number in value.items()})
+        elif isinstance(value, (list, tuple)) and len(value) > _LONGEST_LIST:
+            flat[name] = f"{len(value)} values ({digest(json.dumps(value))[:8]})"
+        else:
+            flat[name] = value
+    return flat
