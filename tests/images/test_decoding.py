@@ -1,9 +1,11 @@
 """Decoding: every kind of good image to the same rules, every kind of bad one to a one-line reason."""
 
+import io
 import os
 import struct
 import subprocess
 import sys
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
-from anomalens.errors import InputError
+from anomalens.errors import ConfigError, InputError
 from anomalens.images.decoding import MAX_PIXELS, decode
+from anomalens.threads import map_ordered
 
 
 def photo(height: int = 24, width: int = 40, seed: int = 0) -> np.ndarray:
@@ -296,6 +299,97 @@ def test_array_is_copied() -> None:
     np.testing.assert_array_equal(decoded.rgb, RGB)
 
 
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_bytes_of_a_file_of_every_kind(kind: Any, tmp_path: Path) -> None:
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(decode(kind((tmp_path / "a.png").read_bytes())).rgb, RGB)
+
+
+def test_open_files(tmp_path: Path) -> None:
+    path = tmp_path / "a b.png"
+    Image.fromarray(RGB).save(path)
+    memory = io.BytesIO()
+    Image.fromarray(RGB).save(memory, "PNG")
+    assert memory.tell() > 0
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.write(path, "a.png")
+    with path.open("rb") as stream, zipfile.ZipFile(tmp_path / "z.zip") as archive, archive.open("a.png") as member:
+        for source in (memory, stream, member):
+            for _ in range(2):
+                # From the beginning, every time, and left open.
+                np.testing.assert_array_equal(decode(source).rgb, RGB)
+            assert not source.closed
+
+
+def test_pipe_that_cannot_seek(tmp_path: Path) -> None:
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+    with subprocess.Popen(["cat", str(tmp_path / "a.png")], stdout=subprocess.PIPE) as process:
+        np.testing.assert_array_equal(decode(process.stdout).rgb, RGB)
+
+
+def test_unusable_open_files_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(RGB).save(path)
+    with path.open("rb") as stream:
+        pass
+    with pytest.raises(InputError, match=r"'.*a\.png': cannot be read \(ValueError: .*closed file"):
+        decode(stream)
+    path.write_text("not an image")
+    with path.open() as text, pytest.raises(InputError, match=r"a\.png': reading it gives str.*mode 'rb'"):
+        decode(text)
+    with path.open("rb") as stream, pytest.raises(InputError, match=r"a\.png': is not an image"):
+        decode(stream)
+    with pytest.raises(InputError, match=r"^image file: empty"):
+        decode(io.BytesIO())
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF"])
+def test_one_open_file_and_one_lazy_picture_in_many_threads(form: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for attempt in range(4):
+        memory = io.BytesIO()
+        Image.fromarray(photo(400, 300, attempt)).save(memory, form, exif=exif)
+        expected = decode(memory.getvalue()).rgb
+        for shared in (memory, Image.open(memory)):
+            for _, decoded in map_ordered([shared] * 8, decode, workers=4, ahead=8):
+                assert not isinstance(decoded, Exception), decoded
+                np.testing.assert_array_equal(decoded.rgb, expected)
+
+
+def test_frames_of_opencv() -> None:
+    bgr = RGB[:, :, ::-1]
+    np.testing.assert_array_equal(decode(bgr, channels="bgr").rgb, RGB)
+    np.testing.assert_array_equal(decode(CHW.flip(0) / 255, channels="bgr").rgb, RGB)
+    np.testing.assert_array_equal(decode(RGB[:, :, 0], channels="bgr").rgb, decode(RGB[:, :, 0]).rgb)
+    half = np.dstack([RGB, np.full((6, 8), 128, np.uint8)])
+    np.testing.assert_array_equal(decode(half[:, :, [2, 1, 0, 3]], channels="bgr").rgb, decode(half).rgb)
+
+
+def test_channels_of_a_file_are_its_own(tmp_path: Path) -> None:
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as lazy:
+        for source in (tmp_path / "a.png", (tmp_path / "a.png").read_bytes(), io.BytesIO(), lazy):
+            with pytest.raises(InputError, match="channels='bgr' is for arrays and tensors"):
+                decode(source, channels="bgr")
+    with pytest.raises(ConfigError, match="use 'rgb' or 'bgr'"):
+        decode(RGB, channels="grb")  # type: ignore[arg-type]
+
+
+def test_sixteen_bits_of_either_byte_order() -> None:
+    deep = RGB * np.uint16(257)
+    for order in ("<u2", ">u2"):
+        np.testing.assert_array_equal(decode(deep.astype(order)).rgb, RGB)
+        np.testing.assert_array_equal(decode(deep[:, :, 0].astype(order)).rgb, decode(deep[:, :, 0]).rgb)
+    np.testing.assert_array_equal(decode((RGB / 255).astype(">f4")).rgb, RGB)
+
+
+def test_two_remarks_on_one_array() -> None:
+    note = decode(np.dstack([RGB.astype(np.uint16), np.zeros((6, 8), np.uint16)])).note or ""
+    assert "almost black" in note
+    assert "transparent" in note
+
+
 BAD_VALUES: list[tuple[Any, str]] = [
     (np.zeros((3, 8, 8), np.uint8), r"channels first.*transpose\(1, 2, 0\)"),
     (np.zeros((2, 8, 8, 3), np.uint8), "one by one"),
@@ -313,7 +407,8 @@ BAD_VALUES: list[tuple[Any, str]] = [
     (torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0)), "expected 0 to 1"),
     (b"", "empty"),
     (b"GIF89a", "image bytes"),
-    (None, "cannot read an image from NoneType"),
+    (None, "cannot read an image from NoneType.*cv2.imread returns None"),
+    (np.array(["a.png", "b.png"]), "shape"),
     (3.5, "float"),
 ]
 

@@ -1,6 +1,7 @@
 """Listing what a user names, and the bounded background stream."""
 
 import gc
+import io
 import itertools
 import threading
 import weakref
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 
 from anomalens.errors import ConfigError, InputError
-from anomalens.images.sources import is_image_input, list_images, natural_key
+from anomalens.images.sources import is_image_input, is_image_name, list_images, natural_key
 from anomalens.threads import map_ordered
 
 
@@ -117,10 +118,23 @@ def test_natural_order() -> None:
 
 def test_one_image_or_several(tmp_path: Path) -> None:
     touch(tmp_path, "a[1].png")
-    one = [tmp_path / "a[1].png", "absent.png", b"x", Image.new("L", (1, 1)), np.zeros((2, 2)), torch.zeros(3, 2, 2)]
-    several = [tmp_path, str(tmp_path / "*.png"), ["a.png"], (tmp_path,), np.zeros((2, 2, 2, 3)), iter([])]
-    assert all(is_image_input(value) for value in one)
+    single = [
+        tmp_path / "a[1].png", "absent.png", b"x", bytearray(b"x"), memoryview(b"x"), io.BytesIO(b"x"),
+        Image.new("L", (1, 1)), np.zeros((2, 2)), np.zeros((2, 2), ">u2"), torch.zeros(3, 2, 2),
+    ]  # fmt: skip
+    several = [
+        tmp_path, str(tmp_path / "*.png"), ["a.png"], (tmp_path,), iter([]), np.zeros((2, 2, 2, 3)),
+        np.array(["a.png", "b.png"]), np.array([tmp_path, tmp_path]),
+    ]  # fmt: skip
+    assert all(is_image_input(value) for value in single)
     assert not any(is_image_input(value) for value in several)
+    with (tmp_path / "a[1].png").open("rb") as stream:
+        assert is_image_input(stream)
+
+
+def test_image_names() -> None:
+    assert all(map(is_image_name, ["a.png", "B.JPEG", "a.b.tif", "ä ö.webp"]))
+    assert not any(map(is_image_name, ["._a.png", ".png", "png", "a.txt", "a.png.part", ""]))
 
 
 @pytest.mark.parametrize(("workers", "ahead"), [(1, 1), (2, 5), (4, 50)])
@@ -184,7 +198,7 @@ def test_closing_ends_the_threads(stop: type[BaseException]) -> None:
     next(results)
     with pytest.raises(stop):
         results.throw(stop)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("anomalens-load")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("anomalens")]
 
 
 def test_failing_source_ends_the_stream_cleanly() -> None:
@@ -194,7 +208,7 @@ def test_failing_source_ends_the_stream_cleanly() -> None:
 
     with pytest.raises(RuntimeError, match="source broke"):
         list(map_ordered(items(), str, ahead=4))
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("anomalens-load")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("anomalens")]
 
 
 @pytest.mark.parametrize("bad", [{"workers": 0}, {"ahead": 0}])

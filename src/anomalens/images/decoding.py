@@ -1,20 +1,14 @@
-"""Decode images to 8-bit RGB, safely.
+"""Decode images to 8-bit RGB, safely: whatever is wrong with one becomes an InputError of one line.
 
-What every decoder setting does to an image is fixed and never depends on its content:
-
-* 16-bit grey is divided by 257 (full range to full range). A camera that leaves 10 or 12 bits in the low end of a
-  16-bit file gives an almost black image; it is kept so, and a note says what to multiply by.
-* Floating-point images must lie in [0, 1]; anything else is an error that names the range found.
-* Transparent pixels are shown on white; CMYK and palettes become RGB; colour profiles are ignored.
-* The camera's orientation tag is applied; of several frames or pages the first is read.
-
-Torch tensors are accepted without importing torch.
+The camera's orientation tag is applied; of several frames or pages the first is read. `pixel_values.py` says how grey,
+deep, floating-point and transparent images become RGB. Torch tensors are accepted without importing torch.
 """
 
 import io
 import os
 import re
 import stat
+import threading
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
 
@@ -22,16 +16,25 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from anomalens.errors import InputError
+from anomalens.errors import ConfigError, InputError, one_line
+from anomalens.images.pixel_values import Channels, Rgb, array_to_rgb, picture_to_rgb, tensor_to_rgb
 
 if TYPE_CHECKING:
     import torch
 
-Rgb: TypeAlias = npt.NDArray[np.uint8]
-"""An image as uint8 [H, W, 3], sRGB."""
+Source: TypeAlias = Union[
+    str, os.PathLike[str], bytes, bytearray, memoryview, IO[bytes], Image.Image, npt.NDArray[Any], "torch.Tensor"
+]
+"""Everything that can be decoded to an image:
 
-Source: TypeAlias = Union[str, os.PathLike[str], bytes, Image.Image, npt.NDArray[Any], "torch.Tensor"]
-"""Everything that can be decoded to an image."""
+* a path;
+* the bytes of an image file (`bytes`, `bytearray`, `memoryview`);
+* an open binary file or `io.BytesIO`: read from its beginning where it can seek, otherwise from where it stands, and
+  left open;
+* a PIL image, also one that was opened and not yet loaded; it may be given several times and from several threads;
+* a numpy array [H, W] or [H, W, 1|3|4]: uint8, uint16 (of either byte order), bool, or floating point in [0, 1];
+* a torch tensor [H, W] or [1|3|4, H, W]: uint8, bool, or floating point in [0, 1].
+"""
 
 MAX_PIXELS = 2**30 // 4 // 3
 """Largest image decoded by default, in pixels (about 9,459 x 9,459): the size above which Pillow itself warns."""
@@ -49,58 +52,110 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_TWELVE_BITS = 4096  # levels; a 16-bit image that stays below this is almost black
-_FLOAT_SLACK = 1 / 512  # half an 8-bit step: resizing overshoots by less, other value ranges by far more
+
+# Several locks, so that threads reading different objects seldom wait for each other.
+_LOCKS = tuple(threading.Lock() for _ in range(16))
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """One decoded image: `rgb` uint8 [H, W, 3]; `height` and `width` of the upright source in pixels (larger than
-    `rgb` only when a smaller decoding was asked for); `note` a remark for the user on what was read, or None."""
+    """One decoded image."""
 
     rgb: Rgb
+    """Pixels, uint8 [H, W, 3]."""
     height: int
+    """Rows of the upright source; larger than `rgb` has only where a smaller decoding was asked for."""
     width: int
+    """Columns of the upright source."""
     note: str | None = None
+    """A remark for the user on how the image was read."""
 
 
-def decode(source: Source, *, at_least: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS) -> Decoded:
-    """Read an image from a path, the bytes of a file, a PIL image, a numpy array or a torch tensor.
+def decode(
+    source: Source,
+    *,
+    channels: Channels = "rgb",
+    at_least: tuple[int, int] | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Decoded:
+    """Read an image of any kind listed at `Source`. Files are told apart by content, never by name.
 
-    Arrays are [H, W] or [H, W, 1|3|4]; tensors [H, W] or [1|3|4, H, W]; uint8 or floating point in [0, 1], arrays
-    also uint16 and bool. Files are told apart by content, never by name.
+    Args:
+        source: the image.
+        channels: order of the colours in an array or tensor; "bgr" for frames of OpenCV. Everything else knows its
+            own order, and "bgr" is an error there.
+        at_least: (height, width). Lets a JPEG file be decoded at 1/2, 1/4 or 1/8 of its size, never below this size:
+            much faster for large photographs, but the pixels differ slightly from a full decoding and a resize.
+        max_pixels: largest file or PIL image decoded, in pixels.
 
-    `at_least=(height, width)` lets a JPEG be decoded at 1/2, 1/4 or 1/8 of its size, never below that size: much
-    faster for large photographs, but the pixels differ slightly from a full decoding followed by a resize.
-
-    Raises InputError, naming the source, for whatever is no readable image or has more than `max_pixels` pixels.
+    Raises:
+        InputError: the source, which the message names, is no readable image or too large.
+        ConfigError: `channels` is neither "rgb" nor "bgr".
     """
+    if channels not in ("rgb", "bgr"):
+        raise ConfigError(f"channels {channels!r} is unknown: use 'rgb' or 'bgr'")
+    if isinstance(source, np.ndarray):
+        rgb, note = array_to_rgb(source, channels)
+        return Decoded(rgb, rgb.shape[0], rgb.shape[1], note)
+    # A tensor is told by an attribute that only tensors have, so that torch need not be imported.
+    if hasattr(source, "requires_grad"):
+        rgb, note = tensor_to_rgb(source, channels)
+        return Decoded(rgb, rgb.shape[0], rgb.shape[1], note)
+    if channels == "bgr":
+        raise InputError(
+            f"{_name(source)}: channels='bgr' is for arrays and tensors; a file or PIL image states its own order"
+        )
     if isinstance(source, (str, os.PathLike)):
         return _decode_path(source, at_least, max_pixels)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        if len(source) == 0:
-            raise InputError("image bytes: empty (0 bytes)")
-        return _decode_stream(io.BytesIO(source), "image bytes", at_least, max_pixels)
+        return _decode_bytes(bytes(source), _name(source), at_least, max_pixels)
     if isinstance(source, Image.Image):
-        name = _quoted(getattr(source, "filename", "")) if getattr(source, "filename", "") else "PIL image"
-        return _guarded(source, name, None, max_pixels, frames=False)
-    if isinstance(source, np.ndarray):
-        return _decode_array(source, "image array")
-    if hasattr(source, "detach"):  # a torch tensor, told without importing torch
-        return _decode_tensor(source)
+        # Loading changes the image and moves its file's position, so two threads must not do it at once.
+        with _lock(source):
+            return _decode_picture(source, _name(source), None, max_pixels, frames=False)
+    if hasattr(source, "read"):
+        return _decode_bytes(_read(source), _name(source), at_least, max_pixels)
+    hint = " (cv2.imread returns None where it cannot read a file)" if source is None else ""
     raise InputError(
-        f"cannot read an image from {type(source).__name__}: "
-        "give a path, the bytes of a file, a PIL image, a numpy array or a torch tensor"
+        f"cannot read an image from {type(source).__name__}{hint}: give a path, the bytes of a file, an open binary "
+        "file, a PIL image, a numpy array or a torch tensor"
     )
 
 
-def _quoted(path: str | bytes | os.PathLike[str]) -> str:
-    """The name on one line whatever it contains: repr escapes newlines and bytes that are no text."""
-    return repr(os.fsdecode(path))
+def _name(source: object) -> str:
+    """Return what to call a source in messages, on one line: repr escapes newlines and bytes that are no text."""
+    if isinstance(source, (str, os.PathLike)):
+        return repr(os.fsdecode(source))
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return "image bytes"
+    picture = isinstance(source, Image.Image)
+    name = getattr(source, "filename" if picture else "name", None)
+    if isinstance(name, (str, bytes, os.PathLike)) and name:
+        return repr(os.fsdecode(name))
+    return "PIL image" if picture else "image file"
+
+
+def _lock(source: object) -> threading.Lock:
+    return _LOCKS[id(source) // 16 % len(_LOCKS)]
+
+
+def _read(stream: IO[bytes]) -> bytes:
+    """Return the content of an open file. Raises InputError where it cannot be read, or was opened as text."""
+    name = _name(stream)
+    try:
+        with _lock(stream):
+            if stream.seekable():
+                stream.seek(0)
+            content: object = stream.read()
+    except Exception as error:  # archives and network streams raise errors of their own
+        raise InputError(f"{name}: cannot be read ({one_line(error)})") from error
+    if not isinstance(content, bytes):
+        raise InputError(f"{name}: reading it gives {type(content).__name__}, not bytes; open it with mode 'rb'")
+    return content
 
 
 def _decode_path(path: str | os.PathLike[str], at_least: tuple[int, int] | None, max_pixels: int) -> Decoded:
-    name = _quoted(path)
+    name = _name(path)
     try:
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
@@ -111,29 +166,39 @@ def _decode_path(path: str | os.PathLike[str], at_least: tuple[int, int] | None,
             raise InputError(f"{name}: is empty (0 bytes)")
         with open(path, "rb") as stream:
             return _decode_stream(stream, name, at_least, max_pixels)
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(f"{name}: no such file") from None
     except PermissionError:
         raise InputError(f"{name}: no permission to read it") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
-        raise InputError(f"{name}: cannot be read ({_reason(error)})") from error
+        raise InputError(f"{name}: cannot be read ({one_line(error)})") from error
+
+
+def _decode_bytes(content: bytes, name: str, at_least: tuple[int, int] | None, max_pixels: int) -> Decoded:
+    if not content:
+        raise InputError(f"{name}: empty (0 bytes)")
+    return _decode_stream(io.BytesIO(content), name, at_least, max_pixels)
 
 
 def _decode_stream(stream: IO[bytes], name: str, at_least: tuple[int, int] | None, max_pixels: int) -> Decoded:
-    Image.init()  # registers the plugins, once; AVIF and JPEG 2000 are missing from some builds
-    known = [one for one in FORMATS if one in Image.OPEN]
+    # Registers the plugins, once; AVIF and JPEG 2000 are missing from some builds.
+    Image.init()
+    readable = [kind for kind in FORMATS if kind in Image.OPEN]
     try:
-        with Image.open(stream, formats=known) as image:
-            return _guarded(image, name, at_least, max_pixels, frames=True)
+        with Image.open(stream, formats=readable) as picture:
+            return _decode_picture(picture, name, at_least, max_pixels, frames=True)
     except InputError:
         raise
     except Image.DecompressionBombError as error:
         pixels = re.search(r"\d+", str(error))
         raise _too_large(name, f"{int(pixels[0]):,}" if pixels else "too many", max_pixels) from None
     except UnidentifiedImageError:
-        raise InputError(f"{name}: is not an image, or its header is damaged (readable: {', '.join(known)})") from None
+        kinds = ", ".join(readable)
+        raise InputError(f"{name}: is not an image, or its header is damaged (readable: {kinds})") from None
     except Exception as error:  # plugins raise anything from SyntaxError to struct.error on damaged headers
-        raise InputError(f"{name}: damaged image ({_reason(error)})") from error
+        raise InputError(f"{name}: damaged image ({one_line(error)})") from error
 
 
 def _too_large(name: str, pixels: str, max_pixels: int) -> InputError:
@@ -142,21 +207,27 @@ def _too_large(name: str, pixels: str, max_pixels: int) -> InputError:
     )
 
 
-def _guarded(
-    image: Image.Image, name: str, at_least: tuple[int, int] | None, max_pixels: int, *, frames: bool
+def _decode_picture(
+    picture: Image.Image, name: str, at_least: tuple[int, int] | None, max_pixels: int, *, frames: bool
 ) -> Decoded:
-    """Decode an opened image; everything Pillow raises becomes an InputError."""
-    if image.width * image.height > max_pixels:  # from the header: nothing is decoded yet
-        raise _too_large(name, f"{image.width} x {image.height} = {image.width * image.height:,}", max_pixels)
+    """Decode an opened picture; everything Pillow raises becomes an InputError.
+
+    `frames` says whether to remark that there are more frames than the first.
+    """
+    # The size stands in the header: nothing is decoded yet.
+    if picture.width * picture.height > max_pixels:
+        raise _too_large(name, f"{picture.width} x {picture.height} = {picture.width * picture.height:,}", max_pixels)
     try:
-        several = frames and bool(getattr(image, "is_animated", False))
-        height, width = image.height, image.width
+        several = frames and bool(getattr(picture, "is_animated", False))
+        height, width = picture.height, picture.width
         if at_least is not None:
-            rows, columns = at_least if _orientation(image) < 5 else at_least[::-1]  # the stored image may lie
-            image.draft(None, (max(1, columns), max(1, rows)))
-        image.load()
-        orientation = _orientation(image)  # after loading: a PNG may keep it behind the pixels
-        rgb, note = _to_rgb(image, name)
+            # The stored image may lie on its side.
+            rows, columns = at_least if _orientation(picture) < 5 else at_least[::-1]
+            picture.draft(None, (max(1, columns), max(1, rows)))
+        picture.load()
+        # After loading: a PNG may keep the tag behind the pixels.
+        orientation = _orientation(picture)
+        rgb, note = picture_to_rgb(picture, name)
         if orientation in _UPRIGHT:
             rgb = rgb.transpose(_UPRIGHT[orientation])
             if orientation >= 5:
@@ -168,104 +239,12 @@ def _guarded(
     except InputError:
         raise
     except Exception as error:  # truncated or damaged data: OSError, SyntaxError, ValueError, struct.error ...
-        raise InputError(f"{name}: damaged image ({_reason(error)})") from error
+        raise InputError(f"{name}: damaged image ({one_line(error)})") from error
 
 
-def _orientation(image: Image.Image) -> int:
-    """The orientation tag, 1 (upright) where there is none or the block that holds it is damaged."""
+def _orientation(picture: Image.Image) -> int:
+    """Return the orientation tag, 1 (upright) where there is none or the block that holds it is damaged."""
     try:
-        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+        return int(picture.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # a damaged EXIF block must not cost the user a good image
         return 1
-
-
-def _reason(error: BaseException) -> str:
-    """The first 200 characters of an error on one line, or its type where it says nothing."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def _to_rgb(image: Image.Image, name: str) -> tuple[Image.Image, str | None]:
-    """Convert any Pillow mode to RGB by the fixed rules at the head of this file."""
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        grey, note = _from_16_bit(np.asarray(image), name)
-        return Image.fromarray(grey).convert("RGB"), note
-    if image.mode == "F":
-        return Image.fromarray(_from_float(np.asarray(image), name)).convert("RGB"), None
-    if "transparency" not in image.info and not image.mode.endswith(("A", "a")):
-        return image.convert("RGB"), None
-    rgba = image.convert("RGBA")
-    if rgba.getchannel("A").getextrema() == (255, 255):
-        return rgba.convert("RGB"), None
-    white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, rgba).convert("RGB"), "has transparent pixels: shown on white"
-
-
-def _from_16_bit(values: npt.NDArray[Any], name: str) -> tuple[npt.NDArray[np.uint8], str | None]:
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high > 65535:
-        raise InputError(
-            f"{name}: integer pixels from {low} to {high}, expected 16 bits (0 to 65535); convert it first"
-        )
-    note = None
-    if 0 < high < _TWELVE_BITS:
-        factor = 65535 // ((1 << high.bit_length()) - 1)
-        note = f"16-bit image whose largest value is {high}: almost black; if its sensor has fewer bits, " + (
-            f"multiply the values by {factor} first"
-        )
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8), note
-
-
-def _from_float(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
-    values = values.astype(np.float32, copy=False)
-    low, high = float(values.min()), float(values.max())  # NaN anywhere makes both NaN
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise InputError(f"{name}: pixels contain NaN or infinity; replace them first")
-    if low < -_FLOAT_SLACK or high > 1 + _FLOAT_SLACK:
-        raise InputError(
-            f"{name}: floating-point pixels from {low:.6g} to {high:.6g}, expected 0 to 1; rescale it first"
-            " (by the range of the sensor, the same for all images)"
-        )
-    eight_bit: npt.NDArray[np.uint8] = np.rint(np.clip(values, 0.0, 1.0) * 255.0).astype(np.uint8)
-    return eight_bit
-
-
-def _decode_array(array: npt.NDArray[Any], name: str) -> Decoded:
-    shape = array.shape
-    if array.ndim not in (2, 3) or 0 in shape or (array.ndim == 3 and shape[2] not in (1, 3, 4)):
-        hint = ""
-        if array.ndim == 3 and shape[0] in (1, 3, 4):
-            hint = "; this looks like channels first: use array.transpose(1, 2, 0)"
-        elif array.ndim == 4:
-            hint = "; give the images of a batch one by one"
-        raise InputError(f"{name}: shape {list(shape)}, expected [H, W] or [H, W, 1|3|4]{hint}")
-    note = None
-    if array.dtype == np.bool_:
-        pixels = array.astype(np.uint8) * np.uint8(255)
-    elif array.dtype == np.uint8:
-        pixels = array
-    elif array.dtype == np.uint16:
-        pixels, note = _from_16_bit(array, name)
-    elif np.issubdtype(array.dtype, np.floating):
-        pixels = _from_float(array, name)
-    else:
-        raise InputError(f"{name}: type {array.dtype}, expected uint8, uint16, bool or floating point in [0, 1]")
-    if pixels.ndim == 3 and pixels.shape[2] == 3:
-        # A copy: a camera's buffer may be filled again while the image waits for its batch.
-        return Decoded(np.array(pixels, order="C"), shape[0], shape[1], note)
-    flat = pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
-    rgb, more = _to_rgb(Image.fromarray(np.ascontiguousarray(flat)), name)
-    return Decoded(np.array(rgb), shape[0], shape[1], "; ".join(filter(None, (note, more))) or None)
-
-
-def _decode_tensor(tensor: "torch.Tensor") -> Decoded:
-    shape = tuple(tensor.shape)
-    if len(shape) not in (2, 3) or 0 in shape or (len(shape) == 3 and shape[0] not in (1, 3, 4)):
-        hint = ""
-        if len(shape) == 3 and shape[2] in (1, 3, 4):
-            hint = "; this looks like channels last: use tensor.permute(2, 0, 1)"
-        elif len(shape) == 4:
-            hint = "; give the images of a batch one by one"
-        raise InputError(f"image tensor: shape {list(shape)}, expected [H, W] or [1|3|4, H, W]{hint}")
-    values = tensor.detach().cpu()
-    array = (values.float() if values.is_floating_point() else values).numpy()  # numpy has no bfloat16
-    return _decode_array(array.transpose(1, 2, 0) if array.ndim == 3 else array, "image tensor")

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from anomalens.images.decoding import Rgb
 from anomalens.images.maps import Map
+from anomalens.images.pixel_values import Rgb
 
 # Anchors, evenly spaced from cold to hot: lightness rises steadily (L* 18 to 98 in CIELAB), so that the scale survives
 # grey printing and colour blindness. Purple, magenta, red, orange, yellow.

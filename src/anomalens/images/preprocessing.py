@@ -8,8 +8,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from anomalens.errors import ConfigError, InputError
-from anomalens.images.decoding import Rgb
 from anomalens.images.normalisation import Interpolation, Triple
+from anomalens.images.pixel_values import Rgb
 
 MAX_ASPECT = 64
 """Largest ratio of the sides that `geometry="shorter-side"` accepts: beyond it the resized image would be huge."""

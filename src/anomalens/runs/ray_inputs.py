@@ -4,14 +4,14 @@ import glob
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from anomalens.errors import ConfigError, InputError, one_line
 from anomalens.extras import optional
-from anomalens.images.sources import IMAGE_SUFFIXES, list_images, natural_key
+from anomalens.images.sources import is_image_name, list_images, natural_key
 from anomalens.runs.ray_addresses import is_address, locate
 
 _MANIFEST = ".parquet"
@@ -129,8 +129,7 @@ def _images_behind(address: str) -> list[str]:
 
 
 def _is_image(path: str) -> bool:
-    name = PurePosixPath(path).name
-    return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
+    return is_image_name(PurePosixPath(path).name)
 
 
 def _hidden(path: str, below: str) -> bool:

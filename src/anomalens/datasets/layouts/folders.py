@@ -9,7 +9,6 @@ from typing import Literal
 from anomalens.datasets.layouts.model import Fault, Sample, Split
 from anomalens.datasets.layouts.pairing import (
     Pairing,
-    is_image_name,
     leftover_faults,
     list_folders,
     list_images,
@@ -17,6 +16,7 @@ from anomalens.datasets.layouts.pairing import (
     natural,
     pair,
 )
+from anomalens.images.sources import is_image_name
 
 # Names of folders with normal images: MVTec "good", BTAD "ok", the medical sets "no" and "normal".
 NORMAL_NAMES = frozenset({"good", "ok", "normal", "no"})
@@ -120,7 +120,7 @@ def read_folders(classes: list[Path]) -> Read:
 
 def read_flat(root: Path) -> Read:
     """Every image in `root` and below it, without labels."""
-    images = natural(path for path in root.rglob("*") if is_image_name(path) and path.is_file())
+    images = natural(path for path in root.rglob("*") if is_image_name(path.name) and path.is_file())
     return [_sample(image, None, None, "", root.resolve().name, "test", root) for image in images], []
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from anomalens.datasets.layouts.model import Fault
-from anomalens.images.sources import IMAGE_SUFFIXES, natural_key
+from anomalens.images.sources import IMAGE_SUFFIXES, is_image_name, natural_key
 
 _MASK_WORDS = ("mask", "label", "gt", "groundtruth", "segmentation", "anno")
 # "003_mask", "003-gt", "ISIC_0000003_Segmentation": the usual ways to call the mask of "003".
@@ -24,7 +24,7 @@ def list_images(folder: Path) -> list[Path]:
     """Image files directly in `folder` in natural order; hidden files ("._x.png", ".DS_Store") are no images."""
     if not folder.is_dir():
         return []
-    return natural(path for path in folder.iterdir() if is_image_name(path) and path.is_file())
+    return natural(path for path in folder.iterdir() if is_image_name(path.name) and path.is_file())
 
 
 def list_folders(folder: Path) -> list[Path]:
@@ -37,11 +37,6 @@ def list_folders(folder: Path) -> list[Path]:
 def list_masks(folder: Path) -> list[Path]:
     """Masks in `folder`: image files, and subfolders that hold the several masks of one image."""
     return natural([*list_images(folder), *(sub for sub in list_folders(folder) if list_images(sub))])
-
-
-def is_image_name(path: Path) -> bool:
-    """True for a visible file name with an image suffix, whatever its case."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
 @dataclass
