@@ -6,7 +6,7 @@ loads a detector (with its help), a key of a benchmark file's [settings], and a 
 
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from dataclasses import Field, dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import cache
 from types import NoneType, UnionType
@@ -174,42 +174,47 @@ def inner_type(hint: Any) -> Any:
     return hint
 
 
-def _checked(one: "Field[Any]", value: Any) -> Any:
-    """Return `value` in the option's own type. Raises ConfigError where that cannot be."""
-    hint, name = HINTS[one.name], one.name
-    default = one.default if one.default is not MISSING else {}
-    if value is None and default is None:
+def checked_value(name: str, value: Any, hint: Any) -> Any:
+    """Return an option's value in its type: text, bool, int, float, Mapping, Literal, optionals or tuples of these.
+
+    A path becomes text, a list (as JSON and TOML have them) or a single value becomes a tuple where a tuple is wanted.
+    Raises ConfigError naming the option whose value does not fit.
+    """
+    if value is None and NoneType in get_args(hint):
         return None
     kind = inner_type(hint)
-    if name == "extra_sizes":
-        value = (value,) if isinstance(value, int) else tuple(value)
-        numbers: tuple[Any, ...] = value
-        fits = all(isinstance(side, int) and not isinstance(side, bool) for side in value)
-    elif get_origin(kind) is Literal:
-        numbers, fits = (), value in get_args(kind)
-        if not fits:
-            raise ConfigError(f"{name} must be one of {', '.join(map(repr, get_args(kind)))}, not {value!r}")
-    elif kind is str:
-        value = str(value) if hasattr(value, "__fspath__") else value
-        numbers, fits = (), isinstance(value, str)
-    elif kind is bool:
-        numbers, fits = (), isinstance(value, bool)
-    elif kind is float:
-        numbers, fits = (value,), isinstance(value, (int, float)) and not isinstance(value, bool)
-    elif kind is int:
-        numbers, fits = (value,), isinstance(value, int) and not isinstance(value, bool)
-    else:
-        numbers, fits = (), isinstance(value, Mapping)
-    if not fits:
-        raise ConfigError(f"{name} is {value!r}, which is not of the type it must have: {describe_type(hint)}")
-    if any(not math.isfinite(number) for number in numbers):
-        raise ConfigError(f"{name} {value} must be a finite number")
-    least = one.metadata["minimum"]
-    if least is not None and any(number < least for number in numbers):
-        raise ConfigError(f"{name} {value} is too small: the least is {least}")
+    if get_origin(kind) is tuple:
+        parts = value if isinstance(value, (list, tuple)) else (value,)
+        return tuple(checked_value(name, part, get_args(kind)[0]) for part in parts)
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            *others, last = map(repr, get_args(kind))
+            raise ConfigError(f"{name} must be {', '.join(others)} or {last}, not {value!r}")
+        return value
+    if kind is str and hasattr(value, "__fspath__"):
+        value = str(value)
+    accepted, description = _TYPES.get(kind, (Mapping, "a table"))
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+        raise ConfigError(f"{name} must be {description}, not {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{name} must be a finite number, not {value}")
     return value
 
 
-def describe_type(hint: Any) -> str:
-    """Return a type in words, for messages."""
-    return getattr(inner_type(hint), "__name__", str(inner_type(hint)))
+# What is accepted for each type of option, and the type in words.
+_TYPES: dict[Any, tuple[Any, str]] = {
+    str: (str, "text"),
+    bool: (bool, "true or false"),
+    int: (int, "a whole number"),
+    float: ((int, float), "a number"),
+}
+
+
+def _checked(option: "Field[Any]", value: Any) -> Any:
+    """Return the value of an option of `LoadOptions`, in its type and not below its minimum; else raise ConfigError."""
+    value = checked_value(option.name, value, HINTS[option.name])
+    least = option.metadata["minimum"]
+    numbers = value if isinstance(value, tuple) else (value,)
+    if least is not None and any(number is not None and number < least for number in numbers):
+        raise ConfigError(f"{option.name} {value} is too small: the least is {least}")
+    return value

@@ -79,7 +79,7 @@ def build(clip: Clip, name: str, config: DetectorConfig | None = None, **options
 @pytest.mark.parametrize("name", NAMES)
 def test_every_method_is_the_same_from_a_file(small: Clip, tmp_path: Path, name: str, suffix: str) -> None:
     detector, out = build(small, name), tmp_path / f"model{suffix}"
-    if detector.engine.method.unexportable:
+    if detector.engine.method.export_traits(SIDE).unexportable:
         with pytest.raises(ConfigError, match="cannot be exported"):
             export(detector, out, IMAGES)
         return
@@ -158,13 +158,13 @@ def resized(detector: Detector, side: int) -> Detector:
 @pytest.mark.parametrize("name", NAMES)
 def test_methods_of_one_size_say_why(small: Clip, tmp_path: Path, name: str) -> None:
     detector = build(small, name)
-    reason = detector.engine.method.one_size
+    reason = detector.engine.method.export_traits(SIDE).one_size
     if reason:
         with pytest.raises(ConfigError, match=reason):
             export(detector, tmp_path / "a.onnx", IMAGES, any_size=True)
         assert not list(tmp_path.iterdir())
     else:
-        graph.refuse(detector.engine, any_size=True)
+        graph.refuse(detector.engine, SIDE, any_size=True)
 
 
 def test_tiles_work_as_they_do_in_torch(small: Clip, tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_tie_may_turn_few_pixels_where_the_method_says_so(small: Clip) -> None
     assert not replace(close, allowed=module.SWITCHED, beyond=0.02).passed
     assert not replace(close, allowed=module.SWITCHED, score=0.01).passed
     assert not Difference(1, float("nan"), 0.0, 1.0, module.SWITCHED).passed
-    assert {name for name in NAMES if build(small, name).engine.method.switches} == {"tokenclip"}
+    assert {name for name in NAMES if build(small, name).engine.method.export_traits(SIDE).switches} == {"tokenclip"}
 
 
 def test_int8_passes_its_gate_or_is_not_kept(small: Clip, tmp_path: Path) -> None:

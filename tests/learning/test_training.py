@@ -82,7 +82,6 @@ def run(
     return lines
 
 
-@pytest.mark.filterwarnings("ignore:crane. has no guide")
 @pytest.mark.parametrize("name", LEARNED)
 def test_every_method_learns_and_leaves_a_checkpoint(
     name: str, samples: list[Sample], loaded: LoadedWeights, tmp_path: Path

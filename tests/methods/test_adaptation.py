@@ -1,5 +1,6 @@
 """AnoCLIP+'s adapter: the recorded runs of the published code, autograd, torch's AdamW, and each image on its own."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,8 @@ from anomalens.backbones.tower import Clip
 from anomalens.errors import ConfigError
 from anomalens.methods import anoclip
 from anomalens.methods.parts import upsampling as maps
-from anomalens.methods.parts.adaptation import AdamW, AdaptationConfig, adapt, draw, loss_and_gradient
+from anomalens.methods.parts.adaptation import AdamW, AdaptationConfig, Weights, adapt, loss_and_gradient
+from anomalens.methods.parts.draws import Draws
 
 G = golden.load("anoclip")
 DEFAULT = AdaptationConfig()
@@ -33,7 +35,7 @@ def clip() -> Clip:
 
 @pytest.fixture(scope="module")
 def tokens(clip) -> Tensor:
-    method = anoclip.AnoCLIP(clip.config, anoclip.AnoCLIPConfig(views=1))
+    method = anoclip.AnoCLIP(clip.config, anoclip.Config(views=1))
     return method.encode(clip, torch.from_numpy(synthetic.make(G["inputs"]["images"]))).dense[0][0]
 
 
@@ -73,7 +75,7 @@ def test_recorded_runs(name, clip, tokens, pair):
     rule = G["inputs"]["tta"][name]
     direction, table = pair
     if rule["text"] != "pair":
-        text = anoclip.AnoCLIP(clip.config).text(PromptEncoder(clip), rule["text"])
+        text = anoclip.AnoCLIP(clip.config, anoclip.Config()).text(PromptEncoder(clip), rule["text"])
         direction, table = text.direction, text.table
     one = tokens[rule["image"]][None]
     found, weight, bias = run_recorded(name, rule, one, direction, table)
@@ -102,7 +104,7 @@ def test_recorded_run_with_one_optimizer_for_both_images(tokens, pair):
 
 def test_recorded_run_over_two_tiles(clip, pair):
     direction, table = pair
-    method = anoclip.AnoCLIP(clip.config, anoclip.AnoCLIPConfig(views=1, geometry="wide"))
+    method = anoclip.AnoCLIP(clip.config, anoclip.Config(views=1, geometry="wide"))
     features = method.encode(clip, torch.from_numpy(synthetic.make(G["inputs"]["wide_image"])))
     spread = (maps.tile_merger(15, 240, 240), maps.tile_merger(15, 240, 300))
 
@@ -209,19 +211,26 @@ def test_five_steps_are_those_of_torchs_adamw(adapter):
 
 
 # --------------------------------------------------------------------------------------------------------- behaviour
+def drawn(keys: Sequence[int], rows: int, count: int, width: int, seed: int = 0) -> tuple[Weights, Tensor]:
+    """Initial weights and noise of images with these keys, as tensors."""
+    draws = Draws(rows, count, width, DEFAULT.steps, DEFAULT.noise, seed)
+    weight, bias, noise = (torch.from_numpy(part) for part in draws.draw(keys))
+    return (weight, bias), noise
+
+
 @pytest.mark.parametrize("pseudo", ["self", "frozen"])
 def test_a_batch_is_its_images_one_by_one_in_any_order(pseudo):
     tokens, _, direction, table, _, _ = problem()
     tokens, direction, table = tokens.float(), direction.float(), table.float()
     config = replace(DEFAULT, pseudo=pseudo)
     keys = (7, -3, 2**63)
-    init, noise = draw(keys, 10, 12, 8, config, tokens)
+    init, noise = drawn(keys, 10, 12, 8)
     together = adapt(tokens, direction, init, noise, config, table=table)
     order = [2, 0, 1]
-    init, noise = draw([keys[i] for i in order], 10, 12, 8, config, tokens)
+    init, noise = drawn([keys[i] for i in order], 10, 12, 8)
     shuffled = adapt(tokens[order], direction, init, noise, config, table=table)
     torch.testing.assert_close(shuffled.tokens, together.tokens[order], rtol=0, atol=1e-6)
-    init, noise = draw(keys[1:2], 10, 12, 8, config, tokens)
+    init, noise = drawn(keys[1:2], 10, 12, 8)
     alone = adapt(tokens[1:2], direction, init, noise, config, table=table)
     torch.testing.assert_close(alone.tokens[0], together.tokens[1], rtol=0, atol=1e-6)
 
@@ -238,10 +247,9 @@ def test_steps_lower_the_loss_and_frozen_labels_change_it():
 
 
 def test_draws_follow_seed_and_content_only():
-    like = torch.zeros(1)
-    init, noise = draw([1, 2], 6, 5, 16, DEFAULT, like)
-    again, _ = draw([2], 6, 5, 16, DEFAULT, like)
-    other, _ = draw([2], 6, 5, 16, replace(DEFAULT, seed=1), like)
+    init, noise = drawn([1, 2], 6, 5, 16)
+    again, _ = drawn([2], 6, 5, 16)
+    other, _ = drawn([2], 6, 5, 16, seed=1)
     assert torch.equal(init[0][1], again[0][0])
     assert not torch.equal(init[0][1], other[0][0])
     assert not torch.equal(init[0][0], init[0][1])

@@ -12,7 +12,7 @@ from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.tower import Clip, Features
 from anomalens.errors import ConfigError
 from anomalens.methods import anoclip, base
-from anomalens.methods.anoclip import AnoCLIP, AnoCLIPConfig, TextSide
+from anomalens.methods.anoclip import AnoCLIP, Config, TextSide
 
 G = golden.load("anoclip")
 
@@ -34,18 +34,18 @@ def images() -> Tensor:
 
 @pytest.fixture(scope="module")
 def features(clip, images) -> Features:
-    return AnoCLIP(clip.config).encode(clip, images)
+    return AnoCLIP(clip.config, Config()).encode(clip, images)
 
 
 @pytest.fixture(scope="module")
 def wide_features(clip) -> Features:
-    method = AnoCLIP(clip.config, AnoCLIPConfig(geometry="wide", views=1))
+    method = AnoCLIP(clip.config, Config(geometry="wide", views=1))
     return method.encode(clip, torch.from_numpy(synthetic.make(G["inputs"]["wide_image"])))
 
 
 @pytest.fixture(scope="module")
 def texts(clip) -> dict[str, TextSide]:
-    method, encoder = AnoCLIP(clip.config), PromptEncoder(clip)
+    method, encoder = AnoCLIP(clip.config, Config()), PromptEncoder(clip)
     pair, table = (torch.from_numpy(rows) for rows in synthetic.text_pair(**G["inputs"]["text_pair"]))
     return {"pair": TextSide("pair", pair, table), **{n: method.text(encoder, n) for n in ("bottle", "carpet")}}
 
@@ -71,7 +71,7 @@ def test_views(images):
 @pytest.mark.parametrize(("name", "prefix"), [("bottle", ""), ("carpet", ""), ("pair", "pair_")])
 def test_scores_and_maps(clip, features, texts, name, prefix):
     suffix = "" if prefix else f"_{name}"
-    found = AnoCLIP(clip.config).score(features, texts[name], (240, 240))
+    found = AnoCLIP(clip.config, Config()).score(features, texts[name], (240, 240))
     check(f"{prefix}tfa_map{suffix}", found.map)
     check(f"{prefix}score_22views{suffix}", found.score)
 
@@ -79,7 +79,7 @@ def test_scores_and_maps(clip, features, texts, name, prefix):
 @pytest.mark.parametrize("name", ["bottle", "carpet"])
 def test_scores_of_one_view_and_of_each_view(clip, features, texts, name):
     identity = Features(features.cls, features.dense, features.grid)
-    method = AnoCLIP(clip.config, AnoCLIPConfig(views=1))
+    method = AnoCLIP(clip.config, Config(views=1))
     check(f"score_1view_{name}", method.score(identity, texts[name], (8, 8)).score)
     every = torch.cat([features.cls[:1], features.views[0]])
     one_by_one = [method.score(Features(v[None], features.dense, (15, 15)), texts[name], (8, 8)).score for v in every]
@@ -89,7 +89,7 @@ def test_scores_of_one_view_and_of_each_view(clip, features, texts, name):
 @pytest.mark.parametrize(("name", "prefix"), [("bottle", ""), ("carpet", ""), ("pair", "pair_")])
 def test_wide_images_are_two_merged_tiles(clip, wide_features, texts, name, prefix):
     suffix = "" if prefix else f"_{name}"
-    method = AnoCLIP(clip.config, AnoCLIPConfig(geometry="wide", views=1))
+    method = AnoCLIP(clip.config, Config(geometry="wide", views=1))
     found = method.score(wide_features, texts[name], (240, 300))
     check(f"{prefix}tiled_tfa_map{suffix}", found.map)
     check(f"{prefix}tiled_score{suffix}", found.score)
@@ -143,7 +143,7 @@ def test_views_run_in_bounded_groups():
     clip = small(layers=1)
     rows: list[int] = []
     clip.visual.register_forward_hook(lambda _, args, __: rows.append(args[0].shape[0]))
-    AnoCLIP(clip.config).encode(clip, noise(9, 3, 32, 32))
+    AnoCLIP(clip.config, Config()).encode(clip, noise(9, 3, 32, 32))
     assert max(rows) <= 64
     assert sum(rows) == 9 * 22
 
@@ -250,16 +250,16 @@ def test_flips_and_turns_are_exact_and_shifts_move():
 
 def test_the_stream_starts_late_in_towers_of_more_than_twelve_blocks():
     deep = ClipConfig(VisionConfig(32, 8, 32, 24, 2), TextConfig(16, 2, 2), joint=24)
-    assert AnoCLIP(deep).dense[0].start == 13
-    assert AnoCLIP(deep, AnoCLIPConfig(start=1)).dense[0].start == 1
-    assert AnoCLIP(small().config).dense[0].start == 1
+    assert AnoCLIP(deep, Config()).dense[0].start == 13
+    assert AnoCLIP(deep, Config(start=1)).dense[0].start == 1
+    assert AnoCLIP(small().config, Config()).dense[0].start == 1
     with pytest.raises(ConfigError, match="stream start 25"):
-        AnoCLIP(deep, AnoCLIPConfig(start=25))
+        AnoCLIP(deep, Config(start=25))
 
 
 def test_texture_marks_a_name(compact):
     encoder = PromptEncoder(compact)
-    plain, marked = (AnoCLIP(compact.config, AnoCLIPConfig(texture=t)).text(encoder, "slate") for t in (None, True))
+    plain, marked = (AnoCLIP(compact.config, Config(texture=t)).text(encoder, "slate") for t in (None, True))
     assert (plain.pair - marked.pair).abs().max() > 1e-4
     torch.testing.assert_close(marked.pair.norm(dim=1), torch.ones(2))
     torch.testing.assert_close(marked.table, F.normalize(marked.table, dim=1))

@@ -1,7 +1,7 @@
 """Crane and Crane+ against the published code's figures; the guide; options and bad input."""
 
-import warnings
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,10 @@ import synthetic
 from anomalens.backbones.config import ClipConfig
 from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.tower import Clip, Features
-from anomalens.errors import ConfigError
+from anomalens.errors import ConfigError, WeightsError
 from anomalens.images.normalisation import Triple
 from anomalens.methods import base
-from anomalens.methods.crane import Config, Crane, guided_attention
+from anomalens.methods.crane import Config, Crane, CranePlus, PlusConfig, guided_attention
 
 SIZE = (126, 126)
 
@@ -42,9 +42,11 @@ def clip() -> Clip:
 
 def build(name: str, **options: Any) -> Crane:
     """A method with the learned prompts of the figures."""
-    extra: dict[str, Any] = {"guide": GivenFeatures()} if name == "crane+" else {}
-    method = base.create(name, clip().config, half_deep=True, **options, **extra)
-    assert isinstance(method, Crane)
+    options = {"half_deep": True} | options
+    if name == "crane+":
+        method: Crane = CranePlus(clip().config, PlusConfig(**options), GivenFeatures())
+    else:
+        method = Crane(clip().config, Config(**options))
     rule = synthetic.prompts(**figures()["inputs"]["prompts"])
     state = {"prompts.normal": rule["ctx_pos"][0, 0], "prompts.abnormal": rule["ctx_neg"][0, 0]}
     state["prompts.deep"] = np.stack(rule["deep"])
@@ -183,11 +185,21 @@ def test_a_threshold_per_image_does_not_depend_on_the_batch() -> None:
     assert not torch.allclose(shared, together, atol=1e-3)
 
 
-def test_without_a_guide_or_a_stem_there_is_a_warning(tiny_config: ClipConfig, tiny_clip: Clip) -> None:
+def test_without_a_guide_or_a_stem_there_is_a_warning(
+    tiny_config: ClipConfig, tiny_clip: Clip, caplog: pytest.LogCaptureFixture
+) -> None:
     method = base.create("crane+", tiny_config).eval()
-    with pytest.warns(UserWarning, match="DINOv2 with registers"):
-        found = method.encode(tiny_clip, torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+    assert "DINOv2 with registers" in caplog.text
+    found = method.encode(tiny_clip, torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
     assert [taps[0].shape for taps in found.dense] == [(1, 16, 32), (1, 16, 32)]
+
+
+def test_a_guide_by_hub_id_is_not_fetched_while_offline(
+    tiny_config: ClipConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with pytest.raises(WeightsError, match="offline"):
+        base.create("crane+", tiny_config, offline=True, guide="nobody/no-such-guide")
 
 
 @pytest.mark.parametrize("name", ["crane", "crane+", "adaclip"])
@@ -195,9 +207,7 @@ def test_the_stem_runs_once_an_image(name: str, tiny_config: ClipConfig, tiny_cl
     runs: list[int] = []
     assert tiny_clip.visual.conv1 is not None
     handle = tiny_clip.visual.conv1.register_forward_hook(lambda *_: runs.append(1))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        base.create(name, tiny_config).eval().encode(tiny_clip, torch.zeros(1, 3, 64, 64))
+    base.create(name, tiny_config).eval().encode(tiny_clip, torch.zeros(1, 3, 64, 64))
     handle.remove()
     assert len(runs) == 1
 

@@ -1,5 +1,7 @@
 """What every registered method must do, on a tiny random dual encoder."""
 
+import re
+
 import pytest
 import torch
 
@@ -82,9 +84,16 @@ def test_only_learned_methods_have_parameters(name: str, tiny_config: ClipConfig
     assert bool(trained) == base.entry(name).learned
 
 
-def test_unknown_options_are_named(name: str, tiny_config: ClipConfig) -> None:
-    with pytest.raises(ConfigError, match="nonsense"):
-        base.create(name, tiny_config, nonsense=1)
+def test_an_unknown_option_names_those_there_are(name: str, tiny_config: ClipConfig) -> None:
+    there = re.escape(", ".join(base.entry(name).options))
+    with pytest.raises(ConfigError, match=f"^unknown option 'zzz'; {re.escape(name)} has: {there}$"):
+        base.create(name, tiny_config, zzz=1)
+
+
+def test_a_value_of_another_type_is_refused_in_plain_words(name: str, tiny_config: ClipConfig) -> None:
+    for option in base.entry(name).options:
+        with pytest.raises(ConfigError, match=f"^{option} must be "):
+            base.create(name, tiny_config, **{option: {"a": 1}})
 
 
 def test_an_unknown_method_lists_what_there_is(tiny_config: ClipConfig) -> None:

@@ -12,7 +12,7 @@ from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.tower import Clip, Features
 from anomalens.errors import ConfigError
 from anomalens.methods import base, winclip
-from anomalens.methods.winclip import WinCLIP, WinCLIPConfig
+from anomalens.methods.winclip import Config, WinCLIP
 
 G = golden.load("winclip")
 CPU = torch.device("cpu")
@@ -30,13 +30,13 @@ def clip() -> Clip:
 
 @pytest.fixture(scope="module")
 def features(clip) -> Features:
-    return WinCLIP(clip.config).encode(clip, torch.from_numpy(synthetic.make(G["inputs"]["images"])))
+    return WinCLIP(clip.config, Config()).encode(clip, torch.from_numpy(synthetic.make(G["inputs"]["images"])))
 
 
 @pytest.fixture(scope="module")
 def texts(clip) -> dict[str, Tensor]:
     encoder = PromptEncoder(clip)
-    return {name: WinCLIP(clip.config).text(encoder, name) for name in ("bottle", "carpet")}
+    return {name: WinCLIP(clip.config, Config()).text(encoder, name) for name in ("bottle", "carpet")}
 
 
 # ------------------------------------------------------------------------------------------------------ recorded runs
@@ -63,7 +63,7 @@ def test_text(texts, name):
 @pytest.mark.parametrize("name", ["bottle", "carpet"])
 @pytest.mark.parametrize("tau", [0.01, 0.07])
 def test_scores_and_maps(clip, features, texts, name, tau):
-    method = WinCLIP(clip.config, WinCLIPConfig(temperature=tau))
+    method = WinCLIP(clip.config, Config(temperature=tau))
     check(f"tau{tau}_score_{name}", method.score(features, texts[name], (15, 15)).score)
     check(f"tau{tau}_grid_{name}", method.score(features, texts[name], (15, 15)).map)
     check(f"tau{tau}_map_{name}", method.score(features, texts[name], (240, 240)).map)
@@ -100,7 +100,7 @@ def test_aggregation_is_the_harmonic_mean_over_covering_windows(compact):
     grid, scales = (4, 5), (2, 3)
     features = Features(noise(1, 24), (), grid, windows=(noise(1, 12, 24), noise(1, 6, 24)))
     text = F.normalize(noise(2, 24), dim=-1)
-    found = WinCLIP(compact.config).score(features, text, grid)
+    found = WinCLIP(compact.config, Config()).score(features, text, grid)
 
     def ascore(token: Tensor) -> float:
         return float(torch.softmax(F.normalize(token, dim=-1) @ text.T / 0.07, dim=-1)[1])
@@ -125,7 +125,7 @@ def test_saturated_scores_stay_finite(compact):
     text[0, 0] = text[1, 1] = 1.0
     normal = torch.zeros(1, 9, 24)
     normal[..., 0] = 1.0  # exactly the normal direction: odds of e^-100 at temperature 0.01
-    method = WinCLIP(compact.config, WinCLIPConfig(scales=(2,), temperature=0.01))
+    method = WinCLIP(compact.config, Config(scales=(2,), temperature=0.01))
     one_abnormal = normal.clone()
     one_abnormal[0, -1] = text[1]
     found = method.score(Features(one_abnormal[:, -1], (), (4, 4), windows=(one_abnormal,)), text, (4, 4))
@@ -139,7 +139,7 @@ def test_work_per_image(compact):
     clip.visual.transformer.blocks[0].ln_1.register_forward_hook(
         lambda _, args, __: sequences.append((args[0].shape[0], args[0].shape[1]))
     )
-    method, encoder = WinCLIP(clip.config), PromptEncoder(clip)
+    method, encoder = WinCLIP(clip.config, Config()), PromptEncoder(clip)
     for _ in range(2):
         method.text(encoder, "widget")
     assert encoder.encoded == 154 + 88
@@ -148,7 +148,7 @@ def test_work_per_image(compact):
 
 
 def test_batch_size_and_order_change_nothing(compact):
-    method = WinCLIP(compact.config)
+    method = WinCLIP(compact.config, Config())
     text = method.text(PromptEncoder(compact), "widget")
     pixels = noise(3, 3, 32, 48)
 
@@ -164,7 +164,7 @@ def test_batch_size_and_order_change_nothing(compact):
 
 def test_bfloat16_towers_give_float32_results(compact):
     rough = small(torch.bfloat16)
-    method = WinCLIP(compact.config)
+    method = WinCLIP(compact.config, Config())
     exact, found = (
         method.score(method.encode(model, noise(1, 3, 32, 32)), method.text(PromptEncoder(model), "nut"), (32, 32))
         for model in (compact, rough)
@@ -174,10 +174,10 @@ def test_bfloat16_towers_give_float32_results(compact):
 
 
 def test_the_fixed_colour_scale_follows_the_temperature(compact):
-    low, high = WinCLIP(compact.config).heat_range
+    low, high = WinCLIP(compact.config, Config()).heat_range
     assert low + high == pytest.approx(1)
     assert high == pytest.approx(0.671, abs=1e-3)
-    assert WinCLIP(compact.config, WinCLIPConfig(temperature=0.01)).heat_range[1] > 0.99
+    assert WinCLIP(compact.config, Config(temperature=0.01)).heat_range[1] > 0.99
 
 
 def test_registry_line(compact):
@@ -197,4 +197,4 @@ def test_wrong_options_say_what_would_be_right(compact, options, message):
 
 def test_a_grid_smaller_than_a_window_is_refused(compact):
     with pytest.raises(ConfigError, match="holds no window of 3 x 3"):
-        WinCLIP(compact.config).encode(compact, noise(1, 3, 16, 32))
+        WinCLIP(compact.config, Config()).encode(compact, noise(1, 3, 16, 32))

@@ -153,9 +153,9 @@ def load(
     if base.entry(method).accepts("seed"):
         options["seed"] = seed
     if held is None:
-        built = base.create(method, loaded.config, **options)
+        built = base.create(method, loaded.config, offline=offline, **options)
     else:
-        built = load_method(held, loaded, method, any_backbone=any_backbone, **options)
+        built = load_method(held, loaded, method, any_backbone=any_backbone, offline=offline, **options)
     clip = loaded.clip().to(where, getattr(torch, dtype))
     built = built.to(where).eval()
     learned_at = held.info.training.get("size") if held else None

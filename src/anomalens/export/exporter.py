@@ -26,7 +26,7 @@ from anomalens.extras import optional
 from anomalens.files import write_json
 
 LIMIT = 1e-3  # largest difference allowed: of the map in units of its range, of the score as it is
-SWITCHED = 0.01  # share of a map's pixels that may differ by more, for methods where a tie decides (`Method.switches`)
+SWITCHED = 0.01  # share of a map's pixels that may differ by more, where a tie decides (`ExportTraits.switches`)
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def export(
         raise ConfigError("this detector looks at several sizes; export it with its size left open (--dynamic-size)")
     if labelled is not None and kind != "onnx":
         raise ConfigError("int8 is made for ONNX Runtime; use --format onnx, or leave --int8 out")
-    refuse(engine, any_size)
+    refuse(engine, detector.preprocess.size, any_size)
     # The same folder, because renaming is atomic only within one file system.
     with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=".exporting-") as folder:
         made = Path(folder) / out.name
@@ -110,7 +110,7 @@ def export(
             cells = detector.preprocess.size // graph.unit
             other = _sized(detector, graph.unit * (cells // 2 if cells >= 6 else cells + 2))
             difference = difference.or_larger(compare(other, _open(made, other), images))
-        if graph.method.switches:
+        if graph.traits.switches:
             difference = replace(difference, allowed=SWITCHED)
         verdict = None
         if labelled is not None and difference.passed:
@@ -119,7 +119,7 @@ def export(
             _describe(made, card)
             verdict = gate.judge(detector, _open(made, detector), labelled, limits or gate.Gate())
         parts = exported.parts(made)
-        report = Report(difference, verdict, sum(part.stat().st_size for part in parts) / 1e6, graph.method.switches)
+        report = Report(difference, verdict, sum(part.stat().st_size for part in parts) / 1e6, graph.traits.switches)
         if report.passed:
             figures = {"difference": asdict(difference), "int8": asdict(verdict) if verdict else None}
             _describe(made, replace(card, made={**card.made, **figures}))
@@ -182,8 +182,8 @@ def _card(detector: Detector, kind: str, graph: Graph) -> Card:
             multiple=graph.unit if graph.any_size else prepared.multiple,
         ),
         detector.calibration,
-        graph.draws,
-        graph.method.batch_limit,
+        graph.traits.draws,
+        graph.traits.batch_limit,
         graph.unit if graph.any_size else None,
         made={"versions": versions(), "settings": detector.settings, "inside the graph": inside},
     )

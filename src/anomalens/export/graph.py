@@ -24,7 +24,7 @@ from anomalens.engines.torch_engine import TorchEngine
 from anomalens.errors import ConfigError
 from anomalens.extras import optional
 from anomalens.images.preprocessing import Preprocess
-from anomalens.methods.parts.draws import Draws
+from anomalens.methods.base import ExportTraits
 
 _INPUTS = ("pixels", "weight", "bias", "noise")
 _PROTOBUF = 2**31  # bytes; what one .onnx file holds
@@ -53,9 +53,9 @@ class Graph(nn.Module):
         return self.clip.visual.patch * (2 if self.clip.visual.stem is not None else 1)
 
     @property
-    def draws(self) -> Draws | None:
-        """The random numbers an image needs beside its pixels."""
-        return self.method.draws(self.text, (self.side // self.clip.visual.patch) ** 2)
+    def traits(self) -> ExportTraits:
+        """What the method says of graphs of this size."""
+        return self.method.export_traits(self.side)
 
     def forward(self, pixels: Tensor, *drawn: Tensor) -> tuple[Tensor, Tensor]:
         """[B, 3, S, S] in 0..1 -> score [B], map [B, S, S]."""
@@ -79,9 +79,10 @@ def _at_size(clip: Clip, side: int, mode: Positions) -> Clip:
     return whole
 
 
-def refuse(engine: TorchEngine, any_size: bool = False) -> None:
+def refuse(engine: TorchEngine, side: int, any_size: bool = False) -> None:
     """Raise ConfigError, with the reason, where this detector cannot be a graph, or not one of any size."""
-    reason = engine.method.unexportable or (engine.method.one_size if any_size else None)
+    traits = engine.method.export_traits(side)
+    reason = traits.unexportable or (traits.one_size if any_size else None)
     if reason:
         raise ConfigError(f"{engine.identity.method} cannot be exported like this: {reason}")
     if engine.identity.precision != "float32" or engine.device.type != "cpu":
@@ -109,8 +110,8 @@ def _export(graph: Graph) -> Any:
     optional("onnxscript", "export")
     side = 5 * graph.unit if graph.any_size else graph.side
     example: list[Tensor] = [torch.rand(2, 3, side, side)]
-    if graph.draws:
-        example += [torch.from_numpy(one) for one in graph.draws.draw((0, 1))]
+    if graph.traits.draws:
+        example += [torch.from_numpy(part) for part in graph.traits.draws.draw((0, 1))]
     batch: dict[int, Any] = {0: torch.export.Dim("batch")}
     cells = graph.unit * torch.export.Dim("cells", min=3, max=256)
     pixels = {**batch, 2: cells, 3: cells} if graph.any_size else batch

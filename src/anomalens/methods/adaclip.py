@@ -28,7 +28,7 @@ with medical images too): MVTec 89.2 | 88.7; VisA 85.8 | 95.5; trained on MVTec 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -40,16 +40,16 @@ from anomalens.backbones.streams import Dense
 from anomalens.backbones.tokenizer import tokenize
 from anomalens.backbones.tower import Clip, Features, TextTower
 from anomalens.errors import ConfigError
-from anomalens.methods.base import ScoreMap, register
+from anomalens.methods.base import ExportTraits, MethodConfig, ScoreMap, register
 from anomalens.methods.parts.ensembles import Ensemble
 from anomalens.methods.parts.ensembles import adaclip as ensemble
 from anomalens.methods.parts.learned import LearnedMethod, Recipe, enlarge, quarter_taps
 from anomalens.methods.parts.losses import Loss, focal, overlap
-from anomalens.methods.parts.ranking import largest
+from anomalens.methods.parts.tracing import largest, may_stop
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(MethodConfig):
     """AdaCLIP's settings."""
 
     depth: int = 4  # J, layers with prompts in either tower; cut at the tower
@@ -62,6 +62,7 @@ class Config:
     sigma: float = 4.0  # blur of the map, standard deviation in pixels; 0 is none
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.depth < 1 or self.length < 1 or self.clusters < 0:
             raise ConfigError("depth and length must be at least 1, clusters at least 0")
 
@@ -76,6 +77,7 @@ class Text:
     end: Tensor  # [P] row of the end-of-text token
 
 
+@register("adaclip", title="AdaCLIP", source="Cao et al., ECCV 2024 (arXiv 2407.15795)", year=2024, config=Config)
 class AdaCLIP(LearnedMethod):
     """AdaCLIP. `Features.views` holds the embedding without prompts, f0, as the only view."""
 
@@ -84,8 +86,7 @@ class AdaCLIP(LearnedMethod):
     uses_names: ClassVar[bool] = True
 
     def __init__(self, clip: ClipConfig, config: Config) -> None:
-        super().__init__(clip)
-        self.config = config
+        super().__init__(clip, config)
         vision, text, joint = clip.vision, clip.text, clip.joint
         taps = config.taps or quarter_taps(clip)
         self.dense = (Dense("plain", 1, taps, project=False),)
@@ -97,10 +98,11 @@ class AdaCLIP(LearnedMethod):
         self.patch_maps = nn.ModuleList(nn.Linear(vision.width, joint) for _ in taps)
         self.image_map = nn.Linear(joint, joint)
 
-    @property
-    def one_size(self) -> str | None:
-        """How many patches are clustered depends on how many there are."""
-        return "how many patches it clusters depends on how many there are" if self.config.clusters else None
+    def export_traits(self, size: int) -> ExportTraits:
+        """Keep a graph with clusters to one size."""
+        if not self.config.clusters:
+            return ExportTraits()
+        return ExportTraits(one_size="how many patches it clusters depends on how many there are")
 
     def encode(self, clip: Clip, pixels: Tensor, keys: Sequence[int] = ()) -> Features:
         """Two passes: without prompts for f0, then with the prompts made from it."""
@@ -214,8 +216,8 @@ def k_means(points: Tensor, clusters: int, iterations: int) -> Tensor:
     centres, member = seeds, points.new_zeros(*points.shape[:2], clusters)
     for _ in range(iterations):
         found = F.one_hot(_squared_distances(points, centres).argmin(dim=2), clusters).to(points.dtype)
-        # A graph runs all iterations; where nothing moves any more, another one changes nothing.
-        if not torch.compiler.is_compiling() and torch.equal(found, member):
+        # Where nothing moves any more, another iteration changes nothing.
+        if may_stop((found == member).all()):
             break
         member = found
         sizes = member.sum(dim=1).unsqueeze(2)
@@ -227,16 +229,3 @@ def _squared_distances(points: Tensor, centres: Tensor) -> Tensor:
     """[B, n, D] and [B, K, D] -> [B, n, K]."""
     own, other = points.square().sum(dim=2, keepdim=True), centres.square().sum(dim=2).unsqueeze(1)
     return own + other - 2 * points @ centres.transpose(1, 2)
-
-
-@register(
-    "adaclip",
-    title="AdaCLIP",
-    source="Cao et al., ECCV 2024 (arXiv 2407.15795)",
-    year=2024,
-    config=Config,
-    learned=True,
-)
-def adaclip(clip: ClipConfig, **options: Any) -> AdaCLIP:
-    """AdaCLIP with fields of Config as options."""
-    return AdaCLIP(clip, Config(**options))

@@ -37,11 +37,12 @@ from anomalens.backbones.streams import Dense
 from anomalens.backbones.tower import Clip, Features
 from anomalens.errors import ConfigError
 from anomalens.images.content import content_key
-from anomalens.methods.base import Method, ScoreMap, register
+from anomalens.methods.base import ExportTraits, Method, ScoreMap, register
 from anomalens.methods.parts import ensembles
 from anomalens.methods.parts import upsampling as maps
-from anomalens.methods.parts.adaptation import AdamW, AdaptationConfig, adapt, draw
+from anomalens.methods.parts.adaptation import AdamW, AdaptationConfig, adapt
 from anomalens.methods.parts.draws import Draws
+from anomalens.methods.parts.tracing import chunks
 
 _SOURCE = "Deng, Zhang, Bao & Li, 2023 (arXiv 2308.15939)"
 
@@ -49,11 +50,12 @@ _ANGLES = tuple(k * math.pi / 16 for k in (-4, -3, -2, -1, 1, 2, 3, 4))  # radia
 _SHIFTS = tuple((a * s, b * s) for s in (0.2, 0.1) for a, b in ((1, 1), (-1, 1), (-1, -1), (1, -1)))  # of half a side
 _GREY = (0.299, 0.587, 0.114)  # luma weights, applied to normalised channels as the public code does
 VIEWS = 1 + len(_ANGLES) + len(_SHIFTS) + 1 + 1 + 3
-_VIEW_ROWS = 64  # views in one pass of the tower: bounds memory, changes nothing else
+# Images whose views are in one pass of the tower: bounds memory, changes nothing else.
+_IMAGES_OF_VIEWS = 64 // VIEWS
 
 
 @dataclass(frozen=True)
-class AnoCLIPConfig(AdaptationConfig):
+class Config(AdaptationConfig):
     """Options of AnoCLIP; `adapt` makes it AnoCLIP+, whose further options are inherited."""
 
     adapt: bool = False  # fit an adapter to each image before its map is made (AnoCLIP+)
@@ -62,12 +64,12 @@ class AnoCLIPConfig(AdaptationConfig):
     start: int | None = None  # first block (from 1) of the value-to-value stream; None: all, or the last 12 of more
     texture: bool | None = None  # prompts for a texture; None: by the published list of five names
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.views not in (1, VIEWS):
-            raise ConfigError(f"views must be 1 or {VIEWS}, not {self.views!r}")
-        if self.geometry not in ("squash", "wide"):
-            raise ConfigError(f"geometry must be 'squash' or 'wide', not {self.geometry!r}")
+
+@dataclass(frozen=True)
+class PlusConfig(Config):
+    """Options of AnoCLIP+: the adaptation is on."""
+
+    adapt: bool = True
 
 
 @dataclass
@@ -93,15 +95,16 @@ class TextSide:
         return self.pair[1] - self.pair[0]
 
 
+@register("anoclip", title="AnoCLIP: domain-aware prompts, V-V tokens", source=_SOURCE, year=2023, config=Config)
+@register("anoclip+", title="AnoCLIP+: with test-time adaptation", source=_SOURCE, year=2023, config=PlusConfig)
 class AnoCLIP(Method):
     """AnoCLIP, or AnoCLIP+ with `config.adapt`. Map and score are probabilities near ½ (never threshold at 0.5)."""
 
     interpolation = "bilinear"
     heat_range = (0.47, 0.50)  # where real photographs lie (MVTec AD, ViT-B/16-plus: 0.471 to 0.490)
 
-    def __init__(self, clip: ClipConfig, config: AnoCLIPConfig | None = None) -> None:
-        super().__init__(clip)
-        self.config = config or AnoCLIPConfig()
+    def __init__(self, clip: ClipConfig, config: Config) -> None:
+        super().__init__(clip, config)
         self.geometry = "shorter-side" if self.config.geometry == "wide" else "squash"
         start = self.config.start or max(1, clip.vision.layers - 11)
         self.dense = (Dense("value-value", start).resolve(clip.vision.layers),)
@@ -159,84 +162,64 @@ class AnoCLIP(Method):
         """
         tokens = features.dense[0][0]
         table = text.table if self.config.adapter == "dictionary" else None
-        weight, bias, noise = features.drawn or self._drawn(features, text)
+        drawn = features.drawn or self._drawn(features)
         # The code takes the loss over merged pixels where an image is cut into tiles, over tokens otherwise.
         spread = self._operators(features, None, mean3=False) if self.config.geometry == "wide" else None
         carried = self._carried.setdefault(text.name, AdamW()) if self.config.carry_optimizer else None
         # Carried moments go from one image to the next, so these must follow one another. On a CPU one image's
         # activations fit into the caches and a batch's do not.
-        single = self.config.carry_optimizer or (tokens.device.type == "cpu" and not torch.compiler.is_compiling())
-        groups = [slice(i, i + 1) for i in range(len(tokens))] if single else [slice(None)]
-        return torch.cat(
-            [
-                adapt(
-                    tokens[g],
-                    text.direction,
-                    (weight[g], bias[g]),
-                    noise[g],
-                    self.config,
-                    table=table,
-                    spread=spread,
-                    optimizer=carried,
-                ).tokens
-                for g in groups
-            ]
-        )
+        single = self.config.carry_optimizer or tokens.device.type == "cpu"
+        groups = zip(*(chunks(part, 1 if single else len(tokens)) for part in (tokens, *drawn)), strict=True)
+        adapted = [
+            adapt(z, text.direction, (weight, bias), noise, self.config, table=table, spread=spread, optimizer=carried)
+            for z, weight, bias, noise in groups
+        ]
+        return torch.cat([part.tokens for part in adapted])
 
-    def draws(self, text: TextSide, count: int) -> Draws | None:
-        """What the adaptation draws for an image of `count` tokens; None without adaptation."""
-        if not self.config.adapt:
-            return None
-        config, width = self.config, text.table.shape[1]
-        return Draws(self._rows(text), count, width, config.steps, config.noise, config.seed)
+    def draws(self, tokens: int) -> Draws:
+        """Return what the adaptation draws for an image of so many tokens."""
+        config, width = self.config, self.clip.joint
+        rows = len(ensembles.anoclip("object").prompts) if config.adapter == "dictionary" else width
+        return Draws(rows, tokens, width, config.steps, config.noise, config.seed)
 
     @property
     def ordered(self) -> bool:
         """With one optimiser for all images, as the published code has it."""
         return bool(self.config.adapt and self.config.carry_optimizer)
 
-    @property
-    def unexportable(self) -> str | None:
-        """Options that let images depend on their order or on their aspect cannot be a graph."""
+    def export_traits(self, size: int) -> ExportTraits:
+        """Refuse what ties images to their order or aspect; keep views and random numbers to one size."""
+        unexportable = one_size = None
         if self.ordered:
-            return "carry_optimizer keeps a memory from image to image, and a graph has none"
-        if self.config.geometry == "wide":
-            return "geometry 'wide' keeps the aspect, so images differ in size, and a graph has one; use 'squash'"
-        return None
-
-    @property
-    def one_size(self) -> str | None:
-        """Further views and random numbers are made for one size."""
+            unexportable = "carry_optimizer keeps a memory from image to image, and a graph has none"
+        elif self.config.geometry == "wide":
+            unexportable = "geometry 'wide' keeps the aspect, so images differ in size, and a graph has one"
         if self.config.views > 1:
-            return f"its {VIEWS} views are sampled on grids made for one size; use views=1"
-        return "the adaptation takes as many random numbers as there are tokens" if self.config.adapt else None
+            one_size = f"its {VIEWS} views are sampled on grids made for one size; use views=1"
+        elif self.config.adapt:
+            one_size = "the adaptation takes as many random numbers as there are tokens"
+        return ExportTraits(
+            unexportable,
+            one_size,
+            batch_limit=_IMAGES_OF_VIEWS if self.config.views > 1 else None,
+            draws=self.draws((size // self.clip.vision.patch) ** 2) if self.config.adapt else None,
+        )
 
-    @property
-    def batch_limit(self) -> int | None:
-        """With 22 views an image counts as 22."""
-        return max(1, _VIEW_ROWS // VIEWS) if self.config.views > 1 else None
-
-    def _rows(self, text: TextSide) -> int:
-        """R, rows of the adapter: sentences of the dictionary, or the joint width of the linear one."""
-        return text.table.shape[0 if self.config.adapter == "dictionary" else 1]
-
-    def _drawn(self, features: Features, text: TextSide) -> tuple[Tensor, Tensor, Tensor]:
+    def _drawn(self, features: Features) -> tuple[Tensor, Tensor, Tensor]:
         tokens = features.dense[0][0]
-        images, count, width = tokens.shape
+        images, count, _ = tokens.shape
         if len(features.keys) != images:
             raise ConfigError(
                 f"{len(features.keys)} content keys for {images} images: the adaptation draws its random numbers from "
                 "them, so give encode one key an image"
             )
-        (weight, bias), noise = draw(features.keys, self._rows(text), count, width, self.config, tokens)
+        weight, bias, noise = (torch.from_numpy(part).to(tokens) for part in self.draws(count).draw(features.keys))
         return weight, bias, noise
 
     def _further_views(self, clip: Clip, pixels: Tensor) -> Tensor:
         """Class tokens [B, 21, E] of all views but the identity: ordinary attention only, no dense stream."""
         found = []
-        # A graph takes batches of any size, so it cannot be cut by size: whoever runs it keeps to the limit.
-        parts = (pixels,) if torch.compiler.is_compiling() else torch.split(pixels, max(1, _VIEW_ROWS // VIEWS))
-        for part in parts:
+        for part in chunks(pixels, _IMAGES_OF_VIEWS):
             others = views(part)[:, 1:]
             cls = clip.visual(others.flatten(0, 1), positions=self.positions).cls
             found.append(cls.view(*others.shape[:2], -1))
@@ -312,15 +295,3 @@ def join(tokens: Tensor, grid: tuple[int, int], layout: tuple[int, int]) -> Tens
     """Tokens of tiles [B * T, h * w, E] -> tokens [B, N, E] of one grid, row-major, the tiles' grids side by side."""
     parts = tokens.view(-1, *layout, *grid, tokens.shape[-1])  # [B, down, across, h, w, E]
     return parts.transpose(2, 3).reshape(parts.shape[0], -1, tokens.shape[-1])
-
-
-@register("anoclip", title="AnoCLIP: domain-aware prompts, V-V tokens", source=_SOURCE, year=2023, config=AnoCLIPConfig)
-def anoclip(clip: ClipConfig, **options: object) -> Method:
-    """AnoCLIP; `options` are fields of AnoCLIPConfig."""
-    return AnoCLIP(clip, AnoCLIPConfig(**options))  # type: ignore[arg-type]
-
-
-@register("anoclip+", title="AnoCLIP+: with test-time adaptation", source=_SOURCE, year=2023, config=AnoCLIPConfig)
-def anoclip_plus(clip: ClipConfig, **options: object) -> Method:
-    """AnoCLIP+: `adapt` is on unless the options say otherwise."""
-    return AnoCLIP(clip, AnoCLIPConfig(**{"adapt": True, **options}))  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ MVTec 91.5, 96.2 | 91.1, 81.4; VisA 82.1, 85.4 | 95.5, 87.0. Retraining varies b
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -50,6 +50,9 @@ class Config(PromptConfig):
     local_weight: float = 4.0  # λ
 
 
+@register(
+    "anomalyclip", title="AnomalyCLIP", source="Zhou et al., ICLR 2024 (arXiv 2310.18961)", year=2024, config=Config
+)
 class AnomalyCLIP(LearnedMethod):
     """AnomalyCLIP. The text side is the unit pair [C, E]."""
 
@@ -57,8 +60,7 @@ class AnomalyCLIP(LearnedMethod):
     positions: ClassVar[Positions] = "bilinear"
 
     def __init__(self, clip: ClipConfig, config: Config) -> None:
-        super().__init__(clip)
-        self.config = config
+        super().__init__(clip, config)
         self.prompts = Prompts(clip.text, config)
         self.dense = (Dense("value-value", stream_start(clip, config.start), config.taps),)
         self.heat_range = (0.0, float(len(config.taps)))
@@ -86,16 +88,3 @@ class AnomalyCLIP(LearnedMethod):
         image = F.cross_entropy(logits, labels.long())
         local = torch.stack([separable_loss(p, masks) for p in self.probabilities(features, text)]).sum()
         return Loss(image + self.config.local_weight * local, {"image": image, "local": local})
-
-
-@register(
-    "anomalyclip",
-    title="AnomalyCLIP",
-    source="Zhou et al., ICLR 2024 (arXiv 2310.18961)",
-    year=2024,
-    config=Config,
-    learned=True,
-)
-def anomalyclip(clip: ClipConfig, **options: Any) -> AnomalyCLIP:
-    """AnomalyCLIP with fields of Config as options."""
-    return AnomalyCLIP(clip, Config(**options))

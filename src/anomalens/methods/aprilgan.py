@@ -22,7 +22,7 @@ AUROC, AUPRO, %): MVTec 86.1, 93.5 | 87.6, 44.0; VisA 78.0, 81.4 | 94.2, 86.8.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -32,20 +32,27 @@ from anomalens.backbones.config import ClipConfig
 from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.streams import Dense
 from anomalens.backbones.tower import Features
-from anomalens.methods.base import ScoreMap, register
+from anomalens.methods.base import MethodConfig, ScoreMap, register
 from anomalens.methods.parts.ensembles import aprilgan as prompts
 from anomalens.methods.parts.learned import LearnedMethod, Recipe, enlarge, quarter_taps
 from anomalens.methods.parts.losses import Loss, focal, overlap
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(MethodConfig):
     """APRIL-GAN's settings."""
 
     taps: tuple[int, ...] = ()  # blocks read, counted from 1; (): the ends of the tower's quarters (6, 12, 18, 24)
     scale: float = 100.0  # factor of cosines before the softmax
 
 
+@register(
+    "aprilgan",
+    title="APRIL-GAN",
+    source="Chen et al., CVPR 2023 VAND challenge (arXiv 2305.17382)",
+    year=2023,
+    config=Config,
+)
 class AprilGan(LearnedMethod):
     """APRIL-GAN. The text side is the unit pair [C, E] of an object's name."""
 
@@ -53,8 +60,7 @@ class AprilGan(LearnedMethod):
     uses_names: ClassVar[bool] = True
 
     def __init__(self, clip: ClipConfig, config: Config) -> None:
-        super().__init__(clip)
-        self.config = config
+        super().__init__(clip, config)
         taps = config.taps or quarter_taps(clip)
         self.dense = (Dense("plain", 1, taps, project=False),)
         self.maps = nn.ModuleList(nn.Linear(clip.vision.width, clip.joint) for _ in taps)
@@ -87,16 +93,3 @@ class AprilGan(LearnedMethod):
         focals = torch.stack([focal(p, masks) for p in maps]).sum()
         dices = torch.stack([overlap(p, masks).dice() for p in maps]).sum()
         return Loss(focals + dices, {"focal": focals, "dice": dices})
-
-
-@register(
-    "aprilgan",
-    title="APRIL-GAN",
-    source="Chen et al., CVPR 2023 VAND challenge (arXiv 2305.17382)",
-    year=2023,
-    config=Config,
-    learned=True,
-)
-def aprilgan(clip: ClipConfig, **options: Any) -> AprilGan:
-    """APRIL-GAN with fields of Config as options."""
-    return AprilGan(clip, Config(**options))

@@ -1,15 +1,18 @@
-"""What a method is: prompts in, features in, a score and a map out. No files, no devices, no trainer.
+"""Define what a method is: words and features in, a score and a map out. No files, no devices, no trainer.
+
+To add a method, add a file to `anomalens/methods` with a `Method` subclass under `@register`; nothing else lists names.
 
 Shapes: B images, H W pixels, h w patch grid, N = h*w tokens, E joint width, C = 2 (normal, abnormal).
 """
 
 import importlib
 import importlib.util
+import logging
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar, get_type_hints
 
 from torch import Tensor, nn
 
@@ -18,147 +21,211 @@ from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.streams import Dense
 from anomalens.backbones.tower import Clip, Features, Positions
 from anomalens.errors import ConfigError
+from anomalens.images.normalisation import Interpolation
 from anomalens.methods.parts.draws import Draws
+from anomalens.options import checked_value, refuse_unknown
 
 
 @dataclass
 class ScoreMap:
-    """What a method says of a batch: float32, larger = more abnormal."""
+    """Hold what a method computes for a batch: float32, larger = more abnormal."""
 
-    score: Tensor  # [B] image-level anomaly score, in [0, 1]
-    map: Tensor  # [B, H, W] anomaly map at the size asked for; range stated by the method
+    # [B] image-level anomaly scores, in [0, 1].
+    score: Tensor
+    # [B, H, W] anomaly maps at the size asked for; each method states their range.
+    map: Tensor
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """Check a method's options when they are set: the base of every Config. Defaults are the paper's.
+
+    Raises ConfigError naming the option whose value is not of its type.
+    """
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for field in fields(self):
+            object.__setattr__(
+                self, field.name, checked_value(field.name, getattr(self, field.name), hints[field.name])
+            )
+
+
+@dataclass(frozen=True)
+class ExportTraits:
+    """State what must be known to turn a configured method into a graph that runs without PyTorch."""
+
+    # Why this cannot be a graph at all, as the method is configured.
+    unexportable: str | None = None
+    # Why a graph takes images of one size only.
+    one_size: str | None = None
+    # The most images that a graph should see at once, where memory bounds them.
+    batch_limit: int | None = None
+    # Discrete choice whose ties may differ between runtimes, in words: "which subspaces a token uses".
+    switches: str | None = None
+    # Random numbers that a graph takes as inputs, because a graph draws none.
+    draws: Draws | None = None
 
 
 class Method(nn.Module, ABC):
-    """One paper. `encode` asks the tower for what it needs, `text` gives the text side, `score` compares the two.
+    """Compare images with words, as one paper does. `encode` is the image side, `text` the words, `score` compares.
 
-    Subclasses hold a frozen `Config` dataclass whose defaults are the paper's and set the class attributes below.
-    Learned methods keep what is learned as parameters, so `state_dict()` is the checkpoint, and add
-    `loss(features, masks, labels)`.
+    A subclass has the signature `(clip: ClipConfig, config: Config)` and sets the class attributes below. What a
+    learned method learns is its parameters, so `state_dict()` is the checkpoint (`parts/learned.py`).
     """
 
-    interpolation: ClassVar[Literal["bilinear", "bicubic"]] = "bicubic"  # how the method's code resizes images
-    geometry: Literal["squash", "shorter-side"] = "squash"  # to a square, or with the aspect kept
-    heat_range: tuple[float, float] = (0.0, 1.0)  # map values drawn as coldest and hottest where uncalibrated
-    cls: ClassVar[Literal["normed", "raw"]] = "normed"  # how the class token is read (see ImageTower)
-    positions: ClassVar[Positions] = "bicubic"  # how position tables reach another grid
-    switches: ClassVar[str | None] = None  # what in a map turns at a tie, so that the last digit of a token decides
-    dense: tuple[Dense, ...] = ()  # the streams this method reads
-    config: Any  # the frozen Config dataclass it was built from
+    # Whether the method learns on auxiliary data, and so needs a checkpoint.
+    learned: ClassVar[bool] = False
+    # How images are resized.
+    interpolation: ClassVar[Interpolation] = "bicubic"
+    # "squash" resizes to a square; "shorter-side" keeps the aspect.
+    geometry: Literal["squash", "shorter-side"] = "squash"
+    # Map values drawn as coldest and hottest where nothing is calibrated.
+    heat_range: tuple[float, float] = (0.0, 1.0)
+    # How the class token is read, see `ImageTower.forward`.
+    cls: ClassVar[Literal["normed", "raw"]] = "normed"
+    # How the tower's position table is resized to another grid.
+    positions: ClassVar[Positions] = "bicubic"
+    # Streams of patch tokens that the method reads.
+    dense: tuple[Dense, ...] = ()
+    # Options that change the method's own image score and nothing else; without effect where the map alone is scored.
+    score_only_options: ClassVar[tuple[str, ...]] = ()
+    # A Config of the subclass's own kind.
+    config: Any
 
-    def __init__(self, clip: ClipConfig) -> None:
+    def __init__(self, clip: ClipConfig, config: MethodConfig) -> None:
         super().__init__()
-        self.clip = clip
-
-    @property
-    def unexportable(self) -> str | None:
-        """Why this method cannot be a graph of its own as it is configured; None: it can."""
-        return None
-
-    @property
-    def one_size(self) -> str | None:
-        """Why a graph of this method takes images of one size only; None: it can take any."""
-        return None
-
-    @property
-    def batch_limit(self) -> int | None:
-        """Images that a graph of this method should see at once, where memory bounds them; None: any number."""
-        return None
+        self.clip, self.config = clip, config
 
     @property
     def ordered(self) -> bool:
-        """Whether what it says of an image depends on the images before it, so that none may overtake another."""
+        """True if scores depend on earlier images; batches then run sequentially."""
         return False
 
-    def draws(self, text: Any, count: int) -> Draws | None:
-        """The random numbers that `score` takes for an image of `count` tokens; None: it takes none.
-
-        A graph draws nothing: it has them as inputs and finds them in `Features.drawn`.
-        """
-        return None
+    def export_traits(self, size: int) -> ExportTraits:
+        """Return what an exporter must know of a graph made for images of `size` x `size` pixels."""
+        return ExportTraits()
 
     def working_size(self, native: int) -> int:
-        """Side in pixels of the square the tower sees, given the size the weights prefer."""
+        """Return the side in pixels of the square the tower sees, given the size the weights prefer."""
         return native
 
+    def load_networks(self, *, offline: bool) -> None:
+        """Load the networks, besides the backbone, that the options name; `offline` forbids the network.
+
+        Raises WeightsError where one is missing or damaged.
+        """
+
     def encode(self, clip: Clip, pixels: Tensor, keys: Sequence[int] = ()) -> Features:
-        """Image side: normalised pixels [B, 3, H, W] -> Features. `keys`: one content key an image (random seeds)."""
+        """Encode normalised pixels [B, 3, H, W]. `keys`: one content key an image, the seed of its random numbers."""
         features: Features = clip.visual(pixels, self.dense, cls=self.cls, positions=self.positions)
         features.keys = tuple(keys)
         return features
 
     @abstractmethod
     def text(self, encoder: PromptEncoder, name: str) -> Any:
-        """Text side for objects called `name` ("object" where nothing is known), computed once and kept."""
+        """Encode the words for objects called `name` ("object" where nothing is known). Callers keep the result."""
 
     @abstractmethod
     def score(self, features: Features, text: Any, size: tuple[int, int]) -> ScoreMap:
-        """Compare: features of B images and the text side -> scores [B] and maps [B, *size]."""
+        """Compare features of B images with the words -> scores [B] and maps [B, *size]."""
+
+
+def warn_score_only(method: Method, changed: Iterable[str]) -> None:
+    """Log a warning where changed options have no effect, for a caller whose image score comes from the map alone."""
+    idle = [name for name in changed if name in method.score_only_options]
+    if idle:
+        logging.getLogger("anomalens").warning(
+            "%s changes nothing here but the time it takes: it acts on the method's own score, and the image score"
+            " of this detector comes from the map alone",
+            ", ".join(idle),
+        )
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the registry: what a reader of `anomalens methods` wants to know, and how to build it."""
+    """Describe a method: what `anomalens methods` shows, and how to build it."""
 
     name: str
     title: str
-    source: str  # paper, as "authors, venue year (arXiv id)"
+    # The paper, as "authors, venue year (arXiv id)".
+    source: str
     year: int
-    learned: bool  # needs a checkpoint of learned prompts
-    config: type  # its Config dataclass: the options there are
-    build: Callable[..., Method]  # (clip: ClipConfig, **options) -> Method
+    # The Config dataclass: its fields are the options.
+    config: type[MethodConfig]
+    build: type[Method]
+
+    @property
+    def learned(self) -> bool:
+        """Whether it needs a checkpoint of what it learned."""
+        return self.build.learned
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Names of the options."""
+        return tuple(field.name for field in fields(self.config))
 
     def accepts(self, option: str) -> bool:
-        """Whether the method has an option of that name."""
-        return any(field.name == option for field in fields(self.config))
+        """Tell whether the method has an option of that name."""
+        return option in self.options
 
 
 _REGISTRY: dict[str, Entry] = {}
+_Class = TypeVar("_Class", bound=type[Method])
 
 
 def register(
-    name: str, *, title: str, source: str, year: int, config: type, learned: bool = False
-) -> Callable[[Callable[..., Method]], Callable[..., Method]]:
-    """Decorator on a factory `(clip: ClipConfig, **options) -> Method`; several names may share one class."""
+    name: str, *, title: str, source: str, year: int, config: type[MethodConfig]
+) -> Callable[[_Class], _Class]:
+    """Enter a Method subclass into the registry; one class may stand under several names with different Configs."""
 
-    def add(factory: Callable[..., Method]) -> Callable[..., Method]:
+    def add(build: _Class) -> _Class:
         if name in _REGISTRY:
             raise ConfigError(f"method {name!r} is registered twice")
-        _REGISTRY[name] = Entry(name, title, source, year, learned, config, factory)
-        return factory
+        _REGISTRY[name] = Entry(name, title, source, year, config, build)
+        return build
 
     return add
 
 
 def entries() -> list[Entry]:
-    """All methods, by year and name. Imports every method file."""
+    """Return all methods, by year and name. Imports every file of methods."""
     package = importlib.import_module("anomalens.methods")
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"anomalens.methods.{module.name}")
-    return sorted(_REGISTRY.values(), key=lambda e: (e.year, e.name))
+    return sorted(_REGISTRY.values(), key=lambda entry: (entry.year, entry.name))
 
 
 def entry(name: str) -> Entry:
-    """The registry line of `name`; only that method's file is imported. Raises ConfigError listing what exists."""
+    """Return the entry of `name`, importing its file alone where that is called so ("crane+" stands in crane.py).
+
+    Raises ConfigError listing the methods that exist.
+    """
+    module = f"anomalens.methods.{name.rstrip('+')}"
+    if name not in _REGISTRY and name.rstrip("+").isidentifier() and importlib.util.find_spec(module):
+        importlib.import_module(module)
     if name not in _REGISTRY:
-        known = {e.name for e in entries()} if not _import_by_convention(name) else set(_REGISTRY)
+        known = sorted(entry.name for entry in entries())
         if name not in known:
-            raise ConfigError(f"unknown method {name!r}; known: {', '.join(sorted(known))}")
+            raise ConfigError(f"unknown method {name!r}; known: {', '.join(known)}")
     return _REGISTRY[name]
 
 
-def create(name: str, clip: ClipConfig, **options: Any) -> Method:
-    """Build method `name` for a backbone. `options` are fields of its Config; unknown ones raise ConfigError."""
-    try:
-        return entry(name).build(clip, **options)
-    except TypeError as error:
-        raise ConfigError(f"options of {name!r}: {error}") from error
+def create(name: str, clip: ClipConfig, *, offline: bool = False, **options: Any) -> Method:
+    """Build method `name` for a backbone.
 
+    Args:
+        name: as registered.
+        clip: sizes of the backbone.
+        offline: never touch the network, also where an option names weights by a hub id.
+        options: fields of the method's Config.
 
-def _import_by_convention(name: str) -> bool:
-    stem = name.rstrip("+")
-    module = f"anomalens.methods.{stem}"
-    if not stem.isidentifier() or importlib.util.find_spec(module) is None:
-        return False
-    importlib.import_module(module)
-    return name in _REGISTRY
+    Raises:
+        ConfigError: no such method or option, or a value that does not fit; the message names what there is.
+        WeightsError: a network that an option names is missing or damaged.
+    """
+    registered = entry(name)
+    refuse_unknown(options, registered.options, name)
+    method = registered.build(clip, registered.config(**options))
+    method.load_networks(offline=offline)
+    return method

@@ -30,10 +30,10 @@ Crane MVTec 93.8, 97.5 | 91.3, 84.6, VisA 85.3, 87.9 | 95.1, 87.5; Crane+ MVTec 
 | 95.3, 90.6 (the authors' own log has 83.1, 85.9 for VisA images).
 """
 
-import warnings
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +46,7 @@ from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.streams import Dense, StreamName
 from anomalens.backbones.tower import Clip, Features, Positions, TextTower
 from anomalens.images.normalisation import Triple
-from anomalens.methods.base import ScoreMap, register
+from anomalens.methods.base import ExportTraits, ScoreMap, register
 from anomalens.methods.parts.learnable import PromptConfig, Prompts
 from anomalens.methods.parts.learned import LearnedMethod, Recipe, enlarge, stream_start
 from anomalens.methods.parts.losses import Loss, focal_cells, overlap_cells, patch_counts
@@ -111,6 +111,10 @@ class Aligned:
         return self.text[:, 1] - self.text[:, 0]
 
 
+_SOURCE = "Salehi et al. 2025 (arXiv 2504.11055)"
+
+
+@register("crane", title="Crane", source=_SOURCE, year=2025, config=Config)
 class Crane(LearnedMethod):
     """Crane, and Crane+ with `guided`."""
 
@@ -118,29 +122,30 @@ class Crane(LearnedMethod):
     recipe: ClassVar[Recipe] = Recipe(betas=(0.6, 0.999), epochs=5)
 
     def __init__(self, clip: ClipConfig, config: Config, guide: Guide | None = None) -> None:
-        super().__init__(clip)
-        self.config = config
+        super().__init__(clip, config)
         self.guide = guide
         self.prompts = Prompts(clip.text, config)
         first = stream_start(clip, config.start) if config.stream != "plain" else 1
-        self.dense = (Dense("guided"),) * config.guided + (Dense(config.stream, first),)
+        stream = Dense(config.stream, first)
+        self.dense = (Dense("guided"), stream) if config.guided else (stream,)
 
     def encode(self, clip: Clip, pixels: Tensor, keys: Sequence[int] = ()) -> Features:
         """As `Method.encode`; `dense` holds [D-Attn (Crane+ only), E-Attn], each one tap [B, N, E]."""
         patches, attention = clip.visual.patches(pixels), None
         if self.config.guided:
-            found = self.guide.features(pixels, clip.mean, clip.std) if self.guide else _own_features(clip, patches)
-            attention = guided_attention(found, self.config.beta, self.config.gamma, self.config.batch_threshold)
-        features: Features = clip.visual(pixels, self.dense, positions=self.positions, guide=attention, patches=patches)
-        features.keys = tuple(keys)
-        return features
+            # Without a guide network the backbone's own patch embeddings guide: good where a pretrained stem made them.
+            own = patches.flatten(2).transpose(1, 2)
+            features = self.guide.features(pixels, clip.mean, clip.std) if self.guide else own
+            attention = guided_attention(features, self.config.beta, self.config.gamma, self.config.batch_threshold)
+        encoded: Features = clip.visual(pixels, self.dense, positions=self.positions, guide=attention, patches=patches)
+        encoded.keys = tuple(keys)
+        return encoded
 
-    @property
-    def unexportable(self) -> str | None:
-        """A threshold over the batch makes an image's map depend on its neighbours."""
+    def export_traits(self, size: int) -> ExportTraits:
+        """Refuse what makes an image's map depend on the rest of its batch."""
         if self.config.guided and self.config.batch_threshold:
-            return "batch_threshold makes a map depend on the whole batch; leave it out"
-        return None
+            return ExportTraits(unexportable="batch_threshold makes a map depend on the whole batch; leave it out")
+        return ExportTraits()
 
     def text(self, encoder: PromptEncoder, name: str) -> Text:
         """The learned sentences; `name` plays no part, Crane calls everything "object"."""
@@ -204,26 +209,6 @@ def guided_attention(features: Tensor, beta: float, gamma: float, batch_threshol
     return kept.masked_fill((kept < 0) & ~own, -torch.inf).softmax(dim=-1)
 
 
-def _own_features(clip: Clip, patches: Tensor) -> Tensor:
-    """The backbone's patch embedding as guide [B, N, D]: good where that is a pretrained stem, colours else."""
-    if clip.visual.stem is None:
-        warnings.warn(
-            "crane+ has no guide network and the backbone has no convolutional stem: its D-Attn map compares raw"
-            " patches. Give guide=... (a folder or hub id of DINOv2 with registers), or use 'crane'.",
-            stacklevel=3,
-        )
-    return patches.flatten(2).transpose(1, 2)
-
-
-_SOURCE = "Salehi et al. 2025 (arXiv 2504.11055)"
-
-
-@register("crane", title="Crane", source=_SOURCE, year=2025, config=Config, learned=True)
-def crane(clip: ClipConfig, **options: Any) -> Crane:
-    """Crane: the E-Attn map alone."""
-    return Crane(clip, Config(**options))
-
-
 @dataclass(frozen=True)
 class PlusConfig(Config):
     """Crane+'s settings; the defaults are the published evaluation, but for the fusion (see the module text)."""
@@ -233,13 +218,17 @@ class PlusConfig(Config):
     guide: str | None = None  # folder or hub id of DINOv2 with registers; None: the backbone's own stem
 
 
-@register("crane+", title="Crane+", source=_SOURCE, year=2025, config=PlusConfig, learned=True)
-def crane_plus(clip: ClipConfig, guide: Guide | str | None = None, **options: Any) -> Crane:
-    """Crane+: with the D-Attn map, guided by `guide` (default: the backbone's own stem).
+@register("crane+", title="Crane+", source=_SOURCE, year=2025, config=PlusConfig)
+class CranePlus(Crane):
+    """Crane+: with the D-Attn map, guided by `config.guide`, by a guide of the caller's, or by the backbone's stem."""
 
-    The published guide is "facebook/dinov2-with-registers-base". Any object with `features` will do.
-    """
-    if not isinstance(guide, str):
-        return Crane(clip, PlusConfig(**options), guide)
-    network = Dinov2Guide(load_dinov2(guide), clip.vision.patch)
-    return Crane(clip, PlusConfig(guide=guide, **options), network)
+    def load_networks(self, *, offline: bool) -> None:
+        """Load the guide that `config.guide` names; the published one is "facebook/dinov2-with-registers-base"."""
+        if self.config.guide is None:
+            if self.clip.vision.stem is None:
+                logging.getLogger("anomalens").warning(
+                    "crane+ has no guide network and the backbone has no convolutional stem: its D-Attn map compares"
+                    " raw patches. Give guide=... (a folder or hub id of DINOv2 with registers), or use 'crane'."
+                )
+        else:
+            self.guide = Dinov2Guide(load_dinov2(self.config.guide, offline=offline), self.clip.vision.patch)

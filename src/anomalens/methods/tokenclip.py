@@ -31,7 +31,7 @@ Published: MVTec image AUROC between 91.5 and 95.7 (inferred from a review); no 
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +42,7 @@ from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.streams import Dense
 from anomalens.backbones.tower import Features, Positions
 from anomalens.errors import ConfigError
-from anomalens.methods.base import ScoreMap, register
+from anomalens.methods.base import ExportTraits, ScoreMap, register
 from anomalens.methods.parts.learnable import PromptConfig, Prompts, encode_together
 from anomalens.methods.parts.learned import LearnedMethod, enlarge, separable_loss, stream_start
 from anomalens.methods.parts.losses import Loss
@@ -100,16 +100,15 @@ class Text:
     subspaces: Tensor  # t [C, Q, E], or [C, Q, E / Q] for split heads
 
 
+@register("tokenclip", title="TokenCLIP", source="Zhou et al. 2025 (arXiv 2510.21171)", year=2025, config=Config)
 class TokenCLIP(LearnedMethod):
     """TokenCLIP: two pairs of prompts, and heads that turn the local pair into Q subspaces."""
 
     cls: ClassVar[Literal["normed", "raw"]] = "raw"
     positions: ClassVar[Positions] = "bilinear"
-    switches: ClassVar[str | None] = "which subspaces a token uses"
 
     def __init__(self, clip: ClipConfig, config: Config) -> None:
-        super().__init__(clip)
-        self.config = config
+        super().__init__(clip, config)
         self.global_prompts = Prompts(clip.text, config)
         self.local_prompts = Prompts(clip.text, config)
         if config.share_deep:
@@ -118,6 +117,10 @@ class TokenCLIP(LearnedMethod):
         self.heads = Heads(clip.joint, config.subspaces, classes, config.head, config.rank)
         start = stream_start(clip, config.start)
         self.dense = (Dense("value-value", start, config.taps, class_row=config.class_token),)
+
+    def export_traits(self, size: int) -> ExportTraits:
+        """Name what a tie decides."""
+        return ExportTraits(switches="which subspaces a token uses")
 
     # ------------------------------------------------------------------------------------------------- text side
     def text(self, encoder: PromptEncoder, name: str) -> Text:
@@ -223,16 +226,3 @@ class TokenCLIP(LearnedMethod):
         apart = orthogonality(config.regulariser, text.subspaces, self.heads)
         total = image + config.base_weight * base + config.dynamic_weight * dynamic + config.orthogonal_weight * apart
         return Loss(total, {"image": image, "base": base, "dynamic": dynamic, "orthogonal": apart})
-
-
-@register(
-    "tokenclip",
-    title="TokenCLIP",
-    source="Zhou et al. 2025 (arXiv 2510.21171)",
-    year=2025,
-    config=Config,
-    learned=True,
-)
-def tokenclip(clip: ClipConfig, **options: Any) -> TokenCLIP:
-    """TokenCLIP with fields of Config as options."""
-    return TokenCLIP(clip, Config(**options))

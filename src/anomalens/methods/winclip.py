@@ -36,7 +36,7 @@ from anomalens.backbones.config import ClipConfig
 from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.tower import Clip, Features
 from anomalens.errors import ConfigError
-from anomalens.methods.base import Method, ScoreMap, register
+from anomalens.methods.base import ExportTraits, Method, MethodConfig, ScoreMap, register
 from anomalens.methods.parts import ensembles
 from anomalens.methods.parts import upsampling as maps
 
@@ -45,7 +45,7 @@ _LEAST = -80.0  # log-odds; a score of 1e-35, close to the least that float32 ho
 
 
 @dataclass(frozen=True)
-class WinCLIPConfig:
+class Config(MethodConfig):
     """Options of WinCLIP."""
 
     scales: tuple[int, ...] = (2, 3)  # sides of the windows in patches; the whole image is always one scale more
@@ -54,29 +54,33 @@ class WinCLIPConfig:
     temperature: float = 0.07
 
     def __post_init__(self) -> None:
-        # Options read from a file or a command line come as lists.
-        object.__setattr__(self, "scales", tuple(self.scales))
+        super().__post_init__()
         if not self.scales or any(scale < 1 for scale in self.scales):
             raise ConfigError(f"scales {self.scales} must be window sides of at least 1 patch, for instance (2, 3)")
         if self.temperature <= 0:
             raise ConfigError(f"temperature {self.temperature} must be above 0; the published codes use 0.07 and 0.01")
 
 
+@register(
+    "winclip",
+    title="WinCLIP: class tokens of small windows",
+    source="Jeong et al., CVPR 2023 (arXiv 2303.14814)",
+    year=2023,
+    config=Config,
+)
 class WinCLIP(Method):
     """WinCLIP without reference images. Map and score are probabilities of "abnormal", sharpened by 1/τ."""
 
     interpolation = "bicubic"
 
-    def __init__(self, clip: ClipConfig, config: WinCLIPConfig | None = None) -> None:
-        super().__init__(clip)
-        self.config = config or WinCLIPConfig()
+    def __init__(self, clip: ClipConfig, config: Config) -> None:
+        super().__init__(clip, config)
         hot = 1 / (1 + math.exp(-_HEAT / self.config.temperature))
         self.heat_range = (1 - hot, hot)
 
-    @property
-    def one_size(self) -> str | None:
-        """Windows are listed for one grid."""
-        return "its windows are listed for one grid of patches"
+    def export_traits(self, size: int) -> ExportTraits:
+        """Keep a graph to one size."""
+        return ExportTraits(one_size="its windows are listed for one grid of patches")
 
     def text(self, encoder: PromptEncoder, name: str) -> Tensor:
         """[2, E]: unit vectors of normal and abnormal, from 242 sentences."""
@@ -134,15 +138,3 @@ def coverage(grid: tuple[int, int], scales: tuple[int, ...], device: torch.devic
             parts.append(covers / covers.sum(dim=1, keepdim=True))
         parts.append(torch.ones(count, 1, device=device))
         return torch.cat(parts, dim=1) / len(parts)
-
-
-@register(
-    "winclip",
-    title="WinCLIP: class tokens of small windows",
-    source="Jeong et al., CVPR 2023 (arXiv 2303.14814)",
-    year=2023,
-    config=WinCLIPConfig,
-)
-def winclip(clip: ClipConfig, **options: object) -> Method:
-    """WinCLIP; `options` are fields of WinCLIPConfig."""
-    return WinCLIP(clip, WinCLIPConfig(**options))  # type: ignore[arg-type]

@@ -26,7 +26,6 @@ moments and its gradient 4·4·R·E bytes (R = P or E; 9.5 MB for 924 sentences 
 Shapes: B images, M tokens, E joint width, P sentences, R adapter rows, S steps.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -35,7 +34,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anomalens.errors import ConfigError
-from anomalens.methods.parts.draws import Draws
+from anomalens.methods.base import MethodConfig
 from anomalens.methods.parts.upsampling import apply
 
 _BETAS = (0.9, 0.999)
@@ -46,7 +45,7 @@ Spread = tuple[Tensor, Tensor]  # K_h [H, h], K_w [W, w]
 
 
 @dataclass(frozen=True)
-class AdaptationConfig:
+class AdaptationConfig(MethodConfig):
     """Options of the test-time adaptation; the defaults are the published code's."""
 
     adapter: Literal["dictionary", "linear"] = "dictionary"  # the code takes "linear" for VisA
@@ -59,10 +58,7 @@ class AdaptationConfig:
     seed: int = 0  # of weights and noise, together with each image's content
 
     def __post_init__(self) -> None:
-        if self.adapter not in ("dictionary", "linear"):
-            raise ConfigError(f"adapter must be 'dictionary' or 'linear', not {self.adapter!r}")
-        if self.pseudo not in ("self", "frozen"):
-            raise ConfigError(f"pseudo must be 'self' or 'frozen', not {self.pseudo!r}")
+        super().__post_init__()
         if self.steps < 0 or self.lr < 0 or self.weight_decay < 0 or self.noise < 0:
             raise ConfigError(
                 f"steps {self.steps}, lr {self.lr}, weight_decay {self.weight_decay} and noise {self.noise} "
@@ -102,24 +98,6 @@ class Adapted:
     tokens: Tensor  # [B, M, E] adapted clean tokens y, not normalised
     losses: Tensor  # [B, S] loss before each step
     norms: Tensor  # [B, S, 2] L2 norms of the gradients of W and b at each step
-
-
-def draw(
-    keys: Sequence[int], rows: int, count: int, width: int, config: AdaptationConfig, like: Tensor
-) -> tuple[Weights, Tensor]:
-    """Initial weights and the noise of all steps for images with content keys `keys`.
-
-    Args:
-        keys: one integer an image, from its content.
-        rows, count, width: R, M and E.
-        like: gives dtype and device of the result; the draws themselves are made on the CPU.
-
-    Returns:
-        (W [B, R, E], b [B, R]), uniform in ±1/√E as PyTorch's linear layer, and noise [B, S, M, E].
-    """
-    drawn = Draws(rows, count, width, config.steps, config.noise, config.seed).draw(keys)
-    weights, biases, noises = (torch.from_numpy(part).to(like) for part in drawn)
-    return (weights, biases), noises
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -179,6 +179,7 @@ def load_method(
     method: str | None = None,
     *,
     any_backbone: bool = False,
+    offline: bool = False,
     **options: Any,
 ) -> "Method":
     """The method a checkpoint holds, in eval mode, for the backbone `loaded`.
@@ -188,6 +189,7 @@ def load_method(
         loaded: the backbone it is used with.
         method: what it must be; None takes what it is.
         any_backbone: use it although it was learned with other weights (sizes must fit all the same).
+        offline: never touch the network.
         options: fields of the method's Config that shall differ from those it was learned with.
 
     Raises:
@@ -199,16 +201,13 @@ def load_method(
         raise WeightsError(f"{where}: holds {info.method!r}, not {method!r}; ask for --method {info.method}")
     if not any_backbone:
         _check_backbone(checkpoint, loaded)
-    known = {one.name for one in fields(base.entry(info.method).config)}
-    foreign = sorted(info.config.keys() - known)
+    foreign = sorted(info.config.keys() - set(base.entry(info.method).options))
     if foreign:
         raise WeightsError(
             f"{where}: written by anomalens {info.version} with settings unknown here ({', '.join(foreign)}); "
             f"this is {__version__}"
         )
-    # JSON knows no tuples.
-    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in info.config.items()}
-    built = base.create(info.method, loaded.config, **settings | options).eval()
+    built = base.create(info.method, loaded.config, offline=offline, **info.config | options).eval()
     _fill(built, checkpoint)
     return built
 

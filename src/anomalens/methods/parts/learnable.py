@@ -31,12 +31,13 @@ from anomalens.backbones.prefix import Prefix, encode_behind, encode_prefix
 from anomalens.backbones.tokenizer import encode
 from anomalens.backbones.tower import TextTower
 from anomalens.errors import ConfigError
+from anomalens.methods.base import MethodConfig
 
 SENTENCES = ("object.", "damaged object.")  # the words behind the context vectors: normal, abnormal
 
 
 @dataclass(frozen=True)
-class PromptConfig:
+class PromptConfig(MethodConfig):
     """Sizes of the learned prompts; the defaults are AnomalyCLIP's and Crane's."""
 
     n_ctx: int = 12  # context vectors of each sentence
@@ -45,6 +46,7 @@ class PromptConfig:
     half_deep: bool = False  # round deep prompts and their gradients through fp16, as the published code does
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 1 <= self.length <= self.n_ctx:
             raise ConfigError(f"length {self.length} must lie between 1 and n_ctx {self.n_ctx}: deep prompts would"
                               " overwrite the words")  # fmt: skip

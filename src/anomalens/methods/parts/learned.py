@@ -35,6 +35,7 @@ class LearnedMethod(Method):
     takes. Both come from the current parameters and are not kept here.
     """
 
+    learned: ClassVar[bool] = True
     recipe: ClassVar[Recipe] = Recipe()
     frozen_features: ClassVar[bool] = True  # nothing learned on the image side: features may be computed once and kept
     uses_names: ClassVar[bool] = False  # whether the object name reaches the prompts

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from anomalens.errors import ConfigError
-from anomalens.methods.parts.ranking import largest
+from anomalens.methods.parts.tracing import largest, may_stop
 
 Columns = Literal["uniform", "similarity", "relaxed", "capped", "free"]
 Weighing = Literal["renormalised", "scaled", "equal"]
@@ -82,7 +82,7 @@ def sinkhorn(
             step = (step + math.log(capacity)).clamp(max=0)
         moved = (step - g).detach().abs().max()
         g = step
-        if not torch.compiler.is_compiling() and moved < tolerance:  # a graph runs all iterations
+        if may_stop(moved < tolerance):
             break
     return torch.softmax(logits + g.unsqueeze(-1), dim=-2).transpose(-1, -2) / tokens
 
