@@ -93,7 +93,7 @@ class Method(nn.Module, ABC):
     # A Config of the subclass's own kind.
     config: Any
 
-    def __init__(self, clip: ClipConfig, config: MethodConfig) -> None:
+    def __init__(self, clip: ClipConfig, config: MethodConfig = MethodConfig()) -> None:
         super().__init__()
         self.clip, self.config = clip, config
 
@@ -175,7 +175,7 @@ _Class = TypeVar("_Class", bound=type[Method])
 
 
 def register(
-    name: str, *, title: str, source: str, year: int, config: type[MethodConfig]
+    name: str, *, title: str, source: str, year: int, config: type[MethodConfig] = MethodConfig
 ) -> Callable[[_Class], _Class]:
     """Enter a Method subclass into the registry; one class may stand under several names with different Configs."""
 
