@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from skimage import measure
 
 from anomalens.errors import ConfigError, InputError
 from anomalens.images.maps import read_map
@@ -51,6 +53,7 @@ def on_disk(tmp_path: Path) -> Prediction:
         ({"anomaly_map": np.full((2, 2), np.nan)}, InputError, "anomaly map is not finite"),
         ({"anomaly_map": np.array([[0, np.inf]])}, InputError, "anomaly map is not finite"),
         ({"score": float("nan"), "path": "a\nb.png"}, InputError, r"'a\\nb.png': the score is not finite"),
+        ({"method_score": float("inf")}, InputError, "the method's score is not finite"),
         ({"anomaly_map": np.zeros((1, 2, 2))}, ValueError, r"\[1, 2, 2\]"),
         ({"anomaly_map": np.zeros((0, 2))}, ValueError, "shape"),
         ({"width": 0}, ValueError, "0 x 4"),
@@ -70,6 +73,14 @@ def test_label_follows_score_and_threshold() -> None:
     assert make(score=0.5).label == "normal"  # equal is not above
     moved = replace(make(), threshold=0.9, threshold_source="given by the user")
     assert (moved.label, moved.score, moved.threshold_source) == ("normal", 0.8, "given by the user")
+
+
+def test_the_methods_own_score_is_kept() -> None:
+    assert make().method_score == 0.8
+    pooled = make(method_score=np.float32(0.25))
+    assert (pooled.score, pooled.method_score) == (0.8, 0.25)
+    assert type(pooled.method_score) is float
+    assert replace(pooled, score=0.7).method_score == 0.25
 
 
 def test_map_is_a_frozen_copy() -> None:
@@ -100,6 +111,29 @@ def test_regions_are_at_source_size(on_disk: Prediction) -> None:
         assert left <= x < right
         assert top <= y < bottom
         assert region.peak == on_disk.map_at_source()[y, x]
+
+
+def regions_by_scanning(prediction: Prediction) -> list[Region]:
+    """Return the regions found on the whole map at source size, without leaving any part out."""
+    values = prediction.map_at_source()
+    labels = measure.label(values > prediction.pixel_threshold, connectivity=2)
+    regions = []
+    for label in range(1, labels.max() + 1):
+        rows, columns = np.nonzero(labels == label)
+        y, x = max(zip(rows, columns, strict=True), key=lambda place: values[place])
+        box = tuple(map(int, (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)))
+        regions.append(Region(box, len(rows), float(values[y, x]), (int(x), int(y))))
+    return sorted(regions, key=lambda region: (-region.peak, region.box))
+
+
+@pytest.mark.parametrize("size", [(97, 211), (40, 40), (13, 17), (7, 300)], ids=str)
+@pytest.mark.parametrize("seed", range(6))
+def test_regions_are_those_of_the_whole_map(size: tuple[int, int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.random((31, 23), np.float32) * np.float32(0.5)
+    values[rng.integers(0, 31, 3), rng.integers(0, 23, 3)] += np.float32(0.5)
+    prediction = make(anomaly_map=values, height=size[0], width=size[1], pixel_threshold=rng.choice([0.3, 0.45, 0.6]))
+    assert list(prediction.regions) == regions_by_scanning(prediction)
 
 
 @pytest.mark.parametrize(
@@ -183,6 +217,19 @@ def test_save_writes_overlay_mask_and_numbers(on_disk: Prediction, tmp_path: Pat
     assert (folder / "second_overlay.png").exists()
 
 
+@pytest.mark.parametrize("name", ["../out", "/tmp/out", "sub/out", "sub/"])
+def test_a_name_cannot_leave_the_folder(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is no file name"):
+        make().save(tmp_path / "results", name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_overlay_of_a_frame_of_opencv() -> None:
+    frame = np.random.default_rng(3).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    expected = np.asarray(make().overlay(frame))
+    np.testing.assert_array_equal(np.asarray(make().overlay(frame[:, :, ::-1], channels="bgr")), expected)
+
+
 def test_files_one_by_one(on_disk: Prediction, tmp_path: Path) -> None:
     on_disk.save_overlay(tmp_path / "o.png")
     assert Image.open(tmp_path / "o.png").size == (60, 40)
@@ -202,9 +249,25 @@ def test_notebook_picture_never_fails(on_disk: Prediction) -> None:
             assert max(picture.size) <= 800
 
 
-def test_failure_is_one_line() -> None:
-    assert Failure("a.png", "first\n  second").to_dict() == {"path": "a.png", "error": "first second"}
+def test_failure_is_one_line_and_keeps_the_kind_of_error() -> None:
+    assert Failure("a.png", "first\n  second").to_dict() == {
+        "path": "a.png", "error": "first second", "kind": "InputError",
+    }  # fmt: skip
     assert Failure(None, "").error == "unknown error"
+    assert Failure.of("a.png", InputError("'a.png': no such\nfile")) == Failure("a.png", "'a.png': no such file")
+    assert Failure.of(None, ZeroDivisionError("division by zero")) == Failure(
+        None, "ZeroDivisionError: division by zero", "ZeroDivisionError"
+    )
+
+
+def test_results_can_be_pickled(on_disk: Prediction) -> None:
+    assert on_disk.regions
+    again = pickle.loads(pickle.dumps(on_disk))
+    assert again.to_dict() == on_disk.to_dict()
+    np.testing.assert_array_equal(again.anomaly_map, on_disk.anomaly_map)
+    assert pickle.loads(pickle.dumps(Failure("a.png", "why", "WeightsError"))) == Failure(
+        "a.png", "why", "WeightsError"
+    )
 
 
 def test_lightness_of_the_colours_rises() -> None:

@@ -1,6 +1,5 @@
-"""What a detector says about one image: score, decision, map, mask and regions, with the numbers they came from."""
+"""Hold the result for one image: score, decision, map, mask and regions, with the numbers they came from."""
 
-import io
 import json
 import math
 import os
@@ -13,67 +12,88 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from anomalens.errors import InputError
+from anomalens.errors import ConfigError, InputError, one_line
 from anomalens.files import atomic_write
 from anomalens.images.decoding import Source, decode
-from anomalens.images.maps import Map, resize_map, write_map
+from anomalens.images.encoding import encode_image
+from anomalens.images.maps import Map, reach_of, resize_map, write_map
 from anomalens.images.overlay import draw_heatmap, draw_overlay
+from anomalens.images.pixel_values import Channels
 
-_NOTEBOOK_SIDE = 800  # pixels; longest side of the picture shown in a notebook
+# Longest side, in pixels, of the picture shown in a notebook.
+_NOTEBOOK_SIDE = 800
 
 
 @dataclass(frozen=True)
 class Region:
     """A connected part of the mask, in pixels of the source image."""
 
-    box: tuple[int, int, int, int]  # left, top, right, bottom; right and bottom just outside
-    area: int  # pixels
-    peak: float  # largest value of the anomaly map inside
-    peak_at: tuple[int, int]  # x, y of that value
+    # Left, top, right, bottom in pixels; right and bottom lie just outside.
+    box: tuple[int, int, int, int]
+    # Pixels.
+    area: int
+    # Largest value of the anomaly map inside.
+    peak: float
+    # x, y of that value, in pixels.
+    peak_at: tuple[int, int]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return the region ready for JSON."""
         return {"box": list(self.box), "area": self.area, "peak": self.peak, "peak_at": list(self.peak_at)}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Prediction:
-    """The result for one image, checked when it is made.
+    """The result for one image, checked when it is made. It can be pickled.
 
-    Scores and maps are raw: no threshold, smoothing or scaling is hidden in them. To decide by another number, use
-    `dataclasses.replace(prediction, threshold=..., threshold_source=...)`.
+    Map and `method_score` are raw: no threshold, smoothing or scaling is hidden in them. To decide by another number,
+    use `dataclasses.replace(prediction, threshold=..., threshold_source=...)`.
 
-    Raises InputError when score or map is NaN or infinite (broken weights or overflow), ValueError when the values
-    cannot belong together.
+    Raises InputError when a score or the map is NaN or infinite (broken weights or overflow), ValueError when the
+    values cannot belong together.
     """
 
-    path: str | None  # where the image came from; None for images given as pixels
-    width: int  # pixels of the source image
-    height: int  # pixels of the source image
-    score: float  # raw image-level anomaly score, larger is more anomalous
-    threshold: float  # anomalous means score > threshold
-    threshold_source: str  # where the threshold comes from, in words
-    pixel_threshold: float  # the mask is map > pixel_threshold
-    anomaly_map: Map  # float32 [h, w] at the size the model worked at; a read-only copy
-    heat_range: tuple[float, float]  # map values of the coldest and the hottest colour, fixed for the model
-    object_name: str | None  # what the prompts called the object
+    # Where the image came from; None for images given as pixels.
+    path: str | None
+    # Of the source image, in pixels.
+    width: int
+    height: int
+    # Image score that decides, larger is more anomalous: the method's own, pooled with the map where the detector's
+    # score pooling says so.
+    score: float
+    # The image is anomalous where score > threshold.
+    threshold: float
+    # Where the threshold comes from, in words.
+    threshold_source: str
+    # The mask is map > pixel_threshold.
+    pixel_threshold: float
+    # float32 [h, w] at the size the model worked at; a read-only copy.
+    anomaly_map: Map
+    # Map values of the coldest and the hottest colour, fixed for the model.
+    heat_range: tuple[float, float]
+    # What the prompts called the object.
+    object_name: str | None
     method: str
     backbone: str
-    note: str | None = None  # a remark on how the image was read
-    p_value: float | None = None  # how rare so high a score is among the normal images calibrated with; None without
+    # A remark on how the image was read.
+    note: str | None = None
+    # How rare so high a score is among the normal images calibrated with; None without such a calibration.
+    p_value: float | None = None
+    # The method's own image score before score pooling; `score` unless given.
+    method_score: float | None = None
 
     def __post_init__(self) -> None:
-        values = np.array(self.anomaly_map, np.float32)  # a copy: a view would keep the whole batch alive
+        # A copy: a view would keep the whole batch alive.
+        values = np.array(self.anomaly_map, np.float32)
         name = "image" if self.path is None else repr(self.path)
         if values.ndim != 2 or values.size == 0:
             raise ValueError(f"{name}: an anomaly map is [h, w], not of shape {list(values.shape)}")
         if self.width < 1 or self.height < 1:
             raise ValueError(f"{name}: an image of {self.width} x {self.height} pixels")
-        if not math.isfinite(self.score) or not np.isfinite(values).all():
-            raise InputError(
-                f"{name}: the {'score' if not math.isfinite(self.score) else 'anomaly map'} is not finite; "
-                "check the weights, or use dtype float32"
-            )
+        method_score = self.score if self.method_score is None else self.method_score
+        for part, numbers in (("score", self.score), ("method's score", method_score), ("anomaly map", values)):
+            if not np.isfinite(numbers).all():
+                raise InputError(f"{name}: the {part} is not finite; check the weights, or use dtype float32")
         low, high = self.heat_range
         if not (math.isfinite(self.threshold) and math.isfinite(self.pixel_threshold)):
             raise ValueError(f"{name}: thresholds {self.threshold} and {self.pixel_threshold} must be finite")
@@ -81,64 +101,72 @@ class Prediction:
             raise ValueError(f"{name}: heat range {self.heat_range} must rise from cold to hot")
         values.flags.writeable = False
         object.__setattr__(self, "anomaly_map", values)
-        for number in ("score", "threshold", "pixel_threshold"):  # numpy and torch scalars are no JSON
+        # Scalars of numpy and torch are no JSON.
+        object.__setattr__(self, "method_score", float(method_score))
+        for number in ("score", "threshold", "pixel_threshold"):
             object.__setattr__(self, number, float(getattr(self, number)))
         object.__setattr__(self, "heat_range", (float(low), float(high)))
 
     @property
     def label(self) -> Literal["normal", "anomalous"]:
-        """The decision: "anomalous" where score > threshold."""
+        """Return the decision: "anomalous" where score > threshold."""
         return "anomalous" if self.score > self.threshold else "normal"
 
     def map_at_source(self) -> Map:
-        """The anomaly map at the size of the source image, float32 [H, W]; computed at every call, not kept."""
+        """Return the anomaly map at the size of the source image, float32 [H, W]; computed at every call."""
         return resize_map(self.anomaly_map, (self.height, self.width))
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
-        """Where the map at source size exceeds `pixel_threshold`, bool [H, W]; computed at every use, not kept."""
+        """Return where the map at source size exceeds `pixel_threshold`, bool [H, W]; computed at every use."""
         above: npt.NDArray[np.bool_] = self.map_at_source() > self.pixel_threshold
         return above
 
     @cached_property
     def regions(self) -> tuple[Region, ...]:
-        """The connected parts of the mask (corners connect), highest peak first."""
+        """Return the connected parts of the mask (corners connect), highest peak first; computed once."""
         from scipy import ndimage
 
-        values = self.map_at_source()
+        size = (self.height, self.width)
+        # Only this part of a large image is worked on: everywhere else the map cannot exceed the threshold.
+        reach = reach_of(self.anomaly_map > self.pixel_threshold, size)
+        if reach is None:
+            return ()
+        values = resize_map(self.anomaly_map, size, reach)
         labels, _ = ndimage.label(values > self.pixel_threshold, structure=np.ones((3, 3), bool))
-        found = []
+        regions = []
         for index, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
             inside = labels[rows, columns] == index
             part = np.where(inside, values[rows, columns], -np.inf)
             y, x = np.unravel_index(int(part.argmax()), part.shape)
-            found.append(
+            left, top = reach.left + columns.start, reach.top + rows.start
+            regions.append(
                 Region(
-                    box=(columns.start, rows.start, columns.stop, rows.stop),
+                    box=(left, top, reach.left + columns.stop, reach.top + rows.stop),
                     area=int(np.count_nonzero(inside)),
                     peak=float(part[y, x]),
-                    peak_at=(columns.start + int(x), rows.start + int(y)),
+                    peak_at=(left + int(x), top + int(y)),
                 )
             )
-        return tuple(sorted(found, key=lambda region: (-region.peak, region.box)))
+        return tuple(sorted(regions, key=lambda region: (-region.peak, region.box)))
 
     def heatmap(self) -> Image.Image:
-        """The map alone in the model's fixed colours, RGB at source size."""
+        """Return the map alone in the model's fixed colours, RGB at source size."""
         return draw_heatmap(self.map_at_source(), self.heat_range)
 
-    def overlay(self, image: Source | None = None, alpha: float = 0.6) -> Image.Image:
-        """The heatmap over the image and the mask's contour, RGB at source size.
+    def overlay(self, image: Source | None = None, alpha: float = 0.6, *, channels: Channels = "rgb") -> Image.Image:
+        """Return the heatmap over the image and the mask's contour, RGB at source size.
 
-        `image` is the source (anything `decode` takes); None reads it again from `path`. `alpha` in [0, 1] is the
-        largest opacity. Raises InputError when the image cannot be read, is not given where there is no path, or has
-        another size.
+        `image` is the source (anything `decode` takes, with its `channels`); None reads it again from `path`. `alpha`
+        in [0, 1] is the largest opacity. Raises InputError when the image cannot be read, is missing where there is no
+        path, or has another size; ValueError for another `alpha`.
         """
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha {alpha} must lie in [0, 1]")
         source = self.path if image is None else image
         if source is None:
             raise InputError("this prediction has no path to read the image from: give it, as overlay(image)")
-        rgb = decode(source).rgb
+        rgb = decode(source, channels=channels).rgb
         if rgb.shape[:2] != (self.height, self.width):
             raise InputError(
                 f"the image is {rgb.shape[1]} x {rgb.shape[0]} pixels, the prediction is for "
@@ -148,24 +176,32 @@ class Prediction:
         return draw_overlay(rgb, values, self.heat_range, values > self.pixel_threshold, alpha)
 
     def save(self, folder: str | os.PathLike[str], name: str | None = None) -> Path:
-        """Write `NAME_overlay.png`, `NAME_mask.png` and `NAME.json` into `folder`, made if need be; returns it.
+        """Write `NAME_overlay.png`, `NAME_mask.png` and `NAME.json` into `folder`, made if need be; return it.
 
         `name` is the image's file name without suffix unless given; give one where images of different folders share
-        a name. Without a path to read the image from, the heatmap stands for the overlay.
-        Raises InputError when the image cannot be read any more, OSError when the folder cannot be written.
+        a name. Without a path to read the image from, the heatmap takes the overlay's place.
+        Raises ConfigError for a name with folders in it, InputError when the image cannot be read any more, OSError
+        when the folder cannot be written.
         """
         target = Path(folder)
         stem = name or (Path(self.path).stem if self.path else "image")
+        if Path(stem).name != stem:
+            raise ConfigError(
+                f"{stem!r} is no file name: choose the folder by save(folder), and a name without folders"
+            )
         target.mkdir(parents=True, exist_ok=True)
         picture = self.overlay() if self.path else self.heatmap()
         atomic_write(target / f"{stem}_overlay.png", _png(picture))
         self.save_mask(target / f"{stem}_mask.png")
+        # Escaped, so that a path that is no UTF-8 can be written.
         atomic_write(target / f"{stem}.json", json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n")
         return target
 
-    def save_overlay(self, path: str | os.PathLike[str], image: Source | None = None) -> None:
+    def save_overlay(
+        self, path: str | os.PathLike[str], image: Source | None = None, *, channels: Channels = "rgb"
+    ) -> None:
         """Write the overlay as PNG. Raises as `overlay` does, and OSError when the file cannot be written."""
-        atomic_write(path, _png(self.overlay(image)))
+        atomic_write(path, _png(self.overlay(image, channels=channels)))
 
     def save_mask(self, path: str | os.PathLike[str]) -> None:
         """Write the mask as PNG at source size: 255 in the mask, 0 elsewhere."""
@@ -174,15 +210,16 @@ class Prediction:
     def save_map(self, path: str | os.PathLike[str], *, at_source: bool = False) -> None:
         """Write the raw map as `.npy` (exact) or 16-bit `.png`, at working size or at source size.
 
-        The PNG's scale is fixed for the model: from one heat range below the coldest colour to one above the hottest.
-        It stands in the file, and `anomalens.images.maps.read_map` applies it. Raises ConfigError for another suffix.
+        The PNG's scale is fixed for the model: it begins one width of the heat range below the coldest colour and ends
+        one width above the hottest. It stands in the file, and `anomalens.images.maps.read_map` applies it.
+        Raises ConfigError for another suffix, OSError when the file cannot be written.
         """
         low, high = self.heat_range
         span = high - low
         write_map(path, self.map_at_source() if at_source else self.anomaly_map, (low - span, high + span))
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: every number is finite; pictures and maps are not in it."""
+        """Return the result ready for JSON: every number is finite; pictures and maps are not in it."""
         row: dict[str, Any] = {
             "path": self.path,
             "score": self.score,
@@ -207,7 +244,7 @@ class Prediction:
         )
 
     def _repr_png_(self) -> bytes:
-        """What a notebook shows: the overlay, or the heatmap where the image cannot be read."""
+        """Return what a notebook shows: the overlay, or the heatmap where the image cannot be read."""
         try:
             picture = self.overlay()
         except InputError:
@@ -220,19 +257,25 @@ class Prediction:
 class Failure:
     """An input that gave no prediction, and why in one line."""
 
-    path: str | None  # None for images given as pixels
+    # None for images given as pixels.
+    path: str | None
     error: str
+    # Name of the error's class.
+    kind: str = "InputError"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "error", " ".join(self.error.split()) or "unknown error")
 
+    @classmethod
+    def of(cls, path: str | None, error: BaseException) -> "Failure":
+        """Return the failure that an exception describes."""
+        return cls(path, one_line(error), type(error).__name__)
+
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {"path": self.path, "error": self.error}
+        """Return the failure ready for JSON."""
+        return {"path": self.path, "error": self.error, "kind": self.kind}
 
 
 def _png(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
     # The lowest level: half the time of the default on photographs for a few per cent more bytes.
-    picture.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+    return encode_image(picture, compress_level=1)

@@ -56,7 +56,7 @@ def test_a_whole_run(detector: Detector, images: list[Path], tmp_path: Path) -> 
     assert summary.counts == RunCounts(5, 1, 1, 0.0, pytest.approx(160 / 255))
     written = rows(out)
     assert [row["path"] for row in written] == [str(path) for path in images]
-    assert set(written[3]) == {"path", "error"}
+    assert set(written[3]) == {"path", "error", "kind"}
     # Readers of these files rely on the names and on their order.
     keys = (
         "path score label threshold threshold_source pixel_threshold width height object regions method backbone "

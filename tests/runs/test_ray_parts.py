@@ -213,12 +213,12 @@ def test_columns_hold_all_that_a_prediction_says() -> None:
     one = Prediction(
         "p", 2, 2, 0.7, 0.5, "given", 0.5, np.ones((2, 2), np.float32), (0.0, 2.0), "nut", "m", "b", "note", 0.25
     )
-    assert set(one.to_dict()) | {"error"} == set(schema().names)
+    assert set(one.to_dict()) | {"error", "kind"} == set(schema().names)
     region = set(Region((0, 0, 1, 1), 1, 1.0, (0, 0)).to_dict())
     assert region == {field.name for field in schema().field("regions").type.value_type}
-    rows = [one.to_dict(), {"path": "q", "error": "why"}]
+    rows = [one.to_dict(), {"path": "q", "error": "why", "kind": "InputError"}]
     back = pq.read_table(pa.BufferReader(FinishedPart.of(0, rows).data)).to_pylist()
-    assert {name: value for name, value in back[0].items() if name != "error"} == one.to_dict()
+    assert {name: value for name, value in back[0].items() if name not in ("error", "kind")} == one.to_dict()
     assert {name: value for name, value in back[1].items() if value is not None} == rows[1]
 
 

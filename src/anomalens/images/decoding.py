@@ -61,14 +61,14 @@ _LOCKS = tuple(threading.Lock() for _ in range(16))
 class Decoded:
     """One decoded image."""
 
+    # Pixels, uint8 [H, W, 3].
     rgb: Rgb
-    """Pixels, uint8 [H, W, 3]."""
+    # Rows of the upright source; larger than `rgb` has only where a smaller decoding was asked for.
     height: int
-    """Rows of the upright source; larger than `rgb` has only where a smaller decoding was asked for."""
+    # Columns of the upright source.
     width: int
-    """Columns of the upright source."""
+    # A remark for the user on how the image was read.
     note: str | None = None
-    """A remark for the user on how the image was read."""
 
 
 def decode(

@@ -1,4 +1,4 @@
-"""Anomaly maps: bringing them to another size, cutting an image into tiles and joining their maps, map files.
+"""Resize anomaly maps, cut images into tiles and join the tiles' maps, write and read map files.
 
 A map is float32 [h, w]; larger means more anomalous. Nothing here rescales its values.
 """
@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, PngImagePlugin
 
-from anomalens.errors import ConfigError, InputError
+from anomalens.errors import ConfigError, InputError, one_line
 from anomalens.files import atomic_write
+from anomalens.images.encoding import encode_image
 
 Map: TypeAlias = npt.NDArray[np.float32]
 """An anomaly map, float32 [h, w]."""
@@ -31,24 +32,49 @@ class Box(NamedTuple):
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """Index of the rectangle: `image[box.slices]` is [bottom - top, right - left, ...]."""
+        """Return the index of the rectangle: `image[box.slices]` is [bottom - top, right - left, ...]."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
 
-def resize_map(values: Map, size: tuple[int, int]) -> Map:
-    """Resize a map [h, w] to `size` = (H, W), bilinear with half-pixel centres; filtered when it shrinks.
+def resize_map(values: Map, size: tuple[int, int], part: Box | None = None) -> Map:
+    """Return a map [h, w] resized to `size` = (H, W), or the rectangle `part` of it: a new array.
 
-    Enlarging equals torch's `interpolate(mode="bilinear", align_corners=False)`; a constant map stays constant.
+    Bilinear with half-pixel centres, filtered when it shrinks. Enlarging equals torch's
+    `interpolate(mode="bilinear", align_corners=False)`; a constant map stays constant.
     """
     height, width = size
     if values.shape == (height, width):
-        return np.array(values, np.float32)
+        return np.array(values if part is None else values[part.slices], np.float32)
     image = Image.fromarray(np.ascontiguousarray(values, np.float32))
-    return np.array(image.resize((width, height), Image.Resampling.BILINEAR), np.float32)
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.array(resized if part is None else resized.crop(part), np.float32)
+
+
+def reach_of(cells: npt.NDArray[np.bool_], size: tuple[int, int]) -> Box | None:
+    """Return a rectangle of a map resized to `size` = (H, W) that holds all pixels that `cells` [h, w] contribute to.
+
+    Pixels outside it are means of other cells alone. None where no cell is set.
+    """
+    if not cells.any():
+        return None
+    (top, bottom), (left, right) = (
+        _reach(np.flatnonzero(cells.any(axis=1 - axis)), cells.shape[axis], size[axis]) for axis in (0, 1)
+    )
+    return Box(left, top, right, bottom)
+
+
+def _reach(cells: npt.NDArray[np.intp], count: int, length: int) -> tuple[int, int]:
+    """Return the span of `length` pixels that the first to the last of `cells`, of `count`, contribute to."""
+    scale = length / count
+    # The filter reaches one cell to either side, or one pixel where the map shrinks; one pixel more for rounding.
+    support = max(1.0, 1 / scale)
+    start = math.floor((cells[0] + 0.5 - support) * scale) - 1
+    stop = math.ceil((cells[-1] + 0.5 + support) * scale) + 1
+    return max(0, start), min(length, stop)
 
 
 def tiles(height: int, width: int, tile: int, overlap: float) -> list[Box]:
-    """The fewest boxes of at most `tile` x `tile` pixels that cover [height, width], row by row.
+    """Return the fewest boxes of at most `tile` x `tile` pixels that cover [height, width], row by row.
 
     Neighbours share at least the part `overlap` of a tile's side; the first and last touch the border and the others
     are spread evenly between them. A side no longer than `tile` is one box long.
@@ -96,21 +122,22 @@ def merge_tiles(maps: Iterable[Map], boxes: Sequence[Box], size: tuple[int, int]
 
 
 def _window(length: int) -> npt.NDArray[np.float64]:
-    return np.sin(np.pi * (np.arange(length) + 0.5) / length) ** 2  # > 0 everywhere: never divides by zero
+    # Above 0 everywhere, so that nothing is divided by zero.
+    return np.sin(np.pi * (np.arange(length) + 0.5) / length) ** 2
 
 
 def write_map(path: str | os.PathLike[str], values: Map, scale: tuple[float, float]) -> None:
-    """Write a map as `.npy` (exact) or as 16-bit grey `.png`, told by the name; replaces the file atomically.
+    """Write a map as `.npy` (exact) or as 16-bit grey `.png`, by the suffix of `path`; the file is replaced atomically.
 
     In a PNG, code c stands for `low + c / 65535 * (high - low)` with `scale` = (low, high). The scale and the number
     of values that lie outside it (and were cut to it) stand in the file's text fields; `read_map` applies them.
 
     Raises ConfigError for another suffix, OSError when the folder cannot be written.
     """
-    kind = _kind(path)
-    buffer = io.BytesIO()
-    if kind == "npy":
+    if _kind(path) == "npy":
+        buffer = io.BytesIO()
         np.save(buffer, np.asarray(values, np.float32), allow_pickle=False)
+        content = buffer.getvalue()
     else:
         low, high = scale
         relative = (values.astype(np.float64) - low) / (high - low)
@@ -120,17 +147,18 @@ def write_map(path: str | os.PathLike[str], values: Map, scale: tuple[float, flo
         text.add_text("anomalens:value", "low + code / 65535 * (high - low)")
         text.add_text("anomalens:cut", str(int(np.count_nonzero((relative < 0) | (relative > 1)))))
         codes = np.rint(np.clip(relative, 0, 1) * 65535).astype(np.uint16)
-        Image.fromarray(codes).save(buffer, "PNG", pnginfo=text)
-    atomic_write(path, buffer.getvalue())
+        content = encode_image(Image.fromarray(codes), pnginfo=text)
+    atomic_write(path, content)
 
 
 def read_map(path: str | os.PathLike[str]) -> Map:
-    """Read a map written by `write_map`: float32 [h, w].
+    """Return a map written by `write_map`: float32 [h, w].
 
-    Raises InputError for a file that is damaged or was not written as a map.
+    Raises InputError for a file that is damaged or was not written as a map, ConfigError for another suffix.
     """
+    kind = _kind(path)
     try:
-        if _kind(path) == "npy":
+        if kind == "npy":
             return np.asarray(np.load(path, allow_pickle=False), np.float32)
         with Image.open(path, formats=["PNG"]) as image:
             low, high = (float(image.info[f"anomalens:{end}"]) for end in ("low", "high"))
@@ -138,7 +166,7 @@ def read_map(path: str | os.PathLike[str]) -> Map:
     except KeyError:
         raise InputError(f"{os.fspath(path)!r}: a PNG without the scale of an anomaly map") from None
     except (OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"{os.fspath(path)!r}: not a readable anomaly map ({error})") from error
+        raise InputError(f"{os.fspath(path)!r}: not a readable anomaly map ({one_line(error)})") from error
     return (low + codes / 65535 * (high - low)).astype(np.float32)
 
 

@@ -22,18 +22,18 @@ class Preprocess:
     Raises ConfigError naming the field whose value cannot be used.
     """
 
+    # Target side in pixels: of the square, or of the shorter side.
     size: int
-    """Target side in pixels: of the square, or of the shorter side."""
+    # Subtracted per channel from values in [0, 1].
     mean: Triple
-    """Subtracted per channel from values in [0, 1]."""
+    # Divided by, per channel; above 0.
     std: Triple
-    """Divided by, per channel; above 0."""
+    # Pillow's kernel, which filters when it shrinks.
     interpolation: Interpolation = "bicubic"
-    """Pillow's kernel, which filters when it shrinks."""
+    # "squash" makes a square and ignores the aspect; "shorter-side" keeps the aspect and crops nothing.
     geometry: Literal["squash", "shorter-side"] = "squash"
-    """"squash" makes a square and ignores the aspect; "shorter-side" keeps the aspect and crops nothing."""
+    # Sides become multiples of this many pixels (the patch side of the tower).
     multiple: int = 1
-    """Sides become multiples of this many pixels (the patch side of the tower)."""
 
     def __post_init__(self) -> None:
         if self.interpolation not in ("bicubic", "bilinear"):

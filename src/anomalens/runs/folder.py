@@ -143,7 +143,7 @@ def _rows(detector: Detector, store: JsonLines, maps: MapFormat) -> Generator[Ro
         try:
             return row | _write_pictures(store.folder, result, file_stem(index, path), maps)
         except InputError as error:  # the file vanished or changed since it was read
-            return Failure(str(path), str(error)).to_dict()
+            return Failure.of(str(path), error).to_dict()
 
     for _, row in map_ordered(results, write, workers=workers, ahead=2 * workers):
         if isinstance(row, Exception):

@@ -30,7 +30,7 @@ _DIGITS = 20  # hexadecimal digits kept of a digest
 
 
 def schema() -> Any:
-    """Return the columns (pyarrow.Schema): those of `Prediction.to_dict`, and `error`, null where all went well."""
+    """Return the columns (pyarrow.Schema): those of `Prediction.to_dict` and `Failure.to_dict`, null where absent."""
     pa = optional("pyarrow", "ray")
     whole = pa.list_(pa.int32())
     region = pa.struct([("box", whole), ("area", pa.int64()), ("peak", pa.float64()), ("peak_at", whole)])
@@ -38,6 +38,7 @@ def schema() -> Any:
         [
             pa.field("path", pa.string(), nullable=False),
             ("error", pa.string()),
+            ("kind", pa.string()),
             ("score", pa.float64()),
             ("label", pa.string()),
             ("p_value", pa.float64()),

@@ -165,14 +165,14 @@ class Worker:
 
     def _predict(self, detector: Detector, paths: Sequence[str]) -> list[Row]:
         """Return one row for each path. Regions are found in background threads while the tower goes on."""
-        unreadable: dict[int, str] = {}
+        unreadable: dict[int, Failure] = {}
 
         def sources() -> Iterator[Path | bytes]:
             ahead = 2 * detector.config.batch_size + _FETCHES
             fetched = map_ordered(paths, lambda path: fetch(path, self._root), workers=_FETCHES, ahead=ahead)
             for index, (_, source) in enumerate(fetched):
                 if isinstance(source, Exception):
-                    unreadable[index] = one_line(source)
+                    unreadable[index] = Failure.of(paths[index], source)
                     source = b""  # cannot be decoded either, so that its failure comes in its place
                 yield source
 
@@ -180,8 +180,8 @@ class Worker:
             index, result = numbered
             path = paths[index]
             if isinstance(result, Failure):
-                reason = unreadable.get(index) or result.error.replace("image bytes", repr(path), 1)
-                return Failure(path, reason).to_dict()
+                renamed = Failure(path, result.error.replace("image bytes", repr(path), 1), result.kind)
+                return unreadable.get(index, renamed).to_dict()
             return result.to_dict() | {"path": path}
 
         workers = detector.config.workers
