@@ -8,7 +8,6 @@ import torch
 from anomalens.backbones.bundle import save_bundle
 from anomalens.backbones.config import ClipConfig, TextConfig, VisionConfig
 from anomalens.backbones.tower import Clip
-from anomalens.images.normalisation import CLIP_MEAN, CLIP_STD
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -39,7 +38,7 @@ def tiny_clip(tiny_config: ClipConfig) -> Clip:
 def tiny_weights(tiny_clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`tiny_clip` as a file that says its own sizes, for everything that starts from weights on disk."""
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_bundle(path, tiny_clip, licence="none", version="0", mean=CLIP_MEAN, std=CLIP_STD)
+    save_bundle(path, tiny_clip, licence="none", version="0")
     return path
 
 

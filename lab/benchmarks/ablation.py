@@ -70,7 +70,7 @@ class StemAlone:
 
     def __init__(self) -> None:
         self.stem, loaded = shipped_stem()
-        self.preprocess = Preprocess(loaded.image_size, mean=loaded.mean, std=loaded.std)
+        self.preprocess = Preprocess(loaded.image_size, mean=loaded.pixels.mean, std=loaded.pixels.std)
 
     @torch.inference_mode()
     def __call__(self, path: Path, side: int) -> npt.NDArray[np.float32]:

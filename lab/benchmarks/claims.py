@@ -109,9 +109,8 @@ class Bench:
         """Features of all test images as `method` reads them."""
         samples = [s for group in self.real.values() for s in group]
         loaded = self.loaded
-        how = Preprocess(
-            loaded.image_size, loaded.mean, loaded.std, method.interpolation, "squash", loaded.config.vision.patch
-        )
+        patch, pixels = loaded.config.vision.patch, loaded.pixels
+        how = Preprocess(loaded.image_size, pixels.mean, pixels.std, method.interpolation, "squash", patch)
         folder = self.work / "features" / cache_key(method, loaded.hash, samples, how)
         return samples, build(folder, method, self.clip, samples, how)
 

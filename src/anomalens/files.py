@@ -41,6 +41,14 @@ def remove_unfinished(folder: str | os.PathLike[str]) -> None:
         leftover.unlink(missing_ok=True)
 
 
+def cache_folder() -> Path:
+    """Return the folder for what can be computed or fetched again: $ANOMALENS_CACHE, else in the user's cache."""
+    root = os.environ.get("ANOMALENS_CACHE")
+    if root:
+        return Path(root)
+    return Path(os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))) / "anomalens"
+
+
 def stamp(path: str | os.PathLike[str] | None) -> list[Any] | None:
     """Size and time of a file, or of every file below a folder: tells versions under one name apart without reading.
 

@@ -9,13 +9,15 @@ import torch
 from safetensors.torch import load_file, save, save_file
 
 import small_clip
-from anomalens.backbones import bundle, weights
+from anomalens.backbones import bundle, hub, weights
 from anomalens.backbones import registry as backbones
 from anomalens.backbones import weight_layouts as layouts
 from anomalens.backbones.bundle import read_bundle_info, save_bundle
+from anomalens.backbones.checks import fingerprint
 from anomalens.backbones.tower import Clip
-from anomalens.backbones.weights import fingerprint, load_weights
+from anomalens.backbones.weights import load_weights
 from anomalens.errors import WeightsError
+from anomalens.images.normalisation import PixelFormat
 
 
 @pytest.fixture
@@ -28,9 +30,7 @@ def clip() -> Clip:
 FACTS: dict[str, Any] = {
     "licence": "Apache-2.0",
     "version": "7",
-    "mean": (0.498, 0.498, 0.498),
-    "std": (0.502, 0.502, 0.502),
-    "interpolation": "bilinear",
+    "pixels": PixelFormat((0.498, 0.498, 0.498), (0.502, 0.502, 0.502), "bilinear"),
     "metrics": {"elpv": {"auroc": 0.5}},
 }
 
@@ -43,7 +43,8 @@ def test_a_bundle_describes_itself(tmp_path: Path, clip: Clip) -> None:
     loaded = load_weights(path)
     assert loaded.config == clip.config
     assert loaded.hash == info.sha256
-    assert (loaded.mean, loaded.std, loaded.interpolation) == (FACTS["mean"], FACTS["std"], "bilinear")
+    assert loaded.pixels == FACTS["pixels"]
+    assert loaded.clip().pixels == FACTS["pixels"]
     for name, value in clip.canonical_state_dict().items():
         assert torch.equal(loaded.state[name], value), name
 
@@ -127,7 +128,7 @@ def test_the_bundled_name_reads_the_shipped_file(tmp_path: Path, clip: Clip, mon
     info = save_bundle(path, clip, **FACTS)
     (entry,) = backbones._bundled()
     monkeypatch.setattr(backbones, "BACKBONES", {"bundled": entry})
-    assert backbones.is_available("bundled")
+    assert hub.is_available("bundled")
     loaded = load_weights("bundled", offline=True)
     assert (loaded.name, loaded.hash) == ("bundled", info.sha256)
     assert "version 7" in loaded.source

@@ -13,7 +13,7 @@ from anomalens.backbones.config import ClipConfig, TextConfig, VisionConfig
 from anomalens.backbones.dinov2 import IMAGENET_MEAN, IMAGENET_STD, Dinov2, Dinov2Guide, load_dinov2
 from anomalens.backbones.tower import Clip
 from anomalens.errors import WeightsError
-from anomalens.images.normalisation import CLIP_MEAN, CLIP_STD, Triple
+from anomalens.images.normalisation import CLIP_MEAN, CLIP_STD, PixelFormat, Triple
 from anomalens.methods import base
 
 OTHER: tuple[Triple, Triple] = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
@@ -113,7 +113,7 @@ def test_crane_plus_guides_by_the_backbones_own_pixels(folder: Path) -> None:
     method.guide.features = lambda *arguments: guided.append(features(*arguments)) or guided[-1]
     state = Clip(config).canonical_state_dict()
     for mean, std in ((CLIP_MEAN, CLIP_STD), OTHER):
-        clip = Clip.from_state_dict(config, state, mean, std)
+        clip = Clip.from_state_dict(config, state, PixelFormat(mean, std))
         dense = method.encode(clip, normalised(rgb, mean, std)).dense
         assert [taps[0].shape for taps in dense] == [(1, 20, 64)] * 2
     torch.testing.assert_close(guided[0], guided[1])

@@ -112,7 +112,7 @@ def repository(hub: Hub, tmp_path: Path) -> Hub:
 def test_first_fetched_then_read_without_a_request(repository: Hub, tmp_path: Path, spec: str) -> None:
     first = load_weights(spec, cache_dir=tmp_path / "cache")
     assert first.name == "org/tiny"
-    assert first.mean == (0.1, 0.2, 0.3)
+    assert first.pixels.mean == (0.1, 0.2, 0.3)
     assert repository.count("GET") == 3  # config, preprocessing, weights
     asked = len(repository.requests)
     again = load_weights(spec, cache_dir=tmp_path / "cache")
@@ -199,10 +199,10 @@ def named(repository: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
 
 def test_a_name_is_fetched_once(named: Hub, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    assert not backbones.is_available("tinyclip", cache)
+    assert not locate.is_available("tinyclip", cache)
     first = load_weights("tinyclip", cache_dir=cache)
     assert first.name == "TinyCLIP-ViT-8M-16"
-    assert backbones.is_available("tinyclip", cache)
+    assert locate.is_available("tinyclip", cache)
     asked = len(named.requests)
     assert load_weights("TinyCLIP", cache_dir=cache).hash == first.hash
     assert len(named.requests) == asked

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from anomalens.backbones.registry import BACKBONES, canonical_name, find, is_available
+from anomalens.backbones.hub import is_available
+from anomalens.backbones.registry import BACKBONES, canonical_name, find
 from anomalens.backbones.tower import Clip
 from anomalens.errors import ConfigError
 

@@ -9,7 +9,7 @@ import pytest
 import small_clip
 from anomalens.backbones.weights import load_weights
 from anomalens.errors import WeightsError
-from anomalens.images.normalisation import CLIP_MEAN
+from anomalens.images.normalisation import CLIP_PIXELS, PixelFormat
 
 
 @pytest.fixture
@@ -20,11 +20,11 @@ def folder(tmp_path: Path) -> Path:
 
 def test_hugging_face_preprocessing(tmp_path: Path) -> None:
     folder = small_clip.write_hugging_face(tmp_path, small_clip.hugging_face())
-    assert load_weights(folder).mean == CLIP_MEAN
+    assert load_weights(folder).pixels == CLIP_PIXELS
     prepared = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "resample": 2}
     (folder / "preprocessor_config.json").write_text(json.dumps(prepared))
     loaded = load_weights(folder)
-    assert (loaded.mean, loaded.std, loaded.interpolation) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bilinear")
+    assert loaded.pixels == PixelFormat((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bilinear")
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_old_hugging_face_configs_repeat_sizes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "[]", "{", "\ud800"])
 def test_damaged_configs(folder: Path, content: str) -> None:
     (folder / "open_clip_config.json").write_bytes(content.encode("utf-8", "surrogatepass"))
-    with pytest.raises(WeightsError, match=r"open_clip_config.json beside it"):
+    with pytest.raises(WeightsError, match=r"open_clip_config.json in its folder"):
         load_weights(folder)
 
 

@@ -18,9 +18,11 @@ import small_clip
 from anomalens.backbones import registry as backbones
 from anomalens.backbones import weight_layouts as layouts
 from anomalens.backbones import weights
+from anomalens.backbones.checks import fingerprint
 from anomalens.backbones.registry import WeightsFile
-from anomalens.backbones.weights import fingerprint, load_weights
+from anomalens.backbones.weights import load_weights
 from anomalens.errors import ConfigError, WeightsError
+from anomalens.images.normalisation import PixelFormat
 
 
 @pytest.fixture
@@ -56,9 +58,7 @@ def test_facts_travel_with_the_weights(folder: Path) -> None:
     loaded = load_weights(folder)
     assert loaded.name == "weights"
     assert str(folder) in loaded.source
-    assert loaded.mean == (0.5, 0.5, 0.5)
-    assert loaded.std == (0.25, 0.25, 0.25)
-    assert loaded.interpolation == "bilinear"
+    assert loaded.pixels == PixelFormat((0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bilinear")
     assert loaded.image_size == small_clip.IMAGE
     assert len(loaded.hash) == 64
 
@@ -111,7 +111,7 @@ def test_training_checkpoints_keep_weights_beside_other_things(tmp_path: Path, s
 
 def test_a_bare_state_dict_is_taken_for_openais_with_a_warning(tmp_path: Path, state: dict[str, Tensor]) -> None:
     torch.save(state, tmp_path / "bare.pt")
-    with pytest.warns(UserWarning, match=r"no open_clip_config.json beside it.*quick_gelu"):
+    with pytest.warns(UserWarning, match=r"no open_clip_config.json in its folder.*quick_gelu"):
         loaded = load_weights(tmp_path / "bare.pt")
     assert loaded.config.activation == "quick_gelu"
     assert loaded.config.vision.heads == 2
@@ -144,7 +144,7 @@ def known(tmp_path: Path, state: dict[str, Tensor], monkeypatch: pytest.MonkeyPa
         backbones.find("ViT-B-32"),
         config=layouts.infer_config(state, "quick_gelu"),
         files=(WeightsFile("pytorch_model.bin", len(raw), hashlib.sha256(raw).hexdigest()),),
-        mean=(0.3, 0.3, 0.3),
+        pixels=PixelFormat((0.3, 0.3, 0.3), (0.2, 0.2, 0.2)),
     )
     table = {**backbones.BACKBONES, "ViT-B-32": entry}
     for module in (backbones, weights):
@@ -155,7 +155,7 @@ def known(tmp_path: Path, state: dict[str, Tensor], monkeypatch: pytest.MonkeyPa
 def test_a_named_file_in_its_folder(known: Path) -> None:
     loaded = load_weights("vit-b/32", cache_dir=known.parent)
     assert loaded.name == "ViT-B-32"
-    assert loaded.mean == (0.3, 0.3, 0.3)
+    assert loaded.pixels.mean == (0.3, 0.3, 0.3)
     assert loaded.hash == load_weights("ViT-B-32", offline=True, cache_dir=known.parent).hash
 
 
@@ -243,8 +243,9 @@ def test_code_in_a_file_is_not_run(tmp_path: Path, state: dict[str, Tensor], leg
         path.write_bytes(pickle.dumps(content, protocol=2))
     else:
         torch.save(content, path)
-    with pytest.raises(WeightsError, match="not unpickled, because that can run code"):
+    with pytest.raises(WeightsError, match="not unpickled, because that can run code") as caught:
         load_weights(path)
+    assert "weights_only" not in str(caught.value), "torch's advice to unpickle everything is not passed on"
     assert not target.exists()
 
 

@@ -15,7 +15,7 @@ from anomalens.backbones.tokenizer import encode
 from anomalens.backbones.tower import Clip
 from anomalens.backbones.weights import LoadedWeights, load_weights
 from anomalens.errors import ConfigError, WeightsError
-from anomalens.images.normalisation import CLIP_MEAN, CLIP_STD
+from anomalens.images.normalisation import CLIP_PIXELS
 from anomalens.learning.published_checkpoints import KNOWN, NORMS, fingerprint, import_published
 from anomalens.methods.parts.checkpoints import load_method, read_checkpoint, save_checkpoint
 from anomalens.methods.parts.learnable import SENTENCES
@@ -49,9 +49,7 @@ def test_published_crane_prompts(
     table = torch.zeros(config.text.vocab, config.text.width)
     assert after.token_rows is not None
     table[list(after.token_ids)] = after.token_rows
-    backbone = LoadedWeights(
-        "ViT-L-14-336", config, {"token_embedding.weight": table}, CLIP_MEAN, CLIP_STD, "bicubic", "", "f" * 64
-    )
+    backbone = LoadedWeights("ViT-L-14-336", config, {"token_embedding.weight": table}, CLIP_PIXELS, "", "f" * 64)
     loaded = load_method(after, backbone)
     assert sum(p.numel() for p in loaded.parameters()) == 43_008
     assert loaded.working_size(336) == 518
@@ -165,7 +163,7 @@ class Harmful:
 def test_what_is_no_file_of_tensors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "text.pth").write_text("hello")
     for path in (tmp_path / "text.pth", saved(tmp_path, {"prompt_learner": Harmful()})):
-        with pytest.raises(WeightsError, match="cannot be read as tensors"):
+        with pytest.raises(WeightsError, match=r"damaged, cut off|holds more than tensors"):
             import_published(path, "crane")
     assert capsys.readouterr().out == ""
     with pytest.raises(WeightsError, match="no such file"):

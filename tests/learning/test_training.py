@@ -14,12 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
+from anomalens.backbones.checks import fingerprint
 from anomalens.backbones.config import ClipConfig
 from anomalens.backbones.tower import Clip
-from anomalens.backbones.weights import LoadedWeights, fingerprint, load_weights
+from anomalens.backbones.weights import LoadedWeights, load_weights
 from anomalens.datasets.layouts import Sample, open_dataset
 from anomalens.errors import ConfigError, InputError
-from anomalens.images.normalisation import CLIP_MEAN, CLIP_STD
+from anomalens.images.normalisation import CLIP_MEAN, CLIP_PIXELS, CLIP_STD
 from anomalens.images.preprocessing import Preprocess
 from anomalens.learning.features import Cached, Pixels, build, cache_key, usable
 from anomalens.learning.training import Plan, train
@@ -33,9 +34,7 @@ LEARNED = [entry.name for entry in base.entries() if entry.learned]
 @pytest.fixture(scope="module")
 def loaded(tiny_config: ClipConfig, tiny_clip: Clip) -> LoadedWeights:
     state = tiny_clip.canonical_state_dict()
-    return LoadedWeights(
-        "tiny", tiny_config, state, CLIP_MEAN, CLIP_STD, "bicubic", "tests", fingerprint(state, tiny_config)
-    )
+    return LoadedWeights("tiny", tiny_config, state, CLIP_PIXELS, "tests", fingerprint(state, tiny_config))
 
 
 @pytest.fixture(scope="module")

@@ -41,6 +41,7 @@ from anomalens.backbones.tokenizer import token_strings, tokenize
 from anomalens.backbones.tower import Clip
 from anomalens.errors import ConfigError
 from anomalens.files import atomic_write, stamp
+from anomalens.images.normalisation import PixelFormat
 from anomalens_lab.alignment import (
     TEMPERATURE,
     Weights,
@@ -466,5 +467,5 @@ def _save_weights(path: Path, clip: Clip, average: dict[str, Tensor], config: Pr
     averaged.load_state_dict(
         clip.state_dict() | {n.removeprefix("clip."): v for n, v in average.items() if n.startswith("clip.")}
     )
-    mean, std = (STEM_MEAN,) * 3, (STEM_STD,) * 3
-    save_bundle(path, averaged, licence="Apache-2.0", version=VERSION, mean=mean, std=std, dtype=torch.float16)
+    pixels = PixelFormat((STEM_MEAN,) * 3, (STEM_STD,) * 3)
+    save_bundle(path, averaged, licence="Apache-2.0", version=VERSION, pixels=pixels, dtype=torch.float16)

@@ -1,97 +1,102 @@
-"""Where the files of a set of weights are: the user's folder, the hub's cache, and last, only if asked, the hub."""
+"""Locate the files of a set of weights: in the user's folder, in the hub's cache and, last and only if allowed, on
+the Hugging Face hub."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from anomalens.backbones.registry import Backbone
+from anomalens.backbones.registry import Backbone, find
 from anomalens.backbones.weight_files import (
     HUGGING_FACE_CONFIG,
     HUGGING_FACE_FILES,
     OPEN_CLIP_CONFIG,
     OPEN_CLIP_FILES,
+    PREPROCESSOR_CONFIG,
     shards_of,
 )
 from anomalens.errors import WeightsError
+from anomalens.files import cache_folder
 
-CONFIGS = (OPEN_CLIP_CONFIG, HUGGING_FACE_CONFIG, "preprocessor_config.json")
+
+def is_available(name: str, cache_dir: str | Path | None = None) -> bool:
+    """Return whether the weights of a name in the table can be loaded without the network. Raises as `find`."""
+    backbone = find(name)
+    return backbone.name == "bundled" or find_local(backbone, cache_dir) is not None
 
 
 def weights_folder(backbone: Backbone, cache_dir: str | Path | None = None) -> Path:
-    """Where a user may put the files of a backbone known by name."""
-    from anomalens.backbones.prompt_encoder import cache_folder
-
+    """Return the folder where a user may put the files of a backbone known by name."""
     return (Path(cache_dir) if cache_dir else cache_folder() / "weights") / backbone.name
 
 
 def find_local(backbone: Backbone, cache_dir: str | Path | None = None) -> Path | None:
-    """The file of a backbone known by name on this machine: in its folder, else in the hub's cache."""
+    """Return the file of a backbone known by name on this machine, in its folder or in the hub's cache, if any."""
     folder = weights_folder(backbone, cache_dir)
-    named = [file.name for file in backbone.files] + ([backbone.archive[0]] if backbone.archive else [])
-    for name in named:
+    names = [file.name for file in backbone.files] + ([backbone.archive[0]] if backbone.archive else [])
+    for name in names:
         if (folder / name).is_file():
             return folder / name
     return Repository(backbone.hub, cache_dir).cached(backbone.files[0].name) if backbone.hub else None
 
 
 def fetch(backbone: Backbone, *, offline: bool, cache_dir: str | Path | None = None) -> Path:
-    """The file of a backbone known by name, from this machine or from the hub.
+    """Return the file of a backbone known by name, from this machine or from the hub.
 
     Raises:
-        WeightsError: not here and not to be had; names the file, its size, and where to put it.
+        WeightsError: it is not on this machine and cannot be fetched; names the file, its size, and where to put it.
     """
-    here = find_local(backbone, cache_dir)
-    if here is not None:
-        return here
-    wanted = backbone.files[0]
+    local = find_local(backbone, cache_dir)
+    if local is not None:
+        return local
+    file = backbone.files[0]
     remedy = (
-        f"put {wanted.name} ({wanted.size}, from the hub repository {backbone.hub}) into "
+        f"put {file.name} ({file.size}, from the hub repository {backbone.hub}) into "
         f"{weights_folder(backbone, cache_dir)}, or give its path as the backbone"
     )
     if is_offline(offline):
-        raise WeightsError(f"the weights {backbone.name!r} are not here, and offline nothing is fetched: {remedy}")
+        raise WeightsError(
+            f"the weights {backbone.name!r} are not on this machine, and offline nothing is fetched: {remedy}"
+        )
     repository = Repository(backbone.hub or "", cache_dir)
     try:
-        for name in CONFIGS:
-            repository.get(name)
-        path = repository.get(wanted.name)
+        for config in (OPEN_CLIP_CONFIG, HUGGING_FACE_CONFIG, PREPROCESSOR_CONFIG):
+            repository.get(config)
+        path = repository.get(file.name)
     except WeightsError as error:
         raise WeightsError(f"{error}; {remedy}") from error
     if path is None:
-        raise WeightsError(f"the hub repository {backbone.hub} has no {wanted.name} any more; {remedy}")
+        raise WeightsError(f"the hub repository {backbone.hub} has no {file.name} any more; {remedy}")
     return path
 
 
 def fetch_repository(hub_id: str, *, offline: bool, cache_dir: str | Path | None = None) -> Path:
-    """The file of weights of any hub repository, cached or fetched, its config files beside it.
+    """Return the file of weights of any hub repository, cached or fetched, with its config files in the same folder.
 
     Raises:
-        WeightsError: no such repository, no weights in it, or not here and offline.
+        WeightsError: no such repository, no weights in it, or not on this machine while offline.
     """
     repository = Repository(hub_id, cache_dir)
-    here = _collect(repository, repository.cached)
-    if here is not None:
-        return here
-    if is_offline(offline):
+    path = _collect(repository.cached)
+    if path is None and is_offline(offline):
         raise WeightsError(
             f"the hub repository {hub_id} is not in the cache {repository.folder}, and offline nothing is fetched: "
             "run once without offline mode, or download the repository and give the folder as the backbone"
         )
-    found = _collect(repository, repository.get)
-    if found is None:
-        looked_for = ", ".join((*HUGGING_FACE_FILES, *OPEN_CLIP_FILES))
-        raise WeightsError(f"the hub repository {hub_id} holds none of {looked_for}; give one with CLIP weights")
-    return found
+    path = path or _collect(repository.get)
+    if path is None:
+        names = ", ".join((*HUGGING_FACE_FILES, *OPEN_CLIP_FILES))
+        raise WeightsError(f"the hub repository {hub_id} holds none of {names}; give one with CLIP weights")
+    return path
 
 
-def _collect(repository: "Repository", get: Any) -> Path | None:
-    """Config, preprocessing and weights by their usual names, through `get` (cached only, or from the hub)."""
+def _collect(get: Callable[[str], Path | None]) -> Path | None:
+    """Get config, preprocessing and weights by their usual names; return the file of weights, None where none is."""
     for config, names in ((OPEN_CLIP_CONFIG, OPEN_CLIP_FILES), (HUGGING_FACE_CONFIG, HUGGING_FACE_FILES)):
         if get(config) is None:
             continue
-        get("preprocessor_config.json")
+        get(PREPROCESSOR_CONFIG)
         for name in names:
-            path: Path | None = get(name)
+            path = get(name)
             if path is None:
                 continue
             if path.name.endswith(".index.json") and any(get(shard) is None for shard in shards_of(path)):
@@ -101,7 +106,7 @@ def _collect(repository: "Repository", get: Any) -> Path | None:
 
 
 def is_offline(asked: bool) -> bool:
-    """Whether the network is forbidden, by the caller or by the hub client's own variable."""
+    """Return whether the network is forbidden, by the caller or by the hub client's own variable."""
     return asked or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
@@ -114,25 +119,25 @@ class Repository:
 
     @property
     def folder(self) -> Path:
-        """Where the client keeps it."""
+        """Return the folder in which the client keeps the repository."""
         from huggingface_hub import constants
 
         name = f"models--{self.hub_id.replace('/', '--')}"
         return (self._cache_dir or Path(constants.HF_HUB_CACHE)) / name
 
     def cached(self, name: str) -> Path | None:
-        """A file that was fetched before; the network is not touched."""
+        """Return a file that was fetched before, if any; the network is not touched."""
         from huggingface_hub import try_to_load_from_cache
         from huggingface_hub.errors import HFValidationError
 
         try:
-            found = try_to_load_from_cache(self.hub_id, name, cache_dir=self._cache_dir)
+            path = try_to_load_from_cache(self.hub_id, name, cache_dir=self._cache_dir)
         except HFValidationError:
             return None
-        return Path(found) if isinstance(found, str) else None
+        return Path(path) if isinstance(path, str) else None
 
     def get(self, name: str) -> Path | None:
-        """A file, fetched unless the cache has its newest version; None where the repository has no such file.
+        """Return a file, fetched unless the cache has its newest version; None where the repository has no such file.
 
         Raises WeightsError: no such repository, no access, no network, a transfer that broke off, a full disk.
         """
@@ -145,7 +150,7 @@ class Repository:
             RepositoryNotFoundError,
         )
 
-        where = f"hub repository {self.hub_id}"
+        label = f"hub repository {self.hub_id}"
         try:
             # The client reads its own variable at import; a mirror set later must count as well.
             mirror = os.environ.get("HF_ENDPOINT") or None
@@ -153,13 +158,14 @@ class Repository:
         except HFValidationError as error:
             raise WeightsError(f"{self.hub_id!r} is no hub id (org/name)") from error
         except GatedRepoError as error:
-            raise WeightsError(f"{where}: access is by permission; accept its terms and run `hf auth login`") from error
+            raise WeightsError(f"{label}: access is by permission; accept its terms and run `hf auth login`") from error
         except RepositoryNotFoundError as error:
-            raise WeightsError(f"{where}: does not exist, or is private (then run `hf auth login`)") from error
+            raise WeightsError(f"{label}: does not exist, or is private (then run `hf auth login`)") from error
         except LocalEntryNotFoundError as error:
-            raise WeightsError(f"{where}: {name} is not in the cache and the hub cannot be reached") from error
+            raise WeightsError(f"{label}: {name} is not in the cache and the hub cannot be reached") from error
         except EntryNotFoundError:
             return None
         except Exception as error:  # the client lets through the errors of whichever HTTP library it uses
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise WeightsError(f"{where}: fetching {name} failed ({reason}); try again") from error
+            # The first line alone: the client's further lines name arguments of its own functions.
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise WeightsError(f"{label}: fetching {name} failed ({reason}); try again") from error

@@ -1,7 +1,6 @@
 """Sentences to text features, each computed once: kept in memory, and on disk where a folder is given."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,14 +14,6 @@ from anomalens.backbones.tower import Clip
 from anomalens.files import atomic_write
 
 _BATCH = 256  # prompts a pass: bounds memory, changes nothing else
-
-
-def cache_folder() -> Path:
-    """Where text features are kept between runs: $ANOMALENS_CACHE, else the user's cache folder."""
-    root = os.environ.get("ANOMALENS_CACHE")
-    if root:
-        return Path(root)
-    return Path(os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))) / "anomalens"
 
 
 class PromptEncoder:

@@ -1,4 +1,4 @@
-"""The table of weights known by name: sizes, files, hashes, preprocessing, activation, licence, source.
+"""List the weights known by name: sizes, files, hashes, preprocessing, activation, licence, source.
 
 Facts from the open_clip registry (3.3.0), the OpenAI repository and the model pages named in `source`. A sha256 stands
 only where independent public records agree on it.
@@ -7,13 +7,12 @@ only where independent public records agree on it.
 import re
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from types import MappingProxyType
 
 from anomalens.backbones.bundle import BUNDLED_FILE, read_bundle_info
 from anomalens.backbones.config import Activation, ClipConfig, TextConfig, VisionConfig
 from anomalens.errors import ConfigError, WeightsError
-from anomalens.images.normalisation import CLIP_MEAN, CLIP_STD, Interpolation, Triple
+from anomalens.images.normalisation import CLIP_PIXELS, PixelFormat
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class WeightsFile:
 
     @property
     def size(self) -> str:
-        """The size for people."""
+        """Return the size as text: "1.71 GB"."""
         return f"{self.bytes / 1e9:.2f} GB" if self.bytes >= 1e9 else f"{self.bytes / 1e6:.0f} MB"
 
 
@@ -36,19 +35,17 @@ class Backbone:
 
     name: str
     config: ClipConfig
-    files: tuple[WeightsFile, ...]  # what is read, the first found; the first of all is what the hub repository has
+    files: tuple[WeightsFile, ...]  # the first of them that exists is read; the hub repository has the very first
     licence: str
-    source: str  # who trained them, on what
+    source: str  # publisher and training data
     hub: str | None = None  # hub repository of files[0]; None: nothing is fetched
     archive: tuple[str, str] | None = None  # name and sha256 of the publisher's TorchScript archive, which is not read
-    mean: Triple = CLIP_MEAN  # per channel of RGB in [0, 1]
-    std: Triple = CLIP_STD
-    interpolation: Interpolation = "bicubic"
+    pixels: PixelFormat = CLIP_PIXELS
     aliases: tuple[str, ...] = ()  # further names; spelling ("/", "@", "px", case) never matters
 
     @property
     def bytes(self) -> int:
-        """Size of the file that is read."""
+        """Return the size of the file that is read."""
         return self.files[0].bytes
 
 
@@ -60,7 +57,7 @@ def _config(
     joint: int,
     activation: Activation = "quick_gelu",
 ) -> ClipConfig:
-    """(width, layers) of both towers; every head is 64 wide."""
+    """Return sizes from (width, layers) of both towers; every head is 64 wide."""
     return ClipConfig(
         VisionConfig(image_size, patch, vision[0], vision[1], heads=vision[0] // 64),
         TextConfig(text[0], text[1], heads=text[0] // 64),
@@ -158,7 +155,7 @@ _PRESETS = (
 
 
 def _bundled() -> tuple[Backbone, ...]:
-    """The shipped backbone describes itself; where its file is missing or damaged it is not in the table."""
+    """Return the shipped backbone, which describes itself, or nothing where its file is missing or damaged."""
     try:
         info = read_bundle_info(BUNDLED_FILE)
     except WeightsError:
@@ -169,30 +166,28 @@ def _bundled() -> tuple[Backbone, ...]:
         (WeightsFile(BUNDLED_FILE.name, BUNDLED_FILE.stat().st_size),),
         licence=info.licence,
         source=f"shipped with anomalens, version {info.version}",
-        mean=info.mean,
-        std=info.std,
-        interpolation=info.interpolation,
+        pixels=info.pixels,
     )
     return (entry,)
 
 
-BACKBONES: MappingProxyType[str, Backbone] = MappingProxyType({one.name: one for one in (*_bundled(), *_PRESETS)})
+BACKBONES: MappingProxyType[str, Backbone] = MappingProxyType({entry.name: entry for entry in (*_bundled(), *_PRESETS)})
 
 
 def normalise(name: str) -> str:
-    """The spelling by which names are compared: "ViT-L/14@336px" -> "vit-l-14-336"."""
+    """Return the spelling by which names are compared: "ViT-L/14@336px" -> "vit-l-14-336"."""
     plain = re.sub(r"[^a-z0-9]+", "-", name.lower().replace("+", "-plus-")).strip("-")
     return re.sub(r"(?<=\d)px\b", "", plain)
 
 
 @cache
 def _spellings() -> dict[str, str]:
-    found = {normalise(alias): one.name for one in _PRESETS for alias in (one.name, *one.aliases)}
-    return found | {"bundled": "bundled"}
+    names = {normalise(alias): entry.name for entry in _PRESETS for alias in (entry.name, *entry.aliases)}
+    return names | {"bundled": "bundled"}
 
 
 def canonical_name(name: str) -> str | None:
-    """The table's name of what a user wrote ("vit-l/14@336" -> "ViT-L-14-336"), or None where it is no such name."""
+    """Return the table's name of what a user wrote ("vit-l/14@336" -> "ViT-L-14-336"); None if it is in no table."""
     if name.startswith((".", "/", "~", "\\")):  # a path, whatever follows
         return None
     spelled = normalise(name)
@@ -200,31 +195,23 @@ def canonical_name(name: str) -> str | None:
 
 
 def find(name: str) -> Backbone:
-    """The backbone a user means.
+    """Return the backbone of a name in any spelling.
 
     Raises:
         ConfigError: there is no such name; the message lists those that exist.
         WeightsError: the shipped weights are missing from the installation, or damaged.
     """
-    known = canonical_name(name)
-    if known is None:
+    canonical = canonical_name(name)
+    if canonical is None:
         raise unknown(name)
-    if known not in BACKBONES:
-        read_bundle_info(BUNDLED_FILE)  # says what is wrong with it
-    return BACKBONES[known]
+    if canonical not in BACKBONES:
+        read_bundle_info(BUNDLED_FILE)  # raises the error that says what is wrong with the file
+    return BACKBONES[canonical]
 
 
 def unknown(name: str) -> ConfigError:
-    """The error for a name that is in no table."""
+    """Return the error for a name that is in no table."""
     return ConfigError(
         f"no backbone is called {name!r}; known by name: {', '.join(BACKBONES)}; "
         "a hub id (hf-hub:org/name), a folder or a file of weights will do as well"
     )
-
-
-def is_available(name: str, cache_dir: str | Path | None = None) -> bool:
-    """Whether the weights of a name in the table can be loaded without the network."""
-    from anomalens.backbones.hub import find_local
-
-    backbone = find(name)
-    return backbone.name == "bundled" or find_local(backbone, cache_dir) is not None

@@ -21,7 +21,7 @@ from anomalens.backbones.resampling import cubic, is_open, linear
 from anomalens.backbones.stem import PatchConvolution, build_stem
 from anomalens.backbones.streams import ATTENTIONS, Dense
 from anomalens.errors import ConfigError
-from anomalens.images.normalisation import CLIP_MEAN, CLIP_STD, Triple
+from anomalens.images.normalisation import CLIP_PIXELS, PixelFormat
 
 Positions = Literal["bilinear", "bicubic"]
 
@@ -345,23 +345,21 @@ class TextTower(nn.Module):
 class Clip(nn.Module):
     """Both towers. `visual` reads images, `text` reads prompts; they meet in E dimensions.
 
-    `mean` and `std` say how the pixels that `visual` takes are normalised: per channel of RGB in [0, 1].
+    `pixels` says how the images that `visual` takes are normalised.
     """
 
-    def __init__(self, config: ClipConfig, mean: Triple = CLIP_MEAN, std: Triple = CLIP_STD) -> None:
+    def __init__(self, config: ClipConfig, pixels: PixelFormat = CLIP_PIXELS) -> None:
         super().__init__()
-        self.config, self.mean, self.std = config, mean, std
+        self.config, self.pixels = config, pixels
         self.visual = ImageTower(config)
         self.text = TextTower(config)
         self.logit_scale = nn.Parameter(torch.tensor(4.6052))  # ln 100
 
     @classmethod
-    def from_state_dict(
-        cls, config: ClipConfig, state: dict[str, Tensor], mean: Triple = CLIP_MEAN, std: Triple = CLIP_STD
-    ) -> "Clip":
+    def from_state_dict(cls, config: ClipConfig, state: dict[str, Tensor], pixels: PixelFormat = CLIP_PIXELS) -> "Clip":
         """Build a model in eval mode with frozen weights from checked tensors in OpenAI's names."""
         with torch.device("meta"):
-            model = cls(config, mean, std)
+            model = cls(config, pixels)
         model.load_state_dict({from_canonical(k): v for k, v in state.items()}, strict=True, assign=True)
         return model.eval().requires_grad_(False)
 

@@ -1,4 +1,4 @@
-"""Files of tensors to tensors: safetensors or `torch.load(weights_only=True)`, and nothing else is ever unpickled."""
+"""Read tensors from files: safetensors, or `torch.load` in the mode that unpickles nothing but tensors."""
 
 import json
 import pickle
@@ -13,6 +13,7 @@ from torch import Tensor
 from anomalens.errors import WeightsError
 
 OPEN_CLIP_CONFIG, HUGGING_FACE_CONFIG = "open_clip_config.json", "config.json"
+PREPROCESSOR_CONFIG = "preprocessor_config.json"
 OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 HUGGING_FACE_FILES = (
     "model.safetensors",
@@ -24,11 +25,11 @@ SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 
 
 class TorchScriptError(WeightsError):
-    """A TorchScript archive, which holds code beside the tensors."""
+    """A TorchScript archive, which holds code besides the tensors."""
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors of a file, or of the files a sharded index names, and the safetensors header if there is one.
+    """Return all tensors of a file, or of the files a sharded index names, and the safetensors header if any.
 
     Raises:
         WeightsError: missing, unreadable, truncated, damaged, or holding more than tensors.
@@ -48,20 +49,16 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise WeightsError(f"{path}: only a Git LFS pointer, not the weights; run `git lfs pull` or download the file")
     if path.suffix == ".safetensors" or head[8:9] == b"{":
         return _read_safetensors(path)
-    return _read_torch(path), {}
+    return _state_dict_in(load_torch(path), path), {}
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt", device="cpu") as stream:
-            # Copies, because the tensors given are windows onto the file: unaligned, and changing with it.
-            tensors = {name: stream.get_tensor(name).clone() for name in stream.keys()}  # noqa: SIM118
-            return tensors, dict(stream.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: damaged or cut off ({error}); get the file again") from error
+def load_torch(path: Path, device: str | torch.device = "cpu") -> Any:
+    """Return what `torch.save` wrote: tensors, numbers, text and containers of these. No other object is unpickled.
 
-
-def _read_torch(path: Path) -> dict[str, Tensor]:
+    Raises:
+        WeightsError: missing, unreadable, damaged, or holding other objects. It never repeats torch's own message,
+            whose advice is to unpickle everything.
+    """
     if _is_torchscript(path):
         raise TorchScriptError(
             f"{path}: a TorchScript archive, which holds code and is not opened here; convert it once with\n"
@@ -71,17 +68,26 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
             "and give the .safetensors file"
         )
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path}: no such file") from error
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
         raise WeightsError(
-            f"{path}: holds more than tensors, or is damaged; it is not unpickled, because that can run code "
-            f"({reason}); save the state dict alone, best as .safetensors"
+            f"{path}: holds more than tensors, or is damaged; it is not unpickled, because that can run code; "
+            "save the state dict alone, best as .safetensors"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise WeightsError(f"{path}: damaged, cut off or not a file of weights ({reason}); get it again") from error
-    return _state_dict_in(found, path)
+    except Exception as error:  # bytes that are no pickle can raise anything
+        raise WeightsError(f"{path}: damaged, cut off or not a file of weights; get it again") from error
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as stream:
+            # Copied, because these tensors are views of the file: unaligned, and changing with it.
+            tensors = {name: stream.get_tensor(name).clone() for name in stream.keys()}  # noqa: SIM118
+            return tensors, dict(stream.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: damaged or cut off ({error}); get the file again") from error
 
 
 def _is_torchscript(path: Path) -> bool:
@@ -94,14 +100,14 @@ def _is_torchscript(path: Path) -> bool:
         return False
 
 
-def _state_dict_in(found: Any, path: Path) -> dict[str, Tensor]:
-    """Training checkpoints keep the weights beside other things."""
+def _state_dict_in(content: Any, path: Path) -> dict[str, Tensor]:
+    """Return the weights of a state dict, or of a training checkpoint that holds it among other things."""
     for key in ("state_dict", "model"):
-        if isinstance(found, dict) and isinstance(found.get(key), dict):
-            found = found[key]
-    if not isinstance(found, dict) or not any(isinstance(value, Tensor) for value in found.values()):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not any(isinstance(value, Tensor) for value in content.values()):
         raise WeightsError(f"{path}: holds no dictionary of tensors; save model.state_dict()")
-    return {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
 def _read_shards(index: Path) -> dict[str, Tensor]:
@@ -109,13 +115,13 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for number, shard in enumerate(shards, start=1):
         if not (index.parent / shard).is_file():
-            raise WeightsError(f"{index}: part {number} of {len(shards)}, {shard}, is missing beside it")
+            raise WeightsError(f"{index}: part {number} of {len(shards)}, {shard}, is missing in its folder")
         state |= read_tensors(index.parent / shard)[0]
     return state
 
 
 def shards_of(index: Path) -> list[str]:
-    """Names of the files an index stands for, all in its own folder.
+    """Return the names of the files an index stands for, all in its own folder.
 
     Raises:
         WeightsError: missing, no index, or naming files elsewhere.
@@ -134,10 +140,10 @@ def shards_of(index: Path) -> list[str]:
 
 
 def pick_file(folder: Path) -> Path:
-    """The file of weights in a folder, by its usual names, else the only one there.
+    """Return the file of weights in a folder: the one of a usual name, else the only one.
 
     Raises:
-        WeightsError: none, or several without a usual name; the message says what is there and what is looked for.
+        WeightsError: none, or several without a usual name; the message lists them and says what is looked for.
     """
     # A folder of open_clip's may hold a bare image tower under the plain names.
     open_clip_first = (folder / OPEN_CLIP_CONFIG).is_file()
@@ -151,5 +157,5 @@ def pick_file(folder: Path) -> Path:
         raise WeightsError(f"{folder}: cannot be read ({error.strerror or error})") from error
     if len(others) == 1:
         return others[0]
-    there = f"it holds {', '.join(path.name for path in others)}; give one of them" if others else "it holds none"
-    raise WeightsError(f"{folder}: expected one file of weights such as {HUGGING_FACE_FILES[0]}; {there}")
+    content = f"it holds {', '.join(path.name for path in others)}; give one of them" if others else "it holds none"
+    raise WeightsError(f"{folder}: expected one file of weights such as {HUGGING_FACE_FILES[0]}; {content}")

@@ -1,34 +1,25 @@
-"""Three ways to name the same weights, and three ways to say their sizes, brought to one.
+"""Bring the layouts of three publishers to one: names of tensors, sizes, preprocessing.
 
 * Hugging Face `CLIPModel`: `vision_model.encoder.layers.…`, queries, keys and values apart; `config.json`.
 * open_clip: OpenAI's names, or the text tower under `text.`; `open_clip_config.json`.
 * OpenAI: `visual.transformer.resblocks.…`; sizes follow from the shapes, heads are 64 wide.
 
-The canonical names are OpenAI's (see clip/tower.py).
+The canonical names are OpenAI's (see `tower.py`).
 """
 
 import math
 import re
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from anomalens.backbones.config import Activation, ClipConfig, TextConfig, VisionConfig
+from anomalens.backbones.weight_files import OPEN_CLIP_CONFIG, PREPROCESSOR_CONFIG
 from anomalens.errors import ConfigError, WeightsError
-from anomalens.images.normalisation import CLIP_MEAN, CLIP_STD, Interpolation, Triple
+from anomalens.images.normalisation import CLIP_MEAN, CLIP_STD, PixelFormat
 
 Json = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """How the images of a set of weights are normalised."""
-
-    mean: Triple = CLIP_MEAN  # per channel of RGB in [0, 1]
-    std: Triple = CLIP_STD
-    interpolation: Interpolation = "bicubic"
 
 
 # --------------------------------------------------------------------------------------------------------- names
@@ -59,17 +50,17 @@ _HUGGING_FACE_BLOCK = {
 
 
 def is_hugging_face(state: dict[str, Tensor]) -> bool:
-    """Whether the names are those of `CLIPModel`."""
+    """Return whether the names are those of `CLIPModel`."""
     return any(name.startswith(("vision_model.", "text_model.")) for name in state)
 
 
 def is_openai(state: dict[str, Tensor]) -> bool:
-    """Whether the state dict comes from OpenAI's own archive, which keeps its sizes as tensors."""
+    """Return whether the state dict comes from OpenAI's own archive, which keeps its sizes as tensors."""
     return all(name in state for name in _OPENAI_SCALARS)
 
 
 def to_canonical(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Any of the layouts to OpenAI's names; names no layout has are kept, so that they can be reported."""
+    """Rename the tensors of any layout to OpenAI's names; unknown names are kept, so that they can be reported."""
     state = {name: value for name, value in state.items() if name not in (*_OPENAI_SCALARS, *_BUFFERS)}
     if state and all(name.startswith("module.") for name in state):  # saved from data-parallel training
         state = {name.removeprefix("module."): value for name, value in state.items()}
@@ -87,14 +78,12 @@ def _from_hugging_face(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for name, value in state.items():
         projection = re.fullmatch(r"(.*)\.self_attn\.([qkv])_proj\.(weight|bias)", name)
         if projection is None:
-            turned = name in ("visual_projection.weight", "text_projection.weight")
-            out[_renamed(name)] = value.T.contiguous() if turned else value
+            transposed = name in ("visual_projection.weight", "text_projection.weight")
+            out[_renamed(name)] = value.T.contiguous() if transposed else value
         elif projection[2] == "q":
-            parts = [state.get(f"{projection[1]}.self_attn.{which}_proj.{projection[3]}") for which in "qkv"]
-            if any(part is None for part in parts):
-                continue  # reported as missing under its canonical name
-            stacked = torch.cat([part for part in parts if part is not None])
-            out[f"{_renamed(projection[1])}.attn.in_proj_{projection[3]}"] = stacked
+            names = [f"{projection[1]}.self_attn.{letter}_proj.{projection[3]}" for letter in "qkv"]
+            if state.keys() >= set(names):  # else it is reported as missing under its canonical name
+                out[f"{_renamed(projection[1])}.attn.in_proj_{projection[3]}"] = torch.cat([state[n] for n in names])
     return out
 
 
@@ -106,7 +95,7 @@ def _renamed(name: str) -> str:
 
 # --------------------------------------------------------------------------------------------------------- sizes
 def infer_config(state: dict[str, Tensor], activation: Activation) -> ClipConfig:
-    """Sizes of both towers from canonical shapes; heads are taken to be 64 wide, as OpenAI's are.
+    """Read the sizes of both towers off canonical shapes; heads are taken to be 64 wide, as OpenAI's are.
 
     Raises:
         WeightsError: a tensor that must be there is not, or the sizes are not those of a CLIP with plain towers.
@@ -114,15 +103,15 @@ def infer_config(state: dict[str, Tensor], activation: Activation) -> ClipConfig
 
     def shape(name: str, dims: int) -> torch.Size:
         if name not in state:
-            some = ", ".join(sorted(state)[:3])
-            raise WeightsError(f"no tensor {name!r}: not the weights of a CLIP with both towers (found {some}, …)")
+            first = ", ".join(sorted(state)[:3])
+            raise WeightsError(f"no tensor {name!r}: not the weights of a CLIP with both towers (found {first}, …)")
         if state[name].dim() != dims:
             raise WeightsError(f"{name}: expected {dims} dimensions, found shape {list(state[name].shape)}")
         return state[name].shape
 
     def blocks(tower: str) -> int:
-        found = [re.match(rf"{re.escape(tower)}transformer\.resblocks\.(\d+)\.", name) for name in state]
-        return max((int(one[1]) + 1 for one in found if one), default=0)
+        matches = [re.match(rf"{re.escape(tower)}transformer\.resblocks\.(\d+)\.", name) for name in state]
+        return max((int(match[1]) + 1 for match in matches if match), default=0)
 
     width, _, patch, _ = shape("visual.conv1.weight", 4)
     rows = shape("visual.positional_embedding", 2)[0] - 1
@@ -134,7 +123,7 @@ def infer_config(state: dict[str, Tensor], activation: Activation) -> ClipConfig
     if width % 64 or text_width % 64:
         raise WeightsError(
             f"widths {width} and {text_width} do not tell the number of heads; put the weights' config.json or "
-            "open_clip_config.json beside them"
+            "open_clip_config.json into their folder"
         )
     vision = VisionConfig(grid * patch, patch, width, blocks("visual."), width // 64, _ratio(hidden, width))
     context = shape("positional_embedding", 2)[0]
@@ -143,7 +132,7 @@ def infer_config(state: dict[str, Tensor], activation: Activation) -> ClipConfig
 
 
 def _ratio(hidden: int, width: int) -> float:
-    """hidden / width such that int(width * ratio) is `hidden` again."""
+    """Return hidden / width, rounded so that int(width * ratio) is `hidden` again."""
     ratio = hidden / width
     return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
 
@@ -171,7 +160,7 @@ _TEXT_DEFAULTS: Json = {
 
 
 def config_from_hugging_face(value: Json) -> ClipConfig:
-    """`config.json` of a `CLIPModel`; what it leaves out has the library's default. Raises WeightsError."""
+    """Read `config.json` of a `CLIPModel`; what it leaves out has the library's default. Raises WeightsError."""
     try:
         # Old files repeat the sizes under "…_config_dict", which then counts.
         vision = _VISION_DEFAULTS | (value.get("vision_config") or {}) | (value.get("vision_config_dict") or {})
@@ -209,14 +198,14 @@ def config_from_hugging_face(value: Json) -> ClipConfig:
         raise WeightsError(f"config.json: not the config of a CLIPModel ({error})") from error
 
 
-# What open_clip's config may say of a tower that is built here; anything else asked for there would be ignored.
+# The keys of open_clip's config that are understood; a tower that needs any other is refused.
 _OPEN_CLIP_VISION = {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio", "patch_dropout"}
 _OPEN_CLIP_TEXT = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
 _OPEN_CLIP_MODEL = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text", "init_logit_scale"}
 
 
 def config_from_open_clip(value: Json) -> ClipConfig:
-    """`open_clip_config.json`. Raises WeightsError, also for parts this CLIP does not have (timm trunks, ResNets)."""
+    """Read `open_clip_config.json`. Raises WeightsError, also for parts this CLIP does not have (timm, ResNets)."""
     try:
         model = value["model_cfg"]
         vision, text = model["vision_cfg"], model["text_cfg"]
@@ -255,31 +244,21 @@ def config_from_open_clip(value: Json) -> ClipConfig:
 
 
 # ----------------------------------------------------------------------------------------------- preprocessing
-def pixels_from_hugging_face(value: Json) -> Pixels:
-    """`preprocessor_config.json`; its resampling is Pillow's number. Raises WeightsError."""
-    return _pixels(
-        value.get("image_mean"),
-        value.get("image_std"),
-        {2: "bilinear", 3: "bicubic"}.get(value.get("resample", 3), value.get("resample")),
-        "preprocessor_config.json",
-    )
+def pixels_from_hugging_face(value: Json) -> PixelFormat:
+    """Read `preprocessor_config.json`, whose resampling is Pillow's number. Raises WeightsError."""
+    resample = value.get("resample", 3)
+    interpolation = {2: "bilinear", 3: "bicubic"}.get(resample, resample)
+    return _pixels(value.get("image_mean"), value.get("image_std"), interpolation, PREPROCESSOR_CONFIG)
 
 
-def pixels_from_open_clip(value: Json) -> Pixels:
-    """The part `preprocess_cfg` of `open_clip_config.json`. Raises WeightsError."""
+def pixels_from_open_clip(value: Json) -> PixelFormat:
+    """Read the part `preprocess_cfg` of `open_clip_config.json`. Raises WeightsError."""
     part = value.get("preprocess_cfg") or {}
-    return _pixels(part.get("mean"), part.get("std"), part.get("interpolation", "bicubic"), "open_clip_config.json")
+    return _pixels(part.get("mean"), part.get("std"), part.get("interpolation", "bicubic"), OPEN_CLIP_CONFIG)
 
 
-def _pixels(mean: Any, std: Any, interpolation: Any, where: str) -> Pixels:
+def _pixels(mean: Any, std: Any, interpolation: Any, file: str) -> PixelFormat:
     try:
-        three = tuple(tuple(float(v) for v in values) for values in (mean or CLIP_MEAN, std or CLIP_STD))
-    except (TypeError, ValueError) as error:
-        raise WeightsError(f"{where}: mean {mean!r} and std {std!r} must be 3 numbers each") from error
-    if any(len(values) != 3 for values in three) or not all(value > 0 for value in three[1]):
-        raise WeightsError(f"{where}: mean {mean!r} and std {std!r} must be 3 numbers each, std above 0")
-    names: dict[Any, Literal["bicubic", "bilinear"]] = {"bicubic": "bicubic", "bilinear": "bilinear"}
-    if interpolation not in names:
-        raise WeightsError(f"{where}: interpolation {interpolation!r}, expected 'bicubic' or 'bilinear'")
-    (m0, m1, m2), (s0, s1, s2) = three
-    return Pixels((m0, m1, m2), (s0, s1, s2), names[interpolation])
+        return PixelFormat.parse(mean or CLIP_MEAN, std or CLIP_STD, interpolation)
+    except ConfigError as error:
+        raise WeightsError(f"{file}: {error}") from error

@@ -18,7 +18,8 @@ def backbones() -> None:
     """List the weights known by name: size, licence, where they come from, and whether they are here."""
     from rich.table import Table
 
-    from anomalens.backbones.registry import BACKBONES, is_available
+    from anomalens.backbones.hub import is_available
+    from anomalens.backbones.registry import BACKBONES
     from anomalens.cli.console import output
 
     table = Table("name", "patch", "native size", "download", "licence", "source", "here")
@@ -38,9 +39,10 @@ def info() -> None:
     from rich.table import Table
 
     from anomalens import __version__
-    from anomalens.backbones.prompt_encoder import cache_folder
-    from anomalens.backbones.registry import BACKBONES, is_available
+    from anomalens.backbones.hub import is_available
+    from anomalens.backbones.registry import BACKBONES
     from anomalens.cli.console import output
+    from anomalens.files import cache_folder
 
     table = Table(show_header=False)
     table.add_row("anomalens", __version__)

@@ -16,12 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anomalens.backbones.prompt_encoder import PromptEncoder, cache_folder
+from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.tower import Clip
 from anomalens.backbones.weights import load_weights
 from anomalens.decision.calibration import BUNDLED, Calibration, bundled_calibration
 from anomalens.engines.contract import Batch, Dtype, Floats, Identity, Scored
 from anomalens.errors import ConfigError
+from anomalens.files import cache_folder
 from anomalens.images.preprocessing import Preprocess
 from anomalens.methods import base
 from anomalens.methods.base import Method
@@ -162,8 +163,8 @@ def load(
     side = size or learned_at or built.working_size(loaded.image_size)
     sizes = Preprocess(
         size=side - side % loaded.config.vision.patch,
-        mean=loaded.mean,
-        std=loaded.std,
+        mean=loaded.pixels.mean,
+        std=loaded.pixels.std,
         interpolation=built.interpolation,
         geometry=built.geometry,
         multiple=loaded.config.vision.patch,

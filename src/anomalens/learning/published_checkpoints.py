@@ -16,17 +16,18 @@ they hold; these and the norms of the embeddings are the ones recorded for them 
 
 import math
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from anomalens.backbones.checks import check_finite
 from anomalens.backbones.tokenizer import encode
-from anomalens.backbones.weights import check_finite
+from anomalens.backbones.weight_files import load_torch
 from anomalens.errors import ConfigError, WeightsError
 from anomalens.methods import base
 from anomalens.methods.parts.checkpoints import Checkpoint, CheckpointInfo
@@ -80,8 +81,9 @@ def import_published(path: str | os.PathLike[str], method: str, auxiliary_data: 
     """
     if method not in METHODS:
         raise ConfigError(f"published prompts can be imported for {', '.join(METHODS)}, not for {method!r}")
+    content = load_torch(Path(path))
     try:
-        state = _read(Path(path))
+        state = _prompt_learner(content)
         ids, rows = _token_rows(state)
         learned = _learned(state)
         check_finite(learned | {"the embeddings": rows}, "the prompts")
@@ -125,16 +127,9 @@ def fingerprint(values: Tensor) -> tuple[float, float]:
 
 
 # ------------------------------------------------------------------------------------------------------------ reading
-def _read(path: Path) -> dict[str, Tensor]:
-    """The state dict, with every key and type as expected."""
-    try:
-        whole = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise WeightsError("no such file") from error
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"cannot be read as tensors ({reason}); get it again") from error
-    state = whole.get("prompt_learner") if isinstance(whole, dict) else None
+def _prompt_learner(content: Any) -> dict[str, Tensor]:
+    """Return the state dict in a file's content. Raises WeightsError unless every key and type is as expected."""
+    state = content.get("prompt_learner") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(
             'expected {"prompt_learner": tensors}, as Crane and AnomalyCLIP publish; found something else'

@@ -19,12 +19,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from anomalens.backbones.prompt_encoder import PromptEncoder, cache_folder
+from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.tower import Clip, Features
+from anomalens.backbones.weight_files import load_torch
 from anomalens.backbones.weights import LoadedWeights
 from anomalens.datasets.layouts import Sample
 from anomalens.errors import ConfigError
-from anomalens.files import atomic_write
+from anomalens.files import atomic_write, cache_folder
 from anomalens.images.decoding import decode
 from anomalens.images.preprocessing import Preprocess
 from anomalens.learning import processes
@@ -144,7 +145,7 @@ def _train(
     encoder = PromptEncoder(clip, loaded.hash)
     side = plan.size or method.working_size(loaded.image_size)
     patch = loaded.config.vision.patch
-    how = Preprocess(side - side % patch, loaded.mean, loaded.std, method.interpolation, "squash", patch)
+    how = Preprocess(side - side % patch, loaded.pixels.mean, loaded.pixels.std, method.interpolation, "squash", patch)
     source = _source(method, clip, samples, how, loaded.hash, cache, report)
 
     learn, held = split(samples, plan.hold_out, recipe.seed)
@@ -312,7 +313,7 @@ def _resumed(
     """Epochs already done and the last one's means, with their state put back; 0 where there is none of this run."""
     if not path.is_file():
         return 0, {}
-    state = torch.load(path, weights_only=True, map_location=next(method.parameters()).device)
+    state = load_torch(path, next(method.parameters()).device)
     if state["run"] != _run(info):
         return 0, {}
     method.load_state_dict(state["method"])

@@ -135,7 +135,8 @@ class Crane(LearnedMethod):
         if self.config.guided:
             # Without a guide network the backbone's own patch embeddings guide: good where a pretrained stem made them.
             own = patches.flatten(2).transpose(1, 2)
-            features = self.guide.features(pixels, clip.mean, clip.std) if self.guide else own
+            mean, std = clip.pixels.mean, clip.pixels.std
+            features = self.guide.features(pixels, mean, std) if self.guide else own
             attention = guided_attention(features, self.config.beta, self.config.gamma, self.config.batch_threshold)
         encoded: Features = clip.visual(pixels, self.dense, positions=self.positions, guide=attention, patches=patches)
         encoded.keys = tuple(keys)

@@ -25,7 +25,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from anomalens._version import __version__
-from anomalens.backbones.weights import LoadedWeights, check_finite
+from anomalens.backbones.checks import check_finite
+from anomalens.backbones.weights import LoadedWeights
 from anomalens.errors import ConfigError, WeightsError
 from anomalens.files import atomic_write
 from anomalens.methods import base
