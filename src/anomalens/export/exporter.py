@@ -21,7 +21,7 @@ from anomalens.engines.exported import Card
 from anomalens.engines.torch_engine import TorchEngine
 from anomalens.errors import ConfigError
 from anomalens.export import gate
-from anomalens.export.graph import Graph, quiet, refuse, write_onnx, write_openvino
+from anomalens.export.graph import Graph, refuse, write_onnx, write_openvino
 from anomalens.extras import optional
 from anomalens.files import write_json
 
@@ -155,19 +155,20 @@ def quantise(model: Path, shapes: set[tuple[int, ...]]) -> None:
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(folded)
     runtime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    content = onnx.load(str(folded)).graph
+    content = onnx.load(str(folded))
     allowed = shapes | {shape[::-1] for shape in shapes}
-    constants = {one.name for one in content.initializer if tuple(one.dims) in allowed and len(one.dims) == 2}
-    chosen = [n.name for n in content.node if n.op_type in ("MatMul", "Gemm") and constants & set(n.input)]
-    with quiet():
-        quantization.quantize_dynamic(
-            str(folded),
-            str(model),
-            op_types_to_quantize=["MatMul", "Gemm"],
-            nodes_to_quantize=chosen,
-            per_channel=True,
-            weight_type=quantization.QuantType.QInt8,
-        )
+    constants = {one.name for one in content.graph.initializer if tuple(one.dims) in allowed and len(one.dims) == 2}
+    chosen = [n.name for n in content.graph.node if n.op_type in ("MatMul", "Gemm") and constants & set(n.input)]
+    # Spares a warning that asks for the folding and the shapes, which this model has had.
+    optional("onnxruntime.quantization.quant_utils", "export").add_pre_process_metadata(content)
+    quantization.quantize_dynamic(
+        content,
+        str(model),
+        op_types_to_quantize=["MatMul", "Gemm"],
+        nodes_to_quantize=chosen,
+        per_channel=True,
+        weight_type=quantization.QuantType.QInt8,
+    )
 
 
 def _card(detector: Detector, kind: str, graph: Graph) -> Card:

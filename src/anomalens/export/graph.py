@@ -68,15 +68,18 @@ class Graph(nn.Module):
 
 
 def _at_size(clip: Clip, side: int, mode: Positions) -> Clip:
-    """The same weights with the position table resized: a constant, and runtimes differ in how they antialias."""
-    visual = copy.copy(clip.visual)
-    visual._parameters = dict(clip.visual._parameters)
+    """Return the same network with its position table resized for images of `side` pixels.
+
+    The table is then a constant of the graph; runtimes differ in how they resize with antialiasing.
+    """
+    # A deep copy of the modules that shares every tensor, so that replacing the table leaves the original as it is.
+    tensors = {id(tensor): tensor for tensor in (*clip.parameters(), *clip.buffers())}
+    resized: Clip = copy.deepcopy(clip, tensors)
+    visual = resized.visual
     grid = (side // visual.patch, side // visual.patch)
     table = resize_positions(visual.positional_embedding.detach(), grid, mode)
     visual.positional_embedding = nn.Parameter(table.clone(), requires_grad=False)
-    whole = copy.copy(clip)
-    whole._modules = dict(clip._modules) | {"visual": visual}
-    return whole
+    return resized
 
 
 def refuse(engine: TorchEngine, side: int, any_size: bool = False) -> None:
@@ -116,7 +119,7 @@ def _export(graph: Graph) -> Any:
     cells = graph.unit * torch.export.Dim("cells", min=3, max=256)
     pixels = {**batch, 2: cells, 3: cells} if graph.any_size else batch
     shapes: tuple[Any, ...] = (pixels, (batch,) * (len(example) - 1)) if len(example) > 1 else (pixels,)
-    with torch.no_grad(), quiet():
+    with torch.no_grad(), _quiet():
         graph.eval()(*example)  # constants that are kept per size are made here, from true numbers
         return torch.onnx.export(
             graph,
@@ -130,13 +133,14 @@ def _export(graph: Graph) -> Any:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Without what exporters tell their developers."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+def _quiet() -> Iterator[None]:
+    """Drop what the exporter tells its developers. Warnings of other threads are dropped too, while it lasts."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(before)
+        logger.setLevel(level)
