@@ -1,9 +1,14 @@
 """Text features are computed once for each (weights, prompts)."""
 
+import pickle
+import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 import torch
+from torch import Tensor
 
 from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.tokenizer import tokenize
@@ -23,6 +28,42 @@ def test_equals_the_tower_and_runs_once(tiny_clip: Clip) -> None:
 def test_many_prompts_in_several_passes(tiny_clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anomalens.backbones.prompt_encoder._BATCH", 2)
     assert torch.allclose(PromptEncoder(tiny_clip)(PROMPTS), tiny_clip.text(tokenize(PROMPTS)), atol=1e-6)
+
+
+def test_threads_that_ask_at_once_get_one_result(tiny_clip: Clip) -> None:
+    """Eight threads ask for the same lists in different orders; every list is encoded once and never mixed up."""
+    encoder, start = PromptEncoder(tiny_clip), Barrier(8)
+    lists = [[f"a photo of object {number}", "a photo"] for number in range(5)]
+
+    def ask(thread: int) -> list[Tensor]:
+        start.wait()
+        answers = {number: encoder(lists[number]) for number in random.Random(thread).sample(range(5), 5)}
+        return [answers[number] for number in range(5)]
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(ask, range(8)))
+    assert encoder.encoded == 2 * len(lists)
+    for number, prompts in enumerate(lists):
+        assert torch.equal(results[0][number], tiny_clip.text(tokenize(prompts)))
+        assert all(result[number] is results[0][number] for result in results)
+
+
+def test_memory_is_bounded_and_keeps_what_is_used(tiny_clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anomalens.backbones.prompt_encoder.KEPT", 2)
+    encoder = PromptEncoder(tiny_clip)
+    for prompts in (["a"], ["b"], ["a"], ["c"], ["a"]):
+        encoder(prompts)
+    assert encoder.encoded == 3, "a was used between b and c, so b was dropped"
+    encoder(["b"])
+    assert encoder.encoded == 4
+
+
+def test_a_pickled_encoder_begins_with_an_empty_memory(tiny_clip: Clip) -> None:
+    encoder = PromptEncoder(tiny_clip, "hash")
+    features = encoder(PROMPTS)
+    again = pickle.loads(pickle.dumps(encoder))
+    assert (again.weights_hash, again.encoded) == ("hash", 0)
+    assert torch.equal(again(PROMPTS), features)
 
 
 def test_kept_on_disk_under_weights_and_prompts(tiny_clip: Clip, tmp_path: Path) -> None:
