@@ -19,8 +19,7 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from anomalens.datasets.layouts import open_dataset
-from anomalens.datasets.layouts.model import Dataset
+from anomalens.datasets.layouts import Dataset, open_dataset
 from anomalens.detection.detector import Detector, load_detector
 from anomalens.evaluation.evaluator import EvaluationConfig, evaluate, tested
 from anomalens.metrics.accumulator import PixelAccumulator

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from sklearn.model_selection import train_test_split
 
-from anomalens.datasets.catalog import catalog, check, describe, find, list_rows
+from anomalens.datasets.catalog import catalog, describe, differences, find, list_rows
 from anomalens.datasets.layouts import LAYOUTS, open_dataset, read_mask
 from anomalens.datasets.prepare import cut_in_thirds, held_out, prepare
 from anomalens.errors import ConfigError, InputError
@@ -86,9 +86,10 @@ def test_rows_and_description_are_plain_text() -> None:
     text = describe("ksdd")
     assert "181 normal + 74 anomalous" in text
     assert "CC BY-NC-SA" in text
+    assert "(Google Drive id): 13UidsM1taqEAVV_JJTBiCV1D3KUBpmpj" in text
 
 
-# ---------------------------------------------------------------- check
+# ---------------------------------------------------------------- differences
 
 
 def btad(root: Path) -> Path:
@@ -99,37 +100,33 @@ def btad(root: Path) -> Path:
     return root
 
 
-def test_check_reports_counts_classes_and_faults(tmp_path: Path) -> None:
-    result = check("btad", btad(tmp_path))
-    assert not result.ok
-    assert (result.classes, result.normal, result.anomalous, result.masks) == (3, 3, 3, 3)
-    assert result.messages == (
+def test_differences_in_counts_and_classes(tmp_path: Path) -> None:
+    assert differences("btad", open_dataset(btad(tmp_path))) == (
         "test images normal/anomalous: found 3/3, stated 451/290 (AdaCLIP, table of data sets); is the copy complete?",
     )
     (tmp_path / "03").rename(tmp_path / "04")
-    (tmp_path / "01" / "ground_truth" / "ko" / "1.png").rename(tmp_path / "01" / "ground_truth" / "ko" / "7.png")
-    messages = "\n".join(check("btad", tmp_path).messages)
-    assert "classes missing: 03" in messages
-    assert "classes not in BTAD: 04" in messages
-    assert "missing_mask" in messages
-    assert "orphan_mask" in messages
+    assert differences("btad", open_dataset(tmp_path))[:2] == (
+        "classes missing: 03; unpack them beside the others",
+        "classes not in BTAD: 04; move them elsewhere",
+    )
 
 
-def test_check_passes_when_all_is_there(tmp_path: Path) -> None:
+def test_no_difference_when_all_is_there(tmp_path: Path) -> None:
     for number in range(3):
         picture(tmp_path / "images" / f"{number}.png")
         picture(tmp_path / "masks" / f"{number}.png", marked=True)
-    assert check("kvasir", prepare("kvasir", tmp_path), deep=True).ok
+    dataset = open_dataset(prepare("kvasir", tmp_path), strict=True, deep=True)
+    assert differences("kvasir", dataset) == ()
 
 
-def test_check_says_what_the_task_lacks(tmp_path: Path) -> None:
+def test_differences_say_what_the_task_lacks(tmp_path: Path) -> None:
     for number in range(100):
         picture(tmp_path / "c" / "test" / "bad" / f"{number}.png")
-    messages = "\n".join(check("headct", tmp_path).messages)
+    messages = "\n".join(differences("headct", open_dataset(tmp_path)))
     assert "one kind is absent" in messages
     assert "found 0/100" in messages
     picture(tmp_path / "d" / "test" / "bad" / "0.png")
-    messages = "\n".join(check("isic", tmp_path).messages)
+    messages = "\n".join(differences("isic", open_dataset(tmp_path)))
     assert "expected one class, found 2: c, d" in messages
     assert "no mask found" in messages
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from anomalens.datasets import elpv
-from anomalens.datasets.catalog import check
+from anomalens.datasets.catalog import differences
 from anomalens.datasets.layouts import open_dataset
 from anomalens.datasets.prepare import prepare
 from anomalens.errors import ConfigError, InputError, MissingExtraError
@@ -24,7 +24,7 @@ def test_cells_are_those_the_package_documents() -> None:
         assert (image.size, image.mode) == ((300, 300), "L")
 
 
-def test_the_cut_decides_who_is_defective() -> None:
+def test_the_cut_decides_which_are_defective() -> None:
     for cut, defective in ((0.0, 1116), (0.5, 821), (0.9, 715)):
         counts = elpv.open_elpv(cut).counts()
         assert list(counts) == ["monocrystalline solar cell", "polycrystalline solar cell"]
@@ -54,10 +54,10 @@ def test_demo_count_out_of_range(count: int) -> None:
         elpv.demo_samples(count)
 
 
-def test_prepared_manifest_passes_the_check(tmp_path: Path) -> None:
-    spec = prepare("elpv", tmp_path, tmp_path)
-    assert check("elpv", spec).ok
-    assert open_dataset(spec).name == "elpv"
+def test_prepared_manifest_is_as_the_catalogue_states(tmp_path: Path) -> None:
+    dataset = open_dataset(prepare("elpv", tmp_path, tmp_path), strict=True)
+    assert differences("elpv", dataset) == ()
+    assert dataset.name == "elpv"
 
 
 def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from anomalens.datasets.layouts import (
     read_mask,
     read_truth,
 )
-from anomalens.datasets.layouts.pairing import natural, pair
+from anomalens.datasets.layouts.pairing import in_natural_order, pair
 from anomalens.errors import ConfigError, InputError, MissingExtraError
 
 SIZE = (8, 6)  # width, height
@@ -672,7 +672,7 @@ def test_unreadable_mask_names_the_file(tmp_path: Path) -> None:
 
 def test_natural_order() -> None:
     names = ["img10", "img2", "Img1", "img02", "b", "7"]
-    assert [p.name for p in natural(map(Path, names))] == ["7", "b", "Img1", "img02", "img2", "img10"]
+    assert [p.name for p in in_natural_order(map(Path, names))] == ["7", "b", "Img1", "img02", "img2", "img10"]
 
 
 @given(st.sets(st.integers(0, 300), max_size=12), st.sets(st.integers(0, 300), max_size=12), st.randoms())

@@ -1,4 +1,4 @@
-"""From a benchmark's download to a layout anomalens reads (and the papers' code too, where it is meta.json).
+"""Bring a benchmark's download into a layout anomalens reads (and the papers' code too, where it is meta.json).
 
 Only KolektorSDD is rewritten, because its images must be cut. For all others a `meta.json` (or, for ELPV, a
 manifest) is laid beside the files as they were downloaded; masks are paired by name, never by sorted order.
@@ -7,20 +7,21 @@ manifest) is laid beside the files as they were downloaded; masks are paired by 
 import csv
 import math
 from collections.abc import Callable, Iterable, Iterator
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from anomalens.datasets import elpv
 from anomalens.datasets.catalog import Benchmark, find
 from anomalens.datasets.layouts import read_mask
 from anomalens.datasets.layouts.folders import NORMAL_NAMES
-from anomalens.datasets.layouts.pairing import list_folders, list_images, list_masks, natural, pair
+from anomalens.datasets.layouts.pairing import folders_in, images_in, in_natural_order, masks_in, pair
 from anomalens.errors import ConfigError, InputError
 from anomalens.files import atomic_write, write_json
+from anomalens.images.encoding import encode_image
 
 # Share of KolektorSDD's normal parts that are test data, and the seed of that draw: as AdaCLIP prepared them.
 KSDD_TEST_SHARE = 0.25
@@ -33,26 +34,29 @@ _IMAGES_AND_MASKS = (
     ("ISBI2016_ISIC_Part1_Test_Data", "ISBI2016_ISIC_Part1_Test_GroundTruth"),
 )
 
-Item = dict[str, Any]
-Meta = dict[str, dict[str, list[Item]]]
+Row = dict[str, Any]
+"""One image in meta.json."""
+Meta = dict[str, dict[str, list[Row]]]
+"""Content of meta.json: rows by split and class."""
 
 
 def prepare(name: str, source: str | Path, target: str | Path | None = None, *, force: bool = False) -> str:
-    """Prepare the benchmark `name` unpacked in `source`; returns the "LAYOUT:PATH" to evaluate.
+    """Prepare the benchmark `name` unpacked in `source`; return the "LAYOUT:PATH" to evaluate.
 
     `target` (ksdd and elpv only, required there) is where new files go; the other sets get their `meta.json`
-    in `source`. An existing result is kept unless `force`. Every file is written whole or not at all, so a
+    in `source`. An existing `meta.json` is kept unless `force`. Every file is written whole or not at all, so a
     stopped run can simply be repeated.
 
-    Raises ConfigError (unknown set, `target` missing or not wanted) and InputError (source incomplete).
+    Raises ConfigError for an unknown set and a `target` that is missing or not wanted, InputError for an incomplete
+    source.
     """
     benchmark = find(name)
     if not benchmark.prepare:
         return f"{benchmark.layout}:{source}"
     writes_elsewhere = benchmark.prepare in ("ksdd", "elpv")
     if writes_elsewhere != (target is not None):
-        wanted = "needs a target folder" if writes_elsewhere else "is prepared where it lies; leave the target out"
-        raise ConfigError(f"{benchmark.title} {wanted}")
+        rule = "needs a target folder" if writes_elsewhere else "is prepared where it lies; leave the target out"
+        raise ConfigError(f"{benchmark.title} {rule}")
     root = Path(source)
     if benchmark.prepare != "elpv" and not root.is_dir():
         raise InputError(f"{root}: no such folder; get {benchmark.title} from {benchmark.source} and unpack it there")
@@ -71,12 +75,12 @@ def prepare(name: str, source: str | Path, target: str | Path | None = None, *, 
 
 
 def cut_in_thirds(length: int) -> tuple[tuple[int, int], ...]:
-    """The three [start, stop) stretches of an image of `length` rows; the last takes what is left over."""
+    """Return the three [start, stop) stretches of an image of `length` rows; the last takes what is left over."""
     return (0, length // 3), (length // 3, length * 2 // 3), (length * 2 // 3, length)
 
 
 def held_out(count: int, share: float, seed: int) -> set[int]:
-    """Indices of the test part among `count` items: the first ceil(share * count) of a seeded permutation.
+    """Return the indices of the test part among `count` items: the first ceil(share * count) of a seeded permutation.
 
     This is what scikit-learn's train_test_split(test_size=share, random_state=seed) picks; numpy's RandomState is
     frozen, so it stays so.
@@ -86,7 +90,10 @@ def held_out(count: int, share: float, seed: int) -> set[int]:
 
 
 def _ksdd(benchmark: Benchmark, root: Path, target: Path) -> Path:
-    """Cut every image and label in thirds along its length; parts in natural order, so the split is one for all."""
+    """Write every image and label cut in thirds along its length; return `target`.
+
+    Parts are counted in natural order, so that the split is the same everywhere.
+    """
     class_folder = target / benchmark.classes[0]
     normal: list[tuple[str, Image.Image]] = []
     defects = 0
@@ -106,10 +113,11 @@ def _ksdd(benchmark: Benchmark, root: Path, target: Path) -> Path:
     return target
 
 
-def _ksdd_parts(root: Path) -> Iterator[tuple[str, Image.Image, np.ndarray[Any, np.dtype[np.bool_]]]]:
-    for folder in list_folders(root):
-        images = [path for path in list_images(folder) if not path.stem.endswith("_label")]
-        labels = pair(images, [path for path in list_images(folder) if path.stem.endswith("_label")])
+def _ksdd_parts(root: Path) -> Iterator[tuple[str, Image.Image, NDArray[np.bool_]]]:
+    """Yield (name, image, label [H, W]) of each third of each image."""
+    for folder in folders_in(root):
+        images = [path for path in images_in(folder) if not path.stem.endswith("_label")]
+        labels = pair(images, [path for path in images_in(folder) if path.stem.endswith("_label")])
         for path in images:
             if path not in labels.masks:
                 raise InputError(f"{path}: its label {path.stem}_label.bmp is missing; unpack the archive again")
@@ -124,75 +132,75 @@ def _ksdd_parts(root: Path) -> Iterator[tuple[str, Image.Image, np.ndarray[Any, 
 
 
 def _dagm(benchmark: Benchmark, root: Path) -> Meta:
-    """ClassN/{Train,Test}: an image with a file in Label/ is anomalous, and that file is its mask."""
+    """Read ClassN/{Train,Test}: an image with a file in Label/ is anomalous, and that file is its mask."""
     meta: Meta = {"train": {}, "test": {}}
-    for split, items in meta.items():
+    for split, classes in meta.items():
         for name in benchmark.classes:
             folder = root / name / split.capitalize()
-            pairs = pair(list_images(folder), list_masks(folder / "Label")).masks
-            items[name] = [
-                _item(root, name, image, pairs.get(image), "defect" if image in pairs else "good")
-                for image in list_images(folder)
+            images = images_in(folder)
+            masks = pair(images, masks_in(folder / "Label")).masks
+            classes[name] = [
+                _row(root, name, image, masks.get(image), "defect" if image in masks else "good") for image in images
             ]
-            if not items[name]:
+            if not images:
                 raise InputError(f"{folder}: no image found; {benchmark.title} unpacks as {benchmark.unpacks}")
     return meta
 
 
 def _images_masks(benchmark: Benchmark, root: Path) -> Meta:
-    """Every image is anomalous and has a mask of its name in a second folder."""
+    """Read a folder of images, all anomalous, with masks of the same names in a second folder."""
     name = benchmark.classes[0]
     for images, masks in _IMAGES_AND_MASKS:
         if (root / images).is_dir() and (root / masks).is_dir():
-            files = list_images(root / images)
-            pairs = pair(files, list_masks(root / masks)).masks
-            return _test_only(name, [_item(root, name, path, pairs.get(path), "defect") for path in files])
-    pairs_text = " or ".join(f"{images}/ + {masks}/" for images, masks in _IMAGES_AND_MASKS)
-    raise InputError(f"{root}: expected {pairs_text}; name the folder that holds both")
+            files = images_in(root / images)
+            mask_of = pair(files, masks_in(root / masks)).masks
+            return _test_only(name, [_row(root, name, path, mask_of.get(path), "defect") for path in files])
+    expected = " or ".join(f"{images}/ + {masks}/" for images, masks in _IMAGES_AND_MASKS)
+    raise InputError(f"{root}: expected {expected}; name the folder that holds both")
 
 
 def _no_yes(benchmark: Benchmark, root: Path) -> Meta:
-    return _by_folder(benchmark, root, [folder for folder in list_folders(root) if folder.name in ("no", "yes")])
+    return _by_folder(benchmark, root, [folder for folder in folders_in(root) if folder.name in ("no", "yes")])
 
 
 def _normal_rest(benchmark: Benchmark, root: Path) -> Meta:
-    return _by_folder(benchmark, root, list_folders(root))
+    return _by_folder(benchmark, root, folders_in(root))
 
 
 def _by_folder(benchmark: Benchmark, root: Path, folders: Iterable[Path]) -> Meta:
-    """Folders named as normal hold normal images, all others anomalous ones; no masks."""
+    """Read folders without masks: those named as normal hold normal images, all others anomalous ones."""
     name = benchmark.classes[0]
-    items = []
+    rows = []
     kinds = set()
     for folder in folders:
         normal = folder.name.casefold() in NORMAL_NAMES
         kinds.add(normal)
         # The newer release of COVID-19 keeps images and (lung) masks in subfolders.
-        images = list_images(folder / "images") or list_images(folder)
-        items += [_item(root, name, image, None, "good" if normal else folder.name) for image in images]
+        images = images_in(folder / "images") or images_in(folder)
+        rows += [_row(root, name, image, None, "good" if normal else folder.name) for image in images]
     if kinds != {True, False}:
         raise InputError(f"{root}: expected {benchmark.unpacks}; name the folder that holds these folders")
-    return _test_only(name, items)
+    return _test_only(name, rows)
 
 
 def _headct(benchmark: Benchmark, root: Path) -> Meta:
-    """`labels.csv` gives id and label; image NNN.png lies below in head_ct/."""
+    """Read `labels.csv`, which gives id and label; image NNN.png lies below in head_ct/."""
     name = benchmark.classes[0]
     table = root / "labels.csv"
     if not table.is_file():
         raise InputError(f"{table}: not found; {benchmark.title} unpacks as {benchmark.unpacks}")
-    images = {path.stem: path for path in natural(root.rglob("*.png"))}
-    items = []
-    rows = list(csv.reader(table.read_text(encoding="utf-8-sig").splitlines()))
-    for number, row in enumerate(rows[1:], start=2):
+    images = {path.stem: path for path in in_natural_order(root.rglob("*.png"))}
+    rows = []
+    lines = list(csv.reader(table.read_text(encoding="utf-8-sig").splitlines()))
+    for number, line in enumerate(lines[1:], start=2):
         try:
-            stem, label = f"{int(row[0]):03d}", bool(int(row[1]))
+            stem, label = f"{int(line[0]):03d}", bool(int(line[1]))
         except (ValueError, IndexError) as error:
-            raise InputError(f"{table}, line {number}: expected 'id, 0 or 1', found {row}") from error
+            raise InputError(f"{table}, line {number}: expected 'id, 0 or 1', found {line}") from error
         if stem not in images:
             raise InputError(f"{table}, line {number}: image {stem}.png is missing; unpack the archive again")
-        items.append(_item(root, name, images[stem], None, "hemorrhage" if label else "good"))
-    return _test_only(name, items)
+        rows.append(_row(root, name, images[stem], None, "hemorrhage" if label else "good"))
+    return _test_only(name, rows)
 
 
 _RULES: dict[str, Callable[[Benchmark, Path], Meta]] = {
@@ -204,11 +212,11 @@ _RULES: dict[str, Callable[[Benchmark, Path], Meta]] = {
 }
 
 
-def _test_only(name: str, items: list[Item]) -> Meta:
-    return {"train": {}, "test": {name: items}}
+def _test_only(name: str, rows: list[Row]) -> Meta:
+    return {"train": {}, "test": {name: rows}}
 
 
-def _item(root: Path, class_name: str, image: Path, mask: Path | None, kind: str) -> Item:
+def _row(root: Path, class_name: str, image: Path, mask: Path | None, kind: str) -> Row:
     return {
         "img_path": image.relative_to(root).as_posix(),
         "mask_path": "" if mask is None else mask.relative_to(root).as_posix(),
@@ -220,6 +228,4 @@ def _item(root: Path, class_name: str, image: Path, mask: Path | None, kind: str
 
 def _save(path: Path, image: Image.Image) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    buffer = BytesIO()
-    image.save(buffer, "PNG")
-    atomic_write(path, buffer.getvalue())
+    atomic_write(path, encode_image(image))

@@ -222,15 +222,15 @@ def _decode_picture(
         height, width = picture.height, picture.width
         if at_least is not None:
             # The stored image may lie on its side.
-            rows, columns = at_least if _orientation(picture) < 5 else at_least[::-1]
+            rows, columns = at_least if orientation(picture) < 5 else at_least[::-1]
             picture.draft(None, (max(1, columns), max(1, rows)))
         picture.load()
         # After loading: a PNG may keep the tag behind the pixels.
-        orientation = _orientation(picture)
+        tag = orientation(picture)
         rgb, note = picture_to_rgb(picture, name)
-        if orientation in _UPRIGHT:
-            rgb = rgb.transpose(_UPRIGHT[orientation])
-            if orientation >= 5:
+        if tag in _UPRIGHT:
+            rgb = rgb.transpose(_UPRIGHT[tag])
+            if tag >= 5:
                 height, width = width, height
         notes = [note] if note else []
         if several:
@@ -242,7 +242,7 @@ def _decode_picture(
         raise InputError(f"{name}: damaged image ({one_line(error)})") from error
 
 
-def _orientation(picture: Image.Image) -> int:
+def orientation(picture: Image.Image) -> int:
     """Return the orientation tag, 1 (upright) where there is none or the block that holds it is damaged."""
     try:
         return int(picture.getexif().get(_ORIENTATION_TAG, 1))

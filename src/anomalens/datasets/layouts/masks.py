@@ -1,4 +1,4 @@
-"""Reading masks of any encoding, and checking images and masks by their headers."""
+"""Read masks of any encoding; check images and masks by their headers."""
 
 import struct
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from anomalens.datasets.layouts.model import Dataset, Fault, Sample
-from anomalens.datasets.layouts.pairing import list_images
-from anomalens.errors import InputError
+from anomalens.datasets.layouts.dataset import Dataset, Fault, Sample
+from anomalens.datasets.layouts.pairing import images_in
+from anomalens.errors import InputError, one_line
+from anomalens.images.decoding import orientation
 
 # What Pillow raises on damaged, truncated, foreign or absurdly large files.
 _UNREADABLE = (
     OSError, SyntaxError, ValueError, EOFError, struct.error, OverflowError, Image.DecompressionBombError,
 )  # fmt: skip
-_ORIENTATION = 0x0112  # EXIF tag; values 5 to 8 turn the picture by a quarter, so width and height swap
 
 
 def read_mask(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.bool_]:
@@ -33,17 +33,17 @@ def read_mask(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.boo
     Raises InputError when the file cannot be read or masks of one folder differ in size.
     """
     if path.is_dir():
-        parts = [read_mask(part) for part in list_images(path)]
+        parts = [read_mask(part) for part in images_in(path)]
         if not parts or len({part.shape for part in parts}) > 1:
-            found = ", ".join(str(part.shape) for part in parts) or "none"
-            raise InputError(f"{path}: expected masks of one size in this folder, found {found}; re-export them")
+            sizes = ", ".join(str(part.shape) for part in parts) or "none"
+            raise InputError(f"{path}: expected masks of one size in this folder, found {sizes}; re-export them")
         mask = np.logical_or.reduce(parts)
     else:
         try:
             with Image.open(path) as image:
                 mask = _not_black(image)
         except _UNREADABLE as error:
-            raise InputError(f"{path}: cannot be read as a mask ({error}); replace the file") from error
+            raise InputError(f"{path}: cannot be read as a mask ({one_line(error)}); replace the file") from error
     if size is not None and mask.shape != size:
         grey = Image.fromarray(mask.astype(np.uint8) * 255)
         mask = np.asarray(grey.resize((size[1], size[0]), Image.Resampling.BILINEAR)) > 127
@@ -51,7 +51,7 @@ def read_mask(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.boo
 
 
 def read_truth(sample: Sample, size: tuple[int, int]) -> NDArray[np.bool_] | None:
-    """Ground truth of a sample as bool [H, W]: zeros for a normal image, None where nothing is known.
+    """Return the ground truth of a sample as bool [H, W]: zeros for a normal image, None where nothing is known.
 
     An anomalous image without a mask gives None: pixel metrics must leave it out, not count it as clean.
     """
@@ -81,10 +81,12 @@ def check_headers(samples: Sequence[Sample]) -> tuple[list[Sample], list[Fault]]
 
 
 def deep_check(dataset: Dataset) -> tuple[Fault, ...]:
-    """Decode every mask: normal images whose mask marks something, anomalous ones whose mask marks nothing."""
+    """Decode every mask; return a fault for each normal image whose mask marks something, and for each anomalous one
+    whose mask marks nothing or cannot be read."""
     faults = []
-    for sample in (s for members in dataset.classes.values() for s in members if s.mask is not None):
-        assert sample.mask is not None
+    for sample in (sample for members in dataset.classes.values() for sample in members):
+        if sample.mask is None:
+            continue
         try:
             marked = int(read_mask(sample.mask).sum())
         except InputError as error:
@@ -99,7 +101,7 @@ def deep_check(dataset: Dataset) -> tuple[Fault, ...]:
 
 
 def _mask_fault(mask: Path, image: Path, image_size: tuple[int, int]) -> Fault | None:
-    for part in list_images(mask) if mask.is_dir() else [mask]:
+    for part in images_in(mask) if mask.is_dir() else [mask]:
         size = _header(part)
         if isinstance(size, str):
             return Fault("unreadable_mask" if part.exists() else "missing_mask", part, size)
@@ -110,17 +112,18 @@ def _mask_fault(mask: Path, image: Path, image_size: tuple[int, int]) -> Fault |
 
 
 def _header(path: Path) -> tuple[int, int] | str:
-    """(width, height) as displayed, from the header alone; or why there is none."""
+    """Return (width, height) as displayed, from the header alone; or why there is none."""
     try:
         with Image.open(path) as image:
             # Pillow finds EXIF data behind a PNG's pixels by decoding it; only what stands before them is free.
             free = image.format != "PNG" or "exif" in image.info
-            turned = free and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            # These values turn the picture by a quarter, so width and height swap.
+            turned = free and orientation(image) in (5, 6, 7, 8)
             return (image.height, image.width) if turned else (image.width, image.height)
     except FileNotFoundError:
         return "file does not exist"
     except _UNREADABLE as error:
-        return f"cannot be opened as an image ({error})"
+        return f"cannot be opened as an image ({one_line(error)})"
 
 
 def _not_black(image: Image.Image) -> NDArray[np.bool_]:
@@ -144,7 +147,10 @@ def _not_black(image: Image.Image) -> NDArray[np.bool_]:
 
 
 def _coloured(rgba: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Not black and not transparent; a picture without any colour is drawn in its alpha channel."""
+    """Return where a picture [H, W, 4] is neither black nor transparent.
+
+    A picture without any colour is drawn in its alpha channel.
+    """
     colour, alpha = rgba[..., :3].max(axis=2) > 0, rgba[..., 3] > 0
     drawn_in_alpha = not (colour & alpha).any() and not alpha.all()
     return alpha if drawn_in_alpha else colour & alpha

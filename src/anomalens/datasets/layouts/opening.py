@@ -1,12 +1,12 @@
-"""From "LAYOUT:PATH" to a Dataset: recognise the layout, read it, check it, group it by class."""
+"""Open "LAYOUT:PATH" as a Dataset: recognise the layout, read it, check it, group it by class."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from anomalens.datasets.layouts.dataset import Dataset, Sample, fault_lines
 from anomalens.datasets.layouts.folders import (
-    Read,
+    Reading,
     folder_classes,
     mvtec_classes,
     read_flat,
@@ -14,8 +14,7 @@ from anomalens.datasets.layouts.folders import (
     read_mvtec,
 )
 from anomalens.datasets.layouts.masks import check_headers, deep_check
-from anomalens.datasets.layouts.model import Dataset, Sample, fault_lines
-from anomalens.datasets.layouts.pairing import list_folders, list_images
+from anomalens.datasets.layouts.pairing import folders_in, images_in
 from anomalens.datasets.layouts.tables import MANIFEST_SUFFIXES, read_manifest, read_meta, read_visa
 from anomalens.errors import ConfigError, InputError
 
@@ -43,7 +42,7 @@ def parse_spec(spec: str | Path) -> tuple[str | None, Path]:
 
 
 def detect(path: Path) -> tuple[str, str]:
-    """(layout, the reason in words). A written table is preferred to what folder names suggest.
+    """Return (layout, the reason in words). A written table is preferred to what folder names suggest.
 
     Raises InputError when nothing fits.
     """
@@ -67,10 +66,10 @@ def detect(path: Path) -> tuple[str, str]:
         return "mvtec", f"'{classes[0].name}' holds test/"
     if classes := folder_classes(path):
         return "folders", f"'{classes[0].name}' holds a folder of normal or of anomalous images"
-    if list_images(path):
+    if images_in(path):
         return "flat", "the folder holds images and no folder that says normal or anomalous"
-    found = ", ".join(sub.name for sub in list_folders(path)[:8]) or "no subfolder and no image"
-    raise InputError(f"{path}: no known layout; {_HELP}; found: {found}")
+    present = ", ".join(folder.name for folder in folders_in(path)[:8]) or "no subfolder and no image"
+    raise InputError(f"{path}: no known layout; {_HELP}; found: {present}")
 
 
 def open_dataset(spec: str | Path, *, strict: bool = False, deep: bool = False) -> Dataset:
@@ -106,20 +105,20 @@ def open_dataset(spec: str | Path, *, strict: bool = False, deep: bool = False) 
     if deep:
         dataset = replace(dataset, faults=(*dataset.faults, *deep_check(dataset)))
     if not dataset.classes or (strict and dataset.faults):
-        what = "has faults" if dataset.classes else "no usable image found"
+        problem = "has faults" if dataset.classes else "no usable image found"
         lines = fault_lines(dataset.faults) or [f"found nothing readable as '{layout}'; {_HELP}"]
-        raise InputError("\n".join([f"{path}: {what}", *lines]))
+        raise InputError("\n".join([f"{path}: {problem}", *lines]))
     return dataset
 
 
-def _read(layout: str, path: Path) -> Read:
+def _read(layout: str, path: Path) -> Reading:
     if layout == "mvtec":
-        return read_mvtec(_need(mvtec_classes(path), path, "class folders that hold test/"))
+        return read_mvtec(_required(mvtec_classes(path), path, "class folders that hold test/"))
     if layout == "folders":
-        return read_folders(_need(folder_classes(path), path, "folders normal/ and anomalous/ (masks/ optional)"))
+        return read_folders(_required(folder_classes(path), path, "folders normal/ and anomalous/ (masks/ optional)"))
     if layout == "flat":
-        _need(path.is_dir() and [path], path, "a folder of images")
-        return read_flat(path)
+        (root,) = _required([path] if path.is_dir() else [], path, "a folder of images")
+        return read_flat(root)
     if layout == "visa":
         return read_visa(_table(path, ["split_csv/1cls.csv"]))
     if layout == "meta":
@@ -127,14 +126,16 @@ def _read(layout: str, path: Path) -> Read:
     return read_manifest(_table(path, [f"manifest{suffix}" for suffix in MANIFEST_SUFFIXES]))
 
 
-def _need(found: Sequence[Path] | bool, path: Path, expected: str) -> list[Path]:
-    if not found or isinstance(found, bool):
+def _required(folders: list[Path], path: Path, expected: str) -> list[Path]:
+    """Return `folders`, which were looked for in `path`. Raises InputError where there are none."""
+    if not folders:
         state = "not in it" if path.is_dir() else "no such folder"
         raise InputError(f"{path}: expected {expected}; {state}")
-    return list(found)
+    return folders
 
 
 def _table(path: Path, names: list[str]) -> Path:
+    """Return `path` if it is a file, else the first file of `names` in it. Raises InputError where there is none."""
     if path.is_file():
         return path
     for name in names:
@@ -145,6 +146,7 @@ def _table(path: Path, names: list[str]) -> Path:
 
 
 def _group(samples: list[Sample]) -> dict[str, tuple[Sample, ...]]:
+    """Return the samples by class, without classes that have no test image."""
     groups: dict[str, list[Sample]] = {}
     for sample in samples:
         groups.setdefault(sample.class_name, []).append(sample)

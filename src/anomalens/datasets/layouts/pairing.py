@@ -1,4 +1,4 @@
-"""Which mask belongs to which image: decided by name alone, never by the order of two listings."""
+"""Decide which mask belongs to which image: by name alone, never by the order of two listings."""
 
 import re
 import unicodedata
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from anomalens.datasets.layouts.model import Fault
+from anomalens.datasets.layouts.dataset import Fault
 from anomalens.images.sources import IMAGE_SUFFIXES, is_image_name, natural_key
 
 _MASK_WORDS = ("mask", "label", "gt", "groundtruth", "segmentation", "anno")
@@ -15,38 +15,39 @@ _MASK_WORDS = ("mask", "label", "gt", "groundtruth", "segmentation", "anno")
 _MASK_ENDING = re.compile(r"[ _.-](?:mask|label|gt|ground_?truth|segmentation|anno)s?$")
 
 
-def natural(paths: Iterable[Path]) -> list[Path]:
-    """Paths in natural order: "img2" before "img10", folder by folder."""
+def in_natural_order(paths: Iterable[Path]) -> list[Path]:
+    """Return `paths` sorted: "img2" before "img10", folder by folder."""
     return sorted(paths, key=natural_key)
 
 
-def list_images(folder: Path) -> list[Path]:
-    """Image files directly in `folder` in natural order; hidden files ("._x.png", ".DS_Store") are no images."""
+def images_in(folder: Path) -> list[Path]:
+    """Return the image files directly in `folder` in natural order, without hidden ones; none where it is missing."""
     if not folder.is_dir():
         return []
-    return natural(path for path in folder.iterdir() if is_image_name(path.name) and path.is_file())
+    return in_natural_order(path for path in folder.iterdir() if is_image_name(path.name) and path.is_file())
 
 
-def list_folders(folder: Path) -> list[Path]:
-    """Visible subfolders of `folder` in natural order."""
+def folders_in(folder: Path) -> list[Path]:
+    """Return the visible subfolders of `folder` in natural order; none where it is missing."""
     if not folder.is_dir():
         return []
-    return natural(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return in_natural_order(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def list_masks(folder: Path) -> list[Path]:
-    """Masks in `folder`: image files, and subfolders that hold the several masks of one image."""
-    return natural([*list_images(folder), *(sub for sub in list_folders(folder) if list_images(sub))])
+def masks_in(folder: Path) -> list[Path]:
+    """Return the masks in `folder`: image files, and subfolders that hold the several masks of one image."""
+    return in_natural_order([*images_in(folder), *(path for path in folders_in(folder) if images_in(path))])
 
 
 @dataclass
 class Pairing:
-    """Result of `pair`: masks found, and what is left over on either side."""
+    """Masks by image, and what is left over on either side."""
 
-    masks: dict[Path, Path] = field(default_factory=dict)  # image -> mask
+    masks: dict[Path, Path] = field(default_factory=dict)
     images_left: list[Path] = field(default_factory=list)
     masks_left: list[Path] = field(default_factory=list)
-    ambiguous: list[Path] = field(default_factory=list)  # images that share their stem with another one
+    # Images that share their stem with another one.
+    ambiguous: list[Path] = field(default_factory=list)
 
 
 def pair(images: Sequence[Path], masks: Sequence[Path]) -> Pairing:
@@ -86,11 +87,12 @@ def pair(images: Sequence[Path], masks: Sequence[Path]) -> Pairing:
 
 
 def leftover_faults(images_left: Sequence[Path], masks_left: Sequence[Path]) -> list[Fault]:
-    """Faults for what `pair` left over: a misspelt name when exactly one mask and one image resemble each other."""
+    """Return faults for what `pair` left over: a wrong name where exactly one mask and one image resemble each other,
+    otherwise a missing or an orphan mask."""
     images, masks = _by_likeness(images_left), _by_likeness(masks_left)
     faults, explained = [], set()
-    for likeness, group in masks.items():
-        candidates = images.get(likeness, [])
+    for key, group in masks.items():
+        candidates = images.get(key, [])
         if len(group) == 1 and len(candidates) == 1:
             mask, image = group[0], candidates[0]
             explained |= {mask, image}
@@ -106,9 +108,9 @@ def leftover_faults(images_left: Sequence[Path], masks_left: Sequence[Path]) -> 
 
 
 def likeness(path: Path) -> tuple[str, ...]:
-    """What is left of a name when spelling does not matter: "Mask-003" and "3" are both ("3",)."""
+    """Return what is left of a name when spelling does not matter: "Mask-003" and "3" are both ("3",)."""
     words = re.findall(r"[0-9]+|[^\W\d_]+", _stem(path))
-    return tuple(str(int(w)) if w.isdecimal() else w for w in words if w.rstrip("s") not in _MASK_WORDS)
+    return tuple(str(int(word)) if word.isdecimal() else word for word in words if word.rstrip("s") not in _MASK_WORDS)
 
 
 def _by_likeness(paths: Sequence[Path]) -> dict[tuple[str, ...], list[Path]]:

@@ -1,4 +1,4 @@
-"""Layouts that are written down in a file: visa, meta, manifest."""
+"""Read the layouts that are written down in a file: visa, meta, manifest."""
 
 import csv
 import io
@@ -6,18 +6,18 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from anomalens.datasets.layouts.folders import NORMAL_NAMES, Read
-from anomalens.datasets.layouts.model import Fault, Sample, Split
+from anomalens.datasets.layouts.dataset import Fault, Label, Sample, Split
+from anomalens.datasets.layouts.folders import NORMAL_NAMES, Reading
 from anomalens.datasets.layouts.pairing import likeness
-from anomalens.errors import InputError
+from anomalens.errors import InputError, one_line
 from anomalens.extras import optional
 from anomalens.images.sources import natural_key
 
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
-_LABELS: dict[str, Literal[0, 1] | None] = {
+_LABELS: dict[str, Label | None] = {
     "": None, "none": None, "null": None, "nan": None, "unknown": None,
     "0": 0, "0.0": 0, "false": 0, **dict.fromkeys(sorted(NORMAL_NAMES), 0),
     "1": 1, "1.0": 1, "true": 1, "yes": 1, "anomaly": 1, "anomalous": 1, "abnormal": 1,
@@ -25,8 +25,8 @@ _LABELS: dict[str, Literal[0, 1] | None] = {
 }  # fmt: skip
 
 
-def read_visa(table: Path) -> Read:
-    """`split_csv/1cls.csv` with columns object, split, label, image, mask; paths relative to the folder above."""
+def read_visa(table: Path) -> Reading:
+    """Read `split_csv/1cls.csv` with columns object, split, label, image, mask; paths relative to the folder above."""
     renamed = {"object": "class", "split": "split", "label": "label", "image": "image", "mask": "mask"}
     rows = _read_csv(table)
     if rows and not renamed.keys() <= rows[0].keys():
@@ -35,8 +35,8 @@ def read_visa(table: Path) -> Read:
     return _read_rows(({new: row[old] for old, new in renamed.items()} for row in rows), root, table)
 
 
-def read_meta(path: Path) -> Read:
-    """The papers' `meta.json`: {split: {class: [{img_path, mask_path, cls_name, specie_name, anomaly}]}}."""
+def read_meta(path: Path) -> Reading:
+    """Read the papers' `meta.json`: {split: {class: [{img_path, mask_path, cls_name, specie_name, anomaly}]}}."""
     try:
         meta = json.loads(path.read_text(encoding="utf-8-sig"))
         rows = [
@@ -55,15 +55,16 @@ def read_meta(path: Path) -> Read:
     except (ValueError, AttributeError, TypeError, KeyError) as error:
         raise InputError(
             f"{path}: expected {{'test': {{class: [{{img_path, mask_path, cls_name, specie_name, anomaly}}]}}}}, "
-            f"found something else ({type(error).__name__}: {error}); regenerate it or name another layout"
+            f"found something else ({one_line(error)}); regenerate it or name another layout"
         ) from error
     return _read_rows(rows, path.parent, path, ordered=True)
 
 
-def read_manifest(path: Path) -> Read:
-    """CSV, JSON lines or Parquet with the column `image` and optionally label, mask, class, split, kind.
+def read_manifest(path: Path) -> Reading:
+    """Read CSV, JSON lines or Parquet with the column `image` and optionally label, mask, class, split, kind.
 
-    Paths are relative to the manifest. A row without a label but with a mask counts as anomalous.
+    Paths are relative to the manifest. A row without a label but with a mask counts as anomalous. Raises InputError
+    for a file that is no such table, MissingExtraError where Parquet's package is not installed.
     """
     suffix = path.suffix.lower()
     if suffix == ".parquet":
@@ -71,7 +72,7 @@ def read_manifest(path: Path) -> Read:
         try:
             rows = parquet.read_table(path).to_pylist()
         except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
-            raise InputError(f"{path}: not a readable Parquet file ({error})") from error
+            raise InputError(f"{path}: not a readable Parquet file ({one_line(error)})") from error
     elif suffix in {".csv", ".tsv"}:
         rows = _read_csv(path)
     elif suffix in {".jsonl", ".ndjson"}:
@@ -84,18 +85,19 @@ def read_manifest(path: Path) -> Read:
     return _read_rows(rows, path.parent, path)
 
 
-def _read_rows(rows: Iterable[Mapping[str, Any]], root: Path, table: Path, ordered: bool = False) -> Read:
-    """Samples of a table in natural order, or as written (`ordered`: the papers' order of meta.json)."""
+def _read_rows(rows: Iterable[Mapping[str, Any]], root: Path, table: Path, ordered: bool = False) -> Reading:
+    """Return the samples of a table in natural order, or as written where `ordered` (meta.json: the papers' order)."""
     samples: list[Sample] = []
     faults: list[Fault] = []
-    seen: set[str] = set()
+    ids: set[str] = set()
     default_class = root.resolve().name
     for row in rows:
         name = str(row["image"])
         image = _resolve(root, name)
         mask_name = _text(row.get("mask"))
         mask = _resolve(root, mask_name) if mask_name else None
-        if mask == root:  # an empty or "." path, as some generators write for "no mask"
+        # An empty or "." path, as some generators write for "no mask".
+        if mask == root:
             mask = None
         label_text, split_text = _text(row.get("label")).lower(), _text(row.get("split")).lower() or "test"
         sample_id = Path(os.path.relpath(image, root)).as_posix() if not Path(name).is_absolute() else name
@@ -103,10 +105,10 @@ def _read_rows(rows: Iterable[Mapping[str, Any]], root: Path, table: Path, order
             faults.append(Fault("bad_label", table, f"'{row['label']}' for '{name}'"))
         elif split_text not in ("train", "test"):
             faults.append(Fault("bad_split", table, f"'{row['split']}' for '{name}'"))
-        elif sample_id in seen:
+        elif sample_id in ids:
             faults.append(Fault("duplicate_image", table, f"'{name}' appears again"))
         else:
-            seen.add(sample_id)
+            ids.add(sample_id)
             label = _LABELS[label_text]
             if label is None and mask is not None:
                 label = 1
@@ -115,24 +117,28 @@ def _read_rows(rows: Iterable[Mapping[str, Any]], root: Path, table: Path, order
             class_name = _text(row.get("class")) or default_class
             samples.append(Sample(image, label, mask, kind, class_name, split, sample_id))
     if not ordered:
-        samples.sort(key=lambda s: (natural_key(s.class_name), s.split != "train", natural_key(s.id)))
-    faults += _swapped(samples) + _missing_masks(samples)
+        samples.sort(
+            key=lambda sample: (natural_key(sample.class_name), sample.split != "train", natural_key(sample.id))
+        )
+    faults += _swapped_masks(samples) + _missing_masks(samples)
     return samples, faults
 
 
 def _missing_masks(samples: list[Sample]) -> list[Fault]:
-    """Anomalous images without a mask, in classes that otherwise have masks."""
-    with_masks = {s.class_name for s in samples if s.label == 1 and s.mask is not None}
+    """Return a fault for each anomalous image without a mask, in classes that otherwise have masks."""
+    anomalous = [sample for sample in samples if sample.label == 1]
+    with_masks = {sample.class_name for sample in anomalous if sample.mask is not None}
     return [
-        Fault("missing_mask", s.image, "its row names no mask")
-        for s in samples
-        if s.label == 1 and s.mask is None and s.class_name in with_masks
+        Fault("missing_mask", sample.image, "its row names no mask")
+        for sample in anomalous
+        if sample.mask is None and sample.class_name in with_masks
     ]
 
 
-def _swapped(samples: list[Sample]) -> list[Fault]:
-    """Pairs whose mask is named after another image of the same folder: the sign of pairing by sorted order."""
-    images = {(s.image.parent, likeness(s.image)): s.image for s in samples}
+def _swapped_masks(samples: list[Sample]) -> list[Fault]:
+    """Return a fault for each mask that is named after another image of the same folder than the one it is given to:
+    the sign of pairing by sorted order."""
+    images = {(sample.image.parent, likeness(sample.image)): sample.image for sample in samples}
     faults = []
     for sample in samples:
         if sample.mask is None or likeness(sample.mask) == likeness(sample.image):
@@ -145,7 +151,7 @@ def _swapped(samples: list[Sample]) -> list[Fault]:
 
 
 def _resolve(root: Path, name: str) -> Path:
-    """`name` under `root`; absolute names stay. Windows separators are understood where they name no file."""
+    """Return `name` under `root`; absolute names stay. Windows separators are understood where they name no file."""
     path = root / name
     if "\\" in name and not path.exists():
         path = root / name.replace("\\", "/")
@@ -153,7 +159,7 @@ def _resolve(root: Path, name: str) -> Path:
 
 
 def _text(value: Any) -> str:
-    """A table's cell as text; None and NaN (an empty Parquet number) are empty."""
+    """Return a table's cell as text; None and NaN (an empty Parquet number) are empty."""
     return "" if value is None or value != value else str(value).strip()
 
 
@@ -165,7 +171,7 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
     try:
         return [{key.strip(): value for key, value in row.items() if key} for row in rows]
     except csv.Error as error:
-        raise InputError(f"{path}, line {rows.reader.line_num}: not a CSV row ({error})") from error
+        raise InputError(f"{path}, line {rows.reader.line_num}: not a CSV row ({one_line(error)})") from error
 
 
 def _read_json_lines(path: Path) -> list[dict[str, Any]]:
@@ -176,7 +182,9 @@ def _read_json_lines(path: Path) -> list[dict[str, Any]]:
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise InputError(f"{path}, line {number}: not JSON ({error}); each line must be one object") from error
+            raise InputError(
+                f"{path}, line {number}: not JSON ({one_line(error)}); each line must be one object"
+            ) from error
         if not isinstance(row, dict):
             raise InputError(f'{path}, line {number}: expected an object like {{"image": ...}}, found {line[:40]}')
         rows.append(row)
@@ -187,4 +195,6 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 text ({error}); save the table as UTF-8") from error
+        raise InputError(
+            f"{path}: cannot be read as UTF-8 text ({one_line(error)}); save the table as UTF-8"
+        ) from error

@@ -1,4 +1,4 @@
-"""What every data folder becomes: samples grouped by class, and the faults found on the way."""
+"""Define what every data folder becomes: samples grouped by class, and the faults noticed in reading it."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 Split = Literal["train", "test"]
+Label = Literal[0, 1]
+"""0 normal, 1 anomalous."""
 
 # Every kind of fault with its meaning and remedy; summaries print it, so a user knows what to do next.
 FAULT_KINDS: dict[str, str] = {
@@ -33,12 +35,16 @@ class Sample:
     """One image and what is known about it."""
 
     image: Path
-    label: Literal[0, 1] | None  # 0 normal, 1 anomalous, None unknown
-    mask: Path | None  # a mask file, or a folder whose masks are united; None: no mask
-    kind: str  # kind of defect, "good" for normal images, "" when unknown
+    # None where it is not known.
+    label: Label | None
+    # A mask file, or a folder whose masks are united; None where there is no mask.
+    mask: Path | None
+    # Kind of defect, "good" for normal images, "" where it is not known.
+    kind: str
     class_name: str
     split: Split
-    id: str  # unique in its dataset: path relative to the root, with forward slashes
+    # Unique in its dataset: path relative to the root, with forward slashes.
+    id: str
 
 
 @dataclass(frozen=True)
@@ -57,16 +63,17 @@ class ClassCounts:
     normal: int
     anomalous: int
     unlabelled: int
-    masks: int  # anomalous test images that have a usable mask
+    # Anomalous test images that have a usable mask.
+    masks: int
 
     @property
     def image_level(self) -> bool:
-        """Both labels are present, so image metrics are defined."""
+        """Return whether both labels are present, so that image metrics are defined."""
         return self.normal > 0 and self.anomalous > 0
 
     @property
     def pixel_level(self) -> bool:
-        """At least one mask is present, so pixel metrics are defined."""
+        """Return whether at least one mask is present, so that pixel metrics are defined."""
         return self.masks > 0
 
 
@@ -79,24 +86,27 @@ class Dataset:
     root: Path
     classes: Mapping[str, tuple[Sample, ...]]
     faults: tuple[Fault, ...] = ()
-    notes: tuple[str, ...] = ()  # how the layout was recognised and what else a user should know
+    # How the layout was recognised, and what else a user should know.
+    notes: tuple[str, ...] = ()
 
     def samples(self, split: Split = "test") -> Iterator[Sample]:
-        """All samples of one split, class after class."""
+        """Yield all samples of one split, class after class."""
         for members in self.classes.values():
             yield from (sample for sample in members if sample.split == split)
 
     def counts(self) -> dict[str, ClassCounts]:
-        """Test counts of each class."""
+        """Return how many test images each class has."""
         return {name: _counts(members) for name, members in self.classes.items()}
 
     def summary(self, examples: int = 5) -> str:
-        """What was read and what is wrong, for a person: counts, then up to `examples` faults of each kind."""
+        """Return what was read and what is wrong, for a person: counts, then up to `examples` faults of each kind."""
         totals = [_counts(members) for members in self.classes.values()]
         lines = [
-            f"{self.name} ({self.layout}): {len(self.classes)} classes, test images: "
-            f"{sum(c.normal for c in totals)} normal, {sum(c.anomalous for c in totals)} anomalous "
-            f"({sum(c.masks for c in totals)} with mask), {sum(c.unlabelled for c in totals)} unlabelled"
+            f"{self.name} ({self.layout}): {len(totals)} {'class' if len(totals) == 1 else 'classes'}, test images: "
+            f"{sum(counts.normal for counts in totals)} normal, "
+            f"{sum(counts.anomalous for counts in totals)} anomalous "
+            f"({sum(counts.masks for counts in totals)} with mask), "
+            f"{sum(counts.unlabelled for counts in totals)} unlabelled"
         ]
         lines += [f"note: {note}" for note in self.notes]
         lines += fault_lines(self.faults, examples)
@@ -104,7 +114,7 @@ class Dataset:
 
 
 def fault_lines(faults: tuple[Fault, ...], examples: int = 5) -> list[str]:
-    """Lines of text: each kind of fault with its count and remedy, then up to `examples` of its cases."""
+    """Return lines of text: each kind of fault with its count and remedy, then up to `examples` of its cases."""
     lines = []
     for kind, count in Counter(fault.kind for fault in faults).items():
         lines.append(f"{count} x {kind}: {FAULT_KINDS[kind]}")
