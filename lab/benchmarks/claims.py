@@ -124,9 +124,12 @@ class Bench:
             for start in range(0, len(numbers), batch):
                 chosen = numbers[start : start + batch]
                 found = source.batch(chosen)
-                found.features.keys = tuple(chosen)
+                features = found.features
+                if isinstance(method, anoclip.AnoCLIP):
+                    keys = tuple(chosen)
+                    features = anoclip.TileFeatures(features.cls, features.dense, features.grid, keys=keys)
                 with torch.inference_mode():
-                    result = method.score(found.features, text, tuple(found.masks.shape[-2:]))
+                    result = method.score(features, text, tuple(found.masks.shape[-2:]))
                 pixels.update(result.map.numpy(), found.masks.numpy() > 0.5)
                 scores += result.score.tolist()
                 labels += found.labels.tolist()

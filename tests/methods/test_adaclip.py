@@ -11,10 +11,10 @@ from torch import Tensor
 
 from anomalens.backbones.config import ClipConfig, TextConfig, VisionConfig
 from anomalens.backbones.prompt_encoder import PromptEncoder
-from anomalens.backbones.tower import Clip, Features
+from anomalens.backbones.tower import Clip
 from anomalens.errors import ConfigError
 from anomalens.methods import base
-from anomalens.methods.adaclip import AdaCLIP, k_means, semantic_embedding
+from anomalens.methods.adaclip import AdaCLIP, PromptedFeatures, k_means, semantic_embedding
 from anomalens.methods.parts.ensembles import adaclip as ensemble
 
 SIZE = (80, 80)
@@ -38,7 +38,7 @@ def pixels(count: int = 2) -> Tensor:
     return torch.randn(count, 3, *SIZE, generator=torch.Generator().manual_seed(2))
 
 
-def encode(method: AdaCLIP) -> Features:
+def encode(method: AdaCLIP) -> PromptedFeatures:
     with torch.no_grad():
         return method.encode(clip(), pixels())
 
@@ -47,13 +47,12 @@ def test_the_text_of_an_image_equals_the_literal_form() -> None:
     """One image and one sentence at a time, prompts written into the rows between blocks."""
     method, text_tower = build(), clip().text
     found = encode(method)
-    assert found.views is not None
     with torch.no_grad():
         pairs = method.pairs(found, method.text(PromptEncoder(clip()), "bottle"))
         text = method.text(PromptEncoder(clip()), "bottle")
         count = len(ensemble("bottle").normal)
         for image in range(2):
-            dynamic = method.text_dynamic(found.views[image, 0]).view(5, -1)
+            dynamic = method.text_dynamic(found.plain[image]).view(5, -1)
             each = []
             for sentence, end in zip(text.rows, text.end, strict=True):
                 x = (sentence[: end + 1] + text_tower.positional_embedding[: end + 1])[None]
@@ -71,11 +70,10 @@ def test_the_text_of_an_image_equals_the_literal_form() -> None:
 def test_image_prompts_follow_the_image_and_its_embedding() -> None:
     method = build()
     found = encode(method)
-    assert found.views is not None
     assert found.cls is not None
     with torch.no_grad():
-        torch.testing.assert_close(found.views[:, 0], clip().visual(pixels()).cls)
-    assert not torch.allclose(found.views[:, 0], found.cls, atol=1e-3)  # prompts have an effect
+        torch.testing.assert_close(found.plain, clip().visual(pixels()).cls)
+    assert not torch.allclose(found.plain, found.cls, atol=1e-3)  # prompts have an effect
     assert [t.shape for t in found.dense[0]] == [(2, 25, 128)] * 4
 
 

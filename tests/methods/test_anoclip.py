@@ -12,7 +12,7 @@ from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.tower import Clip, Features
 from anomalens.errors import ConfigError
 from anomalens.methods import anoclip, base
-from anomalens.methods.anoclip import AnoCLIP, Config, TextSide
+from anomalens.methods.anoclip import AnoCLIP, Config, TextSide, TileFeatures
 
 G = golden.load("anoclip")
 
@@ -60,7 +60,7 @@ def test_text_side(texts, name):
 def test_features(features):
     check("cls", features.cls)
     check("dense", features.dense[0][0])
-    check("views_cls", torch.cat([features.cls[:1], features.views[0]]))
+    check("views_cls", features.classes[0])
     assert features.grid == (15, 15)
 
 
@@ -78,11 +78,13 @@ def test_scores_and_maps(clip, features, texts, name, prefix):
 
 @pytest.mark.parametrize("name", ["bottle", "carpet"])
 def test_scores_of_one_view_and_of_each_view(clip, features, texts, name):
-    identity = Features(features.cls, features.dense, features.grid)
+    identity = TileFeatures(features.cls, features.dense, features.grid)
     method = AnoCLIP(clip.config, Config(views=1))
     check(f"score_1view_{name}", method.score(identity, texts[name], (8, 8)).score)
-    every = torch.cat([features.cls[:1], features.views[0]])
-    one_by_one = [method.score(Features(v[None], features.dense, (15, 15)), texts[name], (8, 8)).score for v in every]
+    every = features.classes[0]
+    one_by_one = [
+        method.score(TileFeatures(v[None], features.dense, (15, 15)), texts[name], (8, 8)).score for v in every
+    ]
     check(f"score_per_view_{name}", torch.cat([s[:1] for s in one_by_one]))
 
 
@@ -308,7 +310,4 @@ def test_misfits_are_named(compact):
         method.encode(compact, noise(1, 3, 32, 40))
     text = method.text(PromptEncoder(compact), "widget")
     with pytest.raises(ConfigError, match="one key an image"):
-        method.score(Features(noise(1, 24), ((noise(1, 16, 24),),), (4, 4)), text, (32, 32))
-    wide = base.create("anoclip", compact.config, geometry="wide")
-    with pytest.raises(ConfigError, match="do not know their tiles"):
-        wide.score(Features(noise(1, 24), ((noise(1, 16, 24),),), (4, 4)), text, (32, 32))
+        method.score(method.encode(compact, noise(2, 3, 32, 32), keys=[1]), text, (32, 32))

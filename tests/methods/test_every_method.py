@@ -63,12 +63,14 @@ def test_neither_batch_nor_order_changes_a_score(name: str, tiny_config: ClipCon
             assert torch.allclose(together.map[i], other.map[at], atol=1e-5)
 
 
-def test_runs_on_a_tower_in_bfloat16(name: str, tiny_config: ClipConfig, tiny_clip: Clip) -> None:
+def test_a_tower_in_bfloat16_gives_the_same_ranking(name: str, tiny_config: ClipConfig, tiny_clip: Clip) -> None:
+    """Results are float32 and differ by less than images, or pixels, differ among themselves."""
     state = {k: v.to(torch.bfloat16) for k, v in tiny_clip.canonical_state_dict().items()}
     method = build(name, tiny_config)
     full, half = run(method, tiny_clip, pixels()), run(method, Clip.from_state_dict(tiny_config, state), pixels())
-    assert half.map.dtype == torch.float32
-    assert torch.allclose(full.score, half.score, atol=0.2)
+    assert half.map.dtype == half.score.dtype == torch.float32
+    assert (full.score - half.score).abs().max() < 0.4 * full.score.std()
+    assert (full.map - half.map).abs().max() < 0.2 * full.map.std()
 
 
 def test_parameters_survive_saving(name: str, tiny_config: ClipConfig, tiny_clip: Clip) -> None:

@@ -25,12 +25,6 @@ def test_upsampling(h, w, height, width, align_corners):
     torch.testing.assert_close(maps.apply(rows, a, columns), exact.float(), rtol=0, atol=1e-6)
 
 
-def test_nearest_repeats_values():
-    a = values(3, 4)
-    found = maps.apply(maps.resampler(3, 9, mode="nearest"), a, maps.resampler(4, 10, mode="nearest"))
-    torch.testing.assert_close(found, F.interpolate(a[None, None], (9, 10), mode="nearest")[0, 0])
-
-
 def test_three_by_three_mean_replicates_the_border():
     a = values(2, 15, 12)
     found = maps.apply(maps.resampler(15, 15, mean3=True), a, maps.resampler(12, 12, mean3=True))

@@ -12,7 +12,7 @@ from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.tower import Clip, Features
 from anomalens.errors import ConfigError
 from anomalens.methods import base, winclip
-from anomalens.methods.winclip import Config, WinCLIP
+from anomalens.methods.winclip import Config, WinCLIP, WindowFeatures
 
 G = golden.load("winclip")
 CPU = torch.device("cpu")
@@ -98,7 +98,7 @@ def noise(*shape: int) -> Tensor:
 
 def test_aggregation_is_the_harmonic_mean_over_covering_windows(compact):
     grid, scales = (4, 5), (2, 3)
-    features = Features(noise(1, 24), (), grid, windows=(noise(1, 12, 24), noise(1, 6, 24)))
+    features = WindowFeatures(noise(1, 24), (), grid, windows=(noise(1, 12, 24), noise(1, 6, 24)))
     text = F.normalize(noise(2, 24), dim=-1)
     found = WinCLIP(compact.config, Config()).score(features, text, grid)
 
@@ -128,7 +128,7 @@ def test_saturated_scores_stay_finite(compact):
     method = WinCLIP(compact.config, Config(scales=(2,), temperature=0.01))
     one_abnormal = normal.clone()
     one_abnormal[0, -1] = text[1]
-    found = method.score(Features(one_abnormal[:, -1], (), (4, 4), windows=(one_abnormal,)), text, (4, 4))
+    found = method.score(WindowFeatures(one_abnormal[:, -1], (), (4, 4), windows=(one_abnormal,)), text, (4, 4))
     assert found.map[0, 0, 0] < 1e-30
     assert found.map[0, -1, -1] > 0.99, "the last patch lies in the abnormal window only"
 

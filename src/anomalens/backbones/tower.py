@@ -36,10 +36,6 @@ class Features:
     cls: Tensor | None  # [B, E] class token in the joint space, not normalised
     dense: tuple[tuple[Tensor, ...], ...]  # per request, per tap: [B, N, E] or, unprojected, [B, N, D]
     grid: tuple[int, int]  # h, w
-    views: Tensor | None = None  # [B, V, E] class tokens of further views of each image, where a method asks
-    windows: tuple[Tensor, ...] = ()  # per window scale [B, M, E], where a method asks
-    keys: tuple[int, ...] = ()  # one content key an image, seed of all per-image randomness
-    drawn: tuple[Tensor, Tensor, Tensor] | None = None  # weights, biases, noise, where they are not drawn from `keys`
 
 
 class QuickGELU(nn.Module):

@@ -24,7 +24,7 @@ from anomalens.engines.torch_engine import TorchEngine
 from anomalens.errors import ConfigError
 from anomalens.extras import optional
 from anomalens.images.preprocessing import Preprocess
-from anomalens.methods.base import ExportTraits
+from anomalens.methods.base import ExportTraits, RandomFeatures
 
 _INPUTS = ("pixels", "weight", "bias", "noise")
 _PROTOBUF = 2**31  # bytes; what one .onnx file holds
@@ -61,8 +61,8 @@ class Graph(nn.Module):
         """[B, 3, S, S] in 0..1 -> score [B], map [B, S, S]."""
         # One key stands for all: with `drawn` at hand nothing is drawn from it.
         features = self.method.encode(self.clip, (pixels - self.mean) / self.std, (0,))
-        if drawn:
-            features.drawn = (drawn[0], drawn[1], drawn[2])
+        if isinstance(features, RandomFeatures):
+            features.drawn = drawn
         found = self.method.score(features, self.text, (pixels.shape[-2], pixels.shape[-1]))
         return found.score, found.map
 

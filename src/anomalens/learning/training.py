@@ -10,7 +10,7 @@ run that was stopped goes on at its last whole epoch with the result it would ha
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -277,11 +277,14 @@ def batch_loss(method: LearnedMethod, encoder: PromptEncoder, batch: Batch) -> L
 
 
 def _rows(features: Features, rows: list[int]) -> Features:
-    def pick(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor[rows]
+    """Return the features of some images of a batch, of whatever kind they are."""
 
-    dense = tuple(tuple(tap[rows] for tap in request) for request in features.dense)
-    return Features(pick(features.cls), dense, features.grid, views=pick(features.views))
+    def pick(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value[rows]
+        return tuple(map(pick, value)) if isinstance(value, tuple) else value
+
+    return replace(features, **{part.name: pick(getattr(features, part.name)) for part in fields(features)})
 
 
 def _check(values: dict[str, float], epoch: int, step: int, recipe: Recipe) -> None:

@@ -41,11 +41,11 @@ from anomalens.backbones.tokenizer import tokenize
 from anomalens.backbones.tower import Clip, Features, TextTower
 from anomalens.errors import ConfigError
 from anomalens.methods.base import ExportTraits, MethodConfig, ScoreMap, register
-from anomalens.methods.parts.ensembles import Ensemble
-from anomalens.methods.parts.ensembles import adaclip as ensemble
-from anomalens.methods.parts.learned import LearnedMethod, Recipe, enlarge, quarter_taps
+from anomalens.methods.parts import ensembles
+from anomalens.methods.parts.learned import LearnedMethod, Recipe, quarter_taps
 from anomalens.methods.parts.losses import Loss, focal, overlap
 from anomalens.methods.parts.tracing import largest, may_stop
+from anomalens.methods.parts.upsampling import enlarge
 
 
 @dataclass(frozen=True)
@@ -68,19 +68,27 @@ class Config(MethodConfig):
 
 
 @dataclass
+class PromptedFeatures(Features):
+    """Features of images seen with prompts, and what the prompts were made from."""
+
+    plain: Tensor  # [B, E] f0, the embedding without prompts
+
+
+@dataclass
 class Text:
-    """Sentences about one object, ready for prompts that differ from image to image."""
+    """Sentences about an object, ready for prompts that differ from image to image."""
 
     tower: TextTower
-    sentences: Ensemble
+    sentences: ensembles.Ensemble
     rows: Tensor  # [P, l, D] embeddings without positions
     end: Tensor  # [P] row of the end-of-text token
 
 
 @register("adaclip", title="AdaCLIP", source="Cao et al., ECCV 2024 (arXiv 2407.15795)", year=2024, config=Config)
 class AdaCLIP(LearnedMethod):
-    """AdaCLIP. `Features.views` holds the embedding without prompts, f0, as the only view."""
+    """AdaCLIP."""
 
+    score_only_options: ClassVar[tuple[str, ...]] = ("clusters", "iterations", "fusion")
     recipe: ClassVar[Recipe] = Recipe("adamw", lr=0.01, weight_decay=0.01, epochs=5, batch=1)
     frozen_features: ClassVar[bool] = False
     uses_names: ClassVar[bool] = True
@@ -104,8 +112,8 @@ class AdaCLIP(LearnedMethod):
             return ExportTraits()
         return ExportTraits(one_size="how many patches it clusters depends on how many there are")
 
-    def encode(self, clip: Clip, pixels: Tensor, keys: Sequence[int] = ()) -> Features:
-        """Two passes: without prompts for f0, then with the prompts made from it."""
+    def encode(self, clip: Clip, pixels: Tensor, keys: Sequence[int] = ()) -> PromptedFeatures:
+        """Encode pixels [B, 3, H, W] in two passes: without prompts for f0, then with the prompts made from it."""
         with torch.no_grad():
             patches = clip.visual.patches(pixels)
             plain = clip.visual(pixels, positions=self.positions, patches=patches).cls
@@ -117,29 +125,26 @@ class AdaCLIP(LearnedMethod):
             prompts=self.visual_static + dynamic,
             patches=patches,
         )
-        features.views = plain.unsqueeze(1)
-        features.keys = tuple(keys)
-        return features
+        return PromptedFeatures(features.cls, features.dense, features.grid, plain)
 
     def text(self, encoder: PromptEncoder, name: str) -> Text:
-        """28 + 20 sentences about `name`, as embeddings: they pass the tower with every image's own prompts."""
-        sentences, tower = ensemble(name), encoder.clip.text
+        """Embed 28 + 20 sentences about `name`; they pass the tower with every image's own prompts."""
+        sentences, tower = ensembles.adaclip(name), encoder.clip.text
         ids = tokenize(sentences.prompts).to(tower.positional_embedding.device)
         end = ids.argmax(dim=-1)
         return Text(tower, sentences, tower.token_embedding(ids[:, : int(end.max()) + 1]), end)
 
-    def pairs(self, features: Features, text: Text) -> Tensor:
-        """t_n and t_a of every image: [B, C, E] unit."""
-        assert features.views is not None
-        images, (count, length) = features.views.shape[0], text.rows.shape[:2]
-        dynamic = self.text_dynamic(features.views[:, 0]).view(1, images, 1, self.config.length, -1)
+    def pairs(self, features: PromptedFeatures, text: Text) -> Tensor:
+        """Compute t_n and t_a of every image: [B, C, E] unit."""
+        images, (count, length) = features.plain.shape[0], text.rows.shape[:2]
+        dynamic = self.text_dynamic(features.plain).view(1, images, 1, self.config.length, -1)
         deep = (self.text_static[:, None, None] + dynamic).expand(-1, -1, count, -1, -1).flatten(1, 2)
         rows = text.rows.expand(images, -1, -1, -1).reshape(images * count, length, -1)
-        found = text.tower.encode(rows, text.end.repeat(images), deep).view(images, count, -1)
-        return text.sentences.directions(found, unit_first=True)
+        raw = text.tower.encode(rows, text.end.repeat(images), deep).view(images, count, -1)
+        return text.sentences.directions(raw, unit_first=True)
 
-    def align(self, features: Features, text: Text) -> tuple[Tensor, Tensor]:
-        """Logits of every tap's patches [taps, B, N], and the image logit [B]."""
+    def align(self, features: PromptedFeatures, text: Text) -> tuple[Tensor, Tensor]:
+        """Compute the logits of every tap's patches [taps, B, N], and the image logits [B]."""
         assert features.cls is not None
         pairs = self.pairs(features, text)
         direction = pairs[:, 1] - pairs[:, 0]
@@ -152,15 +157,15 @@ class AdaCLIP(LearnedMethod):
             image = F.normalize(self.config.fusion * semantic + (1 - self.config.fusion) * image, dim=-1)
         return logits, self.config.scale * (image * direction).sum(-1)
 
-    def score(self, features: Features, text: Text, size: tuple[int, int]) -> ScoreMap:
-        """Scores and maps in (0, 1)."""
+    def score(self, features: PromptedFeatures, text: Text, size: tuple[int, int]) -> ScoreMap:
+        """Score in (0, 1), maps in (0, 1)."""
         logits, image = self.align(features, text)
         grid = logits.mean(dim=0).view(-1, *features.grid)
         heat = enlarge(grid, size, align_corners=True).sigmoid()
         return ScoreMap(image.sigmoid(), enlarge(heat, size, self.config.sigma))
 
-    def loss(self, features: Features, text: Text, masks: Tensor, labels: Tensor) -> Loss:
-        """Image focal + Σ_k (focal + dice of both channels), at the pixels."""
+    def loss(self, features: PromptedFeatures, text: Text, masks: Tensor, labels: Tensor) -> Loss:
+        """Compute the image's focal + Σ_k (focal + dice of both channels), at the pixels."""
         logits, image = self.align(features, text)
         size = (masks.shape[-2], masks.shape[-1])
         maps = enlarge(logits.view(len(logits), -1, *features.grid), size, align_corners=True).sigmoid()
@@ -173,11 +178,11 @@ class AdaCLIP(LearnedMethod):
 
 
 def semantic_embedding(tokens: Tensor, logits: Tensor, clusters: int, iterations: int = 50) -> Tensor:
-    """HSF: one unit embedding for the most anomalous patches, every kind of them counting the same.
+    """Compute HSF: one unit embedding of the most anomalous patches, every kind of them counting the same.
 
     The 5 K patches with the largest logits are clustered by their tokens of all taps together; a cluster's centre is
     the mean of its tokens over patches and taps, the embedding is the unit mean of the centres. Gradients pass through
-    the centres, not through who belongs where. Fewer patches make fewer clusters.
+    the centres, not through the membership. Fewer patches make fewer clusters.
 
     Args:
         tokens: [taps, B, N, E] unit.
@@ -200,10 +205,10 @@ def semantic_embedding(tokens: Tensor, logits: Tensor, clusters: int, iterations
 
 
 def k_means(points: Tensor, clusters: int, iterations: int) -> Tensor:
-    """Lloyd's algorithm from farthest-point seeds, the first point first: the same answer every time.
+    """Cluster by Lloyd's algorithm from farthest-point seeds, the first point first: the same answer every time.
 
     Args:
-        points: [B, n, D], every image's for themselves.
+        points: [B, n, D], clustered image by image.
         clusters: K <= n.
 
     Returns:
@@ -215,17 +220,17 @@ def k_means(points: Tensor, clusters: int, iterations: int) -> Tensor:
         seeds = torch.cat([seeds, points.gather(1, farthest.expand(-1, 1, points.shape[2]))], dim=1)
     centres, member = seeds, points.new_zeros(*points.shape[:2], clusters)
     for _ in range(iterations):
-        found = F.one_hot(_squared_distances(points, centres).argmin(dim=2), clusters).to(points.dtype)
+        nearest = F.one_hot(_squared_distances(points, centres).argmin(dim=2), clusters).to(points.dtype)
         # Where nothing moves any more, another iteration changes nothing.
-        if may_stop((found == member).all()):
+        if may_stop((nearest == member).all()):
             break
-        member = found
+        member = nearest
         sizes = member.sum(dim=1).unsqueeze(2)
         centres = torch.where(sizes > 0, member.transpose(1, 2) @ points / sizes.clamp_min(1), centres)
     return member
 
 
 def _squared_distances(points: Tensor, centres: Tensor) -> Tensor:
-    """[B, n, D] and [B, K, D] -> [B, n, K]."""
+    """Compute all distances between [B, n, D] and [B, K, D]: [B, n, K]."""
     own, other = points.square().sum(dim=2, keepdim=True), centres.square().sum(dim=2).unsqueeze(1)
     return own + other - 2 * points @ centres.transpose(1, 2)

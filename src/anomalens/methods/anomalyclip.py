@@ -35,8 +35,9 @@ from anomalens.backbones.streams import Dense
 from anomalens.backbones.tower import Features, Positions
 from anomalens.methods.base import ScoreMap, register
 from anomalens.methods.parts.learnable import PromptConfig, Prompts
-from anomalens.methods.parts.learned import LearnedMethod, enlarge, separable_loss, stream_start
+from anomalens.methods.parts.learned import LearnedMethod, image_embedding, separable_loss, stream_start
 from anomalens.methods.parts.losses import Loss
+from anomalens.methods.parts.upsampling import enlarge
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Config(PromptConfig):
     taps: tuple[int, ...] = (-1,)  # blocks whose tokens make a map each; maps are summed
     temperature: float = 0.07  # τ
     sigma: float = 4.0  # blur of the map, standard deviation in pixels; 0 is none
-    local_weight: float = 4.0  # λ
+    local_weight: float = 4.0  # λ, weight of the pixel losses
 
 
 @register(
@@ -66,25 +67,23 @@ class AnomalyCLIP(LearnedMethod):
         self.heat_range = (0.0, float(len(config.taps)))
 
     def text(self, encoder: PromptEncoder, name: str) -> Tensor:
-        """[C, E] unit; `name` plays no part, AnomalyCLIP calls everything "object"."""
+        """Encode the pair [C, E], unit; `name` plays no part, AnomalyCLIP calls everything "object"."""
         return F.normalize(self.prompts(encoder.clip.text), dim=-1)
 
     def probabilities(self, features: Features, text: Tensor) -> Tensor:
-        """p of every tap: [taps, B, h, w], probability "abnormal" of each patch."""
+        """Compute p of every tap: [taps, B, h, w], probability "abnormal" of each patch."""
         tokens = F.normalize(torch.stack(features.dense[0]), dim=-1)
         logits: Tensor = tokens @ ((text[1] - text[0]) / self.config.temperature)
         return logits.sigmoid().view(*tokens.shape[:2], *features.grid)
 
     def score(self, features: Features, text: Tensor, size: tuple[int, int]) -> ScoreMap:
-        """Scores in (0, 1); maps in (0, number of taps)."""
-        assert features.cls is not None
-        score = (F.normalize(features.cls, dim=-1) @ (text[1] - text[0]) / self.config.temperature).sigmoid()
+        """Score in (0, 1); maps in (0, number of taps)."""
+        score = (image_embedding(features) @ (text[1] - text[0]) / self.config.temperature).sigmoid()
         return ScoreMap(score, enlarge(self.probabilities(features, text).sum(dim=0), size, self.config.sigma))
 
     def loss(self, features: Features, text: Tensor, masks: Tensor, labels: Tensor) -> Loss:
-        """CE + λ Σ_taps (focal + dice of both channels) at the pixels of bilinear upsampling."""
-        assert features.cls is not None
-        logits = F.normalize(features.cls, dim=-1) @ text.T / self.config.temperature
+        """Compute CE + λ Σ_taps (focal + dice of both channels) at the pixels of bilinear upsampling."""
+        logits = image_embedding(features) @ text.T / self.config.temperature
         image = F.cross_entropy(logits, labels.long())
         local = torch.stack([separable_loss(p, masks) for p in self.probabilities(features, text)]).sum()
         return Loss(image + self.config.local_weight * local, {"image": image, "local": local})

@@ -33,16 +33,17 @@ from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.streams import Dense
 from anomalens.backbones.tower import Features
 from anomalens.methods.base import MethodConfig, ScoreMap, register
-from anomalens.methods.parts.ensembles import aprilgan as prompts
-from anomalens.methods.parts.learned import LearnedMethod, Recipe, enlarge, quarter_taps
+from anomalens.methods.parts import ensembles
+from anomalens.methods.parts.learned import LearnedMethod, Recipe, image_embedding, quarter_taps
 from anomalens.methods.parts.losses import Loss, focal, overlap
+from anomalens.methods.parts.upsampling import enlarge
 
 
 @dataclass(frozen=True)
 class Config(MethodConfig):
     """APRIL-GAN's settings."""
 
-    taps: tuple[int, ...] = ()  # blocks read, counted from 1; (): the ends of the tower's quarters (6, 12, 18, 24)
+    taps: tuple[int, ...] = ()  # blocks read, from 1; (): the ends of the tower's quarters (6, 12, 18, 24)
     scale: float = 100.0  # factor of cosines before the softmax
 
 
@@ -56,7 +57,8 @@ class Config(MethodConfig):
 class AprilGan(LearnedMethod):
     """APRIL-GAN. The text side is the unit pair [C, E] of an object's name."""
 
-    recipe: ClassVar[Recipe] = Recipe(epochs=3)  # MVTec as source; the paper trains 15 on VisA
+    # With MVTec as source; the paper trains 15 epochs on VisA.
+    recipe: ClassVar[Recipe] = Recipe(epochs=3)
     uses_names: ClassVar[bool] = True
 
     def __init__(self, clip: ClipConfig, config: Config) -> None:
@@ -67,27 +69,25 @@ class AprilGan(LearnedMethod):
         self.heat_range = (0.0, float(len(taps)))
 
     def text(self, encoder: PromptEncoder, name: str) -> Tensor:
-        """[C, E] unit: 245 + 175 sentences about `name`, each normalised, averaged, normalised."""
-        ensemble = prompts(name)
+        """Encode the pair [C, E], unit: 245 + 175 sentences about `name`, each normalised, averaged, normalised."""
+        ensemble = ensembles.aprilgan(name)
         return ensemble.directions(encoder(ensemble.prompts), unit_first=True)
 
     def logits(self, features: Features, text: Tensor) -> Tensor:
-        """100 · unit(Y_k) · (t_a - t_n) of every stage: [stages, B, h, w]."""
-        direction = text[1] - text[0]
+        """Compute 100 · unit(Y_k) · (t_a - t_n) of every stage: [stages, B, h, w]."""
         stages = zip(self.maps, features.dense[0], strict=True)
         unit = torch.stack([F.normalize(cast(Tensor, affine(tokens)), dim=-1) for affine, tokens in stages])
-        found: Tensor = self.config.scale * unit @ direction
-        return found.view(*unit.shape[:2], *features.grid)
+        logits: Tensor = self.config.scale * unit @ (text[1] - text[0])
+        return logits.view(*unit.shape[:2], *features.grid)
 
     def score(self, features: Features, text: Tensor, size: tuple[int, int]) -> ScoreMap:
-        """Scores in (0, 1); maps in (0, 4), one unit a stage."""
-        assert features.cls is not None
-        score = (self.config.scale * F.normalize(features.cls, dim=-1) @ (text[1] - text[0])).sigmoid()
+        """Score in (0, 1); maps in (0, 4), one unit a stage."""
+        score = (self.config.scale * image_embedding(features) @ (text[1] - text[0])).sigmoid()
         heat = enlarge(self.logits(features, text), size, align_corners=True).sigmoid().sum(dim=0)
         return ScoreMap(score, heat)
 
     def loss(self, features: Features, text: Tensor, masks: Tensor, labels: Tensor) -> Loss:
-        """Σ_k focal + dice at the pixels; `labels` play no part."""
+        """Compute Σ_k focal + dice at the pixels; `labels` play no part."""
         size = (masks.shape[-2], masks.shape[-1])
         maps = enlarge(self.logits(features, text.detach()), size, align_corners=True).sigmoid()
         focals = torch.stack([focal(p, masks) for p in maps]).sum()

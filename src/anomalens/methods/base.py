@@ -36,6 +36,16 @@ class ScoreMap:
     map: Tensor
 
 
+@dataclass
+class RandomFeatures(Features):
+    """Features of a method that draws random numbers for each image (`ExportTraits.draws`)."""
+
+    # One content key an image: the seed of its random numbers.
+    keys: tuple[int, ...] = ()
+    # The random numbers themselves, where they are inputs of a graph.
+    drawn: tuple[Tensor, ...] = ()
+
+
 @dataclass(frozen=True)
 class MethodConfig:
     """Check a method's options when they are set: the base of every Config. Defaults are the paper's.
@@ -63,7 +73,7 @@ class ExportTraits:
     batch_limit: int | None = None
     # Discrete choice whose ties may differ between runtimes, in words: "which subspaces a token uses".
     switches: str | None = None
-    # Random numbers that a graph takes as inputs, because a graph draws none.
+    # Random numbers that a graph takes as inputs, because a graph draws none; the features are `RandomFeatures`.
     draws: Draws | None = None
 
 
@@ -119,7 +129,6 @@ class Method(nn.Module, ABC):
     def encode(self, clip: Clip, pixels: Tensor, keys: Sequence[int] = ()) -> Features:
         """Encode normalised pixels [B, 3, H, W]. `keys`: one content key an image, the seed of its random numbers."""
         features: Features = clip.visual(pixels, self.dense, cls=self.cls, positions=self.positions)
-        features.keys = tuple(keys)
         return features
 
     @abstractmethod
@@ -127,8 +136,8 @@ class Method(nn.Module, ABC):
         """Encode the words for objects called `name` ("object" where nothing is known). Callers keep the result."""
 
     @abstractmethod
-    def score(self, features: Features, text: Any, size: tuple[int, int]) -> ScoreMap:
-        """Compare features of B images with the words -> scores [B] and maps [B, *size]."""
+    def score(self, features: Any, text: Any, size: tuple[int, int]) -> ScoreMap:
+        """Compare what `encode` made of B images with what `text` made of words -> scores [B] and maps [B, *size]."""
 
 
 def warn_score_only(method: Method, changed: Iterable[str]) -> None:

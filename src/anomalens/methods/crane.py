@@ -48,15 +48,16 @@ from anomalens.backbones.tower import Clip, Features, Positions, TextTower
 from anomalens.images.normalisation import Triple
 from anomalens.methods.base import ExportTraits, ScoreMap, register
 from anomalens.methods.parts.learnable import PromptConfig, Prompts
-from anomalens.methods.parts.learned import LearnedMethod, Recipe, enlarge, stream_start
+from anomalens.methods.parts.learned import LearnedMethod, Recipe, image_embedding, stream_start
 from anomalens.methods.parts.losses import Loss, focal_cells, overlap_cells, patch_counts
+from anomalens.methods.parts.upsampling import enlarge
 
 
 class Guide(Protocol):
-    """Anything that gives patch features of images, to say which patches belong together."""
+    """A network whose patch features say which patches belong together."""
 
     def features(self, pixels: Tensor, mean: Triple, std: Triple) -> Tensor:
-        """Pixels as the backbone sees them [B, 3, H, W], normalised by `mean` and `std` -> [B, N, C] on its grid."""
+        """Compute [B, N, C] on the backbone's patch grid, from its pixels [B, 3, H, W] normalised by `mean`, `std`."""
 
 
 @dataclass(frozen=True)
@@ -83,15 +84,15 @@ class Config(PromptConfig):
 
 @dataclass
 class Text:
-    """The text side: a pair of sentences for all images, or what is needed to make one for each."""
+    """The text side: a pair of sentences for all images, or what is needed to make a pair for each image."""
 
     prompts: Prompts
     tower: TextTower
     pair: Tensor | None = None  # [1, C, E] unit; None: sentences with an image token
-    prefix: Prefix | None = None  # what those have in common; None: run whole
+    prefix: Prefix | None = None  # keys and values of the rows before the image token; None: sentences are run whole
 
     def pairs(self, image: Tensor) -> Tensor:
-        """Unit text features of images with unit embeddings [B, E]: [B, C, E], or [1, C, E] where all are the same."""
+        """Return unit text features for unit image embeddings [B, E]: [B, C, E], or [1, C, E] where all are equal."""
         if self.pair is not None:
             return self.pair
         return F.normalize(self.prompts.with_image(self.tower, self.prefix, image), dim=-1)
@@ -99,7 +100,7 @@ class Text:
 
 @dataclass
 class Aligned:
-    """Images beside their text: what map, score and loss are made of."""
+    """Hold what map, score and loss are made of."""
 
     text: Tensor  # [B or 1, C, E] unit
     logits: tuple[Tensor, ...]  # per map: a, [B, N]
@@ -107,7 +108,7 @@ class Aligned:
 
     @property
     def direction(self) -> Tensor:
-        """t_a - t_n: [B or 1, E]."""
+        """Return t_a - t_n: [B or 1, E]."""
         return self.text[:, 1] - self.text[:, 0]
 
 
@@ -119,6 +120,7 @@ class Crane(LearnedMethod):
     """Crane, and Crane+ with `guided`."""
 
     positions: ClassVar[Positions] = "bilinear"
+    score_only_options: ClassVar[tuple[str, ...]] = ("pooling",)
     recipe: ClassVar[Recipe] = Recipe(betas=(0.6, 0.999), epochs=5)
 
     def __init__(self, clip: ClipConfig, config: Config, guide: Guide | None = None) -> None:
@@ -130,7 +132,7 @@ class Crane(LearnedMethod):
         self.dense = (Dense("guided"), stream) if config.guided else (stream,)
 
     def encode(self, clip: Clip, pixels: Tensor, keys: Sequence[int] = ()) -> Features:
-        """As `Method.encode`; `dense` holds [D-Attn (Crane+ only), E-Attn], each one tap [B, N, E]."""
+        """Encode pixels [B, 3, H, W]; `dense` holds [D-Attn (Crane+ only), E-Attn], each one tap [B, N, E]."""
         patches, attention = clip.visual.patches(pixels), None
         if self.config.guided:
             # Without a guide network the backbone's own patch embeddings guide: good where a pretrained stem made them.
@@ -139,7 +141,6 @@ class Crane(LearnedMethod):
             features = self.guide.features(pixels, mean, std) if self.guide else own
             attention = guided_attention(features, self.config.beta, self.config.gamma, self.config.batch_threshold)
         encoded: Features = clip.visual(pixels, self.dense, positions=self.positions, guide=attention, patches=patches)
-        encoded.keys = tuple(keys)
         return encoded
 
     def export_traits(self, size: int) -> ExportTraits:
@@ -149,17 +150,18 @@ class Crane(LearnedMethod):
         return ExportTraits()
 
     def text(self, encoder: PromptEncoder, name: str) -> Text:
-        """The learned sentences; `name` plays no part, Crane calls everything "object"."""
+        """Prepare the learned sentences; `name` plays no part, Crane calls everything "object"."""
         tower = encoder.clip.text
-        if self.config.train_context if self.training else self.config.context:
-            whole = self.training and self.config.half_deep  # parity of rounded gradients needs whole sequences
+        with_image = self.config.train_context if self.training else self.config.context
+        if with_image:
+            # Rounded gradients equal the published code's on whole sequences only.
+            whole = self.training and self.config.half_deep
             return Text(self.prompts, tower, prefix=None if whole else self.prompts.prefix(tower))
         return Text(self.prompts, tower, pair=F.normalize(self.prompts(tower), dim=-1).unsqueeze(0))
 
     def align(self, features: Features, text: Text) -> Aligned:
-        """a of every map and the pooled image embedding f."""
-        assert features.cls is not None
-        image = F.normalize(features.cls, dim=-1)  # ĝ
+        """Compute a of every map and the pooled image embedding f."""
+        image = image_embedding(features)  # ĝ
         pairs = text.pairs(image)
         direction = (pairs[:, 1] - pairs[:, 0]).unsqueeze(-1)
         tokens = [F.normalize(taps[0], dim=-1) for taps in features.dense]
@@ -170,32 +172,32 @@ class Crane(LearnedMethod):
         return Aligned(pairs, tuple(logits), F.normalize(share * pooled + (1 - share) * image, dim=-1))
 
     def score(self, features: Features, text: Text, size: tuple[int, int]) -> ScoreMap:
-        """Scores in (0, 1) and maps in (0, 1)."""
-        found = self.align(features, text)
-        logits = torch.stack(found.logits).view(len(found.logits), -1, *features.grid)  # [M, B, h, w]
+        """Score in (0, 1), maps in (0, 1)."""
+        aligned = self.align(features, text)
+        logits = torch.stack(aligned.logits).view(len(aligned.logits), -1, *features.grid)  # [M, B, h, w]
         if self.config.fusion == "soft":
             heat = enlarge(logits.sigmoid().mean(dim=0), size, self.config.sigma)
         else:
             heat = enlarge(enlarge(logits.mean(dim=0), size).sigmoid(), size, self.config.sigma)
-        score = ((found.image * found.direction).sum(-1) / self.config.temperature).sigmoid()
+        score = ((aligned.image * aligned.direction).sum(-1) / self.config.temperature).sigmoid()
         return ScoreMap(score, heat)
 
     def loss(self, features: Features, text: Text, masks: Tensor, labels: Tensor) -> Loss:
-        """2 Σ_m focal + 2 Σ_m dice + 0.2 ce; pixel losses of nearest upsampling, taken on the patch grid (exact)."""
-        config, found = self.config, self.align(features, text)
+        """Compute 2 Σ_m focal + 2 Σ_m dice + 0.2 ce; pixel losses of nearest upsampling, on the patch grid (exact)."""
+        config, aligned = self.config, self.align(features, text)
         counts = patch_counts(masks, features.grid)
         cell = masks[0].numel() // counts.shape[1]
-        maps = [logits.sigmoid() for logits in found.logits]
+        maps = [logits.sigmoid() for logits in aligned.logits]
         focal = config.map_weight * torch.stack([focal_cells(p, counts, cell) for p in maps]).sum()
         dice = config.map_weight * torch.stack([overlap_cells(p, counts, cell).dice() for p in maps]).sum()
-        logits = torch.einsum("be,bce->bc", found.image, found.text.expand(len(found.image), -1, -1))
+        logits = torch.einsum("be,bce->bc", aligned.image, aligned.text.expand(len(aligned.image), -1, -1))
         ce = F.cross_entropy(logits / config.train_temperature, labels.long())
         total = config.pixel_weight * (focal + dice) + config.image_weight * ce
         return Loss(total, {"focal": focal, "dice": dice, "image": ce})
 
 
 def guided_attention(features: Tensor, beta: float, gamma: float, batch_threshold: bool = False) -> Tensor:
-    """D-Attn: patch features [B, N, C] -> attention [B, N, N], rows summing to 1.
+    """Compute D-Attn: patch features [B, N, C] -> attention [B, N, N], rows summing to 1.
 
     softmax over the entries of γ (S - β mean S) that are not negative, S the cosines. The mean of S over an image is
     |mean_j f̂_j|². A patch's own entry is never masked: it is its row's largest, so this matters only where all of

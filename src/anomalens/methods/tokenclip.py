@@ -1,8 +1,9 @@
 """TokenCLIP: every token is aligned with its own mixture of text subspaces, dealt out by optimal transport.
 
-Paper: Zhou et al., "TokenCLIP: Token-wise Prompt Learning for Zero-shot Anomaly Detection", 2025 (arXiv 2510.21171;
-NeurIPS 2026 by its first author's page). There is no public code, and this file was written from the abstracts, four
-public reviews and one summary, without the body of the paper: read it as a reasoned reconstruction.
+Paper: Zhou, Gao, Pang, Wang, Chen, He, "TokenCLIP: Token-wise Prompt Learning for Zero-shot Anomaly Detection", 2025
+(arXiv 2510.21171; submitted to ICLR 2026 and not accepted there). There is no public code, and this file was written
+from the abstracts, four public reviews and a summary, without the body of the paper: read it as a reasoned
+reconstruction.
 
 ESTABLISHED (abstracts v1, v3; reviews): separate global and local prompts; a base alignment of all tokens with the
 local pair; a multi-head projection of that pair into Q orthogonal subspaces with a regulariser; per image an optimal
@@ -18,7 +19,7 @@ REASONED (defaults): with F̂_i unit tokens, g_n, g_a the raw local pair, ĝᴳ 
 
     t^q_c  = unit(W_q g_c),  W_q = I + N(0, 0.02²)       one head for both classes: keeps CLIP's prior, breaks symmetry
     S_iq   = ½ (F̂_i · t^q_n + F̂_i · t^q_a)              what a token is, not whether it is anomalous
-    T      = transport of S, rows 1/M, columns 1/Q, ε = 0.05, detached             (`transport.py`)
+    T      = transport of S, rows 1/M, columns 1/Q, ε = 0.05, detached             (`parts/transport.py`)
     w_i    = top-2 of row i, renormalised
     s_ic   = Σ_q w_iq F̂_i · t^q_c,   p_i = σ((s_ia - s_in) / τ)                   dynamic alignment, τ = 0.07
     b_i    = σ(F̂_i · (ĝ_a - ĝ_n) / τ)                                             base alignment
@@ -44,15 +45,16 @@ from anomalens.backbones.tower import Features, Positions
 from anomalens.errors import ConfigError
 from anomalens.methods.base import ExportTraits, ScoreMap, register
 from anomalens.methods.parts.learnable import PromptConfig, Prompts, encode_together
-from anomalens.methods.parts.learned import LearnedMethod, enlarge, separable_loss, stream_start
+from anomalens.methods.parts.learned import LearnedMethod, image_embedding, separable_loss, stream_start
 from anomalens.methods.parts.losses import Loss
 from anomalens.methods.parts.subspaces import Heads, HeadShape, Regulariser, orthogonality
 from anomalens.methods.parts.transport import Columns, Weighing, assign, sinkhorn
+from anomalens.methods.parts.upsampling import enlarge
 
 
 @dataclass(frozen=True)
 class Config(PromptConfig):
-    """TokenCLIP's settings. Every field below is unspecified in public; defaults are reasoned, see the module text."""
+    """TokenCLIP's settings. Every field is unspecified in public; defaults are reasoned, see the module text."""
 
     subspaces: int = 6  # Q
     k: int = 2  # subspaces a token may use; cut at Q
@@ -80,9 +82,8 @@ class Config(PromptConfig):
     dynamic_weight: float = 1.0  # λ_d
     orthogonal_weight: float = 0.1  # λ_r
     map: Literal["dynamic", "average"] = "dynamic"  # dynamic map alone, or its mean with the base map
-    image_score: Literal["fused", "global"] = (
-        "fused"  # half global prompt, half maximum of the map; or the former alone
-    )
+    # Half global prompt and half maximum of the map, or the global prompt alone.
+    image_score: Literal["fused", "global"] = "fused"
     sigma: float = 4.0  # blur of the map, standard deviation in pixels; 0 is none
 
     def __post_init__(self) -> None:
@@ -106,6 +107,7 @@ class TokenCLIP(LearnedMethod):
 
     cls: ClassVar[Literal["normed", "raw"]] = "raw"
     positions: ClassVar[Positions] = "bilinear"
+    score_only_options: ClassVar[tuple[str, ...]] = ("image_score",)
 
     def __init__(self, clip: ClipConfig, config: Config) -> None:
         super().__init__(clip, config)
@@ -119,19 +121,19 @@ class TokenCLIP(LearnedMethod):
         self.dense = (Dense("value-value", start, config.taps, class_row=config.class_token),)
 
     def export_traits(self, size: int) -> ExportTraits:
-        """Name what a tie decides."""
+        """Name the choice that a tie decides."""
         return ExportTraits(switches="which subspaces a token uses")
 
     # ------------------------------------------------------------------------------------------------- text side
     def text(self, encoder: PromptEncoder, name: str) -> Text:
-        """Both pairs in one pass, and the subspaces; `name` plays no part, the prompts say "object"."""
+        """Encode both pairs in one pass, and the subspaces; `name` plays no part, the prompts say "object"."""
         image, base = encode_together(encoder.clip.text, [self.global_prompts, self.local_prompts])
         subspaces = F.normalize(self.heads(base.detach() if self.config.detach_base else base), dim=-1)
         return Text(F.normalize(image, dim=-1), F.normalize(base, dim=-1), subspaces)
 
     # ------------------------------------------------------------------------------------------------ alignments
     def similarities(self, tokens: Tensor, text: Text) -> Tensor:
-        """F̂_i · t^q_c: unit tokens [B, M, E] -> [B, M, C, Q]. Split heads see their own slice of every token."""
+        """Compute F̂_i · t^q_c: unit tokens [B, M, E] -> [B, M, C, Q]. A split head sees its own slice of a token."""
         if self.config.head == "split":
             parts = F.normalize(tokens.unflatten(-1, (self.config.subspaces, -1)), dim=-1)  # type: ignore[no-untyped-call]
             return torch.einsum("bmqe,cqe->bmcq", parts, text.subspaces)
@@ -139,7 +141,7 @@ class TokenCLIP(LearnedMethod):
         return (tokens @ text.subspaces.view(classes * count, width).T).view(*tokens.shape[:2], classes, count)
 
     def assignment(self, similarity: Tensor) -> Tensor:
-        """w: [B, M, C, Q] -> [B, M, 1, Q], or [B, M, C, Q] with a plan for each class."""
+        """Compute w from similarities [B, M, C, Q]: [B, M, 1, Q], or [B, M, C, Q] with a plan for each class."""
         config = self.config
         if config.cost == "per-class":
             affinity = similarity.transpose(1, 2)  # [B, C, M, Q]
@@ -163,14 +165,14 @@ class TokenCLIP(LearnedMethod):
         return assign(plan, min(config.k, config.subspaces), config.weighing).transpose(1, 2)
 
     def dynamic(self, tokens: Tensor, text: Text) -> Tensor:
-        """p: probability "abnormal" of unit tokens [B, M, E] under their own mixtures of subspaces -> [B, M]."""
+        """Compute p, the probability "abnormal" of unit tokens [B, M, E] under their own mixtures: [B, M]."""
         similarity = self.similarities(tokens, text)
         weights = self.assignment(similarity)
         if self.config.combine == "probability":
             normal, abnormal = similarity.unbind(dim=2)
-            each = ((abnormal - normal) / self.config.temperature).sigmoid()
-            found: Tensor = (weights.mean(dim=2) * each).sum(-1)
-            return found
+            probabilities = ((abnormal - normal) / self.config.temperature).sigmoid()
+            mean: Tensor = (weights.mean(dim=2) * probabilities).sum(-1)
+            return mean
         mixed = (weights * similarity).sum(-1)  # [B, M, C]
         if self.config.combine == "vector":
             mixed = mixed / self._mixture_norm(weights, text)
@@ -178,7 +180,7 @@ class TokenCLIP(LearnedMethod):
         return logits.sigmoid()
 
     def _mixture_norm(self, weights: Tensor, text: Text) -> Tensor:
-        """|Σ_q w_iq t^q_c| of every token and class, from the Gram matrix of the subspaces: [B, M, C]."""
+        """Compute |Σ_q w_iq t^q_c| of every token and class, from the Gram matrix of the subspaces: [B, M, C]."""
         if self.config.head == "split":  # slices do not overlap
             return weights.square().sum(-1).sqrt().expand(-1, -1, 2)
         gram = text.subspaces @ text.subspaces.transpose(1, 2)  # [C, Q, Q]
@@ -186,43 +188,41 @@ class TokenCLIP(LearnedMethod):
         return torch.einsum("bmcq,cqr,bmcr->bmc", expanded, gram, expanded).clamp_min(1e-12).sqrt()
 
     def base(self, tokens: Tensor, text: Text) -> Tensor:
-        """b: probability "abnormal" of unit tokens [B, M, E] under the one local pair -> [B, M]."""
+        """Compute b, the probability "abnormal" of unit tokens [B, M, E] under the local pair alone: [B, M]."""
         logits: Tensor = tokens @ ((text.local_pair[1] - text.local_pair[0]) / self.config.temperature)
         return logits.sigmoid()
 
     def maps(self, features: Features, text: Text) -> tuple[Tensor, Tensor]:
-        """Base and dynamic probabilities of the patches of every tap, each [taps, B, h, w]."""
-        found = []
+        """Compute the base and the dynamic probabilities of the patches of every tap, each [taps, B, h, w]."""
+        pairs = []
         for tap in features.dense[0]:
             tokens = F.normalize(tap, dim=-1)
             pair = torch.stack([self.base(tokens, text), self.dynamic(tokens, text)])
-            found.append(pair[:, :, 1:] if self.config.class_token else pair)
-        stacked = torch.stack(found, dim=1)
+            pairs.append(pair[:, :, 1:] if self.config.class_token else pair)
+        stacked = torch.stack(pairs, dim=1)
         base, dynamic = stacked.view(*stacked.shape[:3], *features.grid)
         return base, dynamic
 
     # -------------------------------------------------------------------------------------------- score and loss
     def score(self, features: Features, text: Text, size: tuple[int, int]) -> ScoreMap:
-        """Scores in (0, 1) and maps in (0, 1)."""
-        assert features.cls is not None
+        """Score in (0, 1), maps in (0, 1)."""
         base, dynamic = self.maps(features, text)
         grid = dynamic if self.config.map == "dynamic" else (base + dynamic) / 2
         heat = enlarge(grid.mean(dim=0), size, self.config.sigma)
-        image = F.normalize(features.cls, dim=-1)
-        score = (image @ (text.global_pair[1] - text.global_pair[0]) / self.config.temperature).sigmoid()
+        direction = text.global_pair[1] - text.global_pair[0]
+        score = (image_embedding(features) @ direction / self.config.temperature).sigmoid()
         if self.config.image_score == "fused":
             score = (score + heat.amax(dim=(1, 2))) / 2
         return ScoreMap(score, heat)
 
     def loss(self, features: Features, text: Text, masks: Tensor, labels: Tensor) -> Loss:
-        """CE + λ_b L_base + λ_d L_dyn + λ_r L_reg; local losses of bilinear upsampling, summed over taps."""
-        assert features.cls is not None
+        """Compute CE + λ_b L_base + λ_d L_dyn + λ_r L_reg; local losses of bilinear upsampling, summed over taps."""
         config = self.config
-        logits = F.normalize(features.cls, dim=-1) @ text.global_pair.T / config.temperature
+        logits = image_embedding(features) @ text.global_pair.T / config.temperature
         image = F.cross_entropy(logits, labels.long())
         base, dynamic = (
             torch.stack([separable_loss(p, masks) for p in taps]).sum() for taps in self.maps(features, text)
         )
-        apart = orthogonality(config.regulariser, text.subspaces, self.heads)
-        total = image + config.base_weight * base + config.dynamic_weight * dynamic + config.orthogonal_weight * apart
-        return Loss(total, {"image": image, "base": base, "dynamic": dynamic, "orthogonal": apart})
+        cosines = orthogonality(config.regulariser, text.subspaces, self.heads)
+        total = image + config.base_weight * base + config.dynamic_weight * dynamic + config.orthogonal_weight * cosines
+        return Loss(total, {"image": image, "base": base, "dynamic": dynamic, "orthogonal": cosines})

@@ -1,8 +1,8 @@
 """WinCLIP, zero-shot: the class token of hundreds of small windows, compared with words for normal and abnormal.
 
 Paper: Jeong, Zou, Kim, Zhang, Ravichandran, Dabeer, "WinCLIP: Zero-/Few-Shot Anomaly Classification and Segmentation",
-CVPR 2023, arXiv 2303.14814. No official code; of the public reconstructions, windows and prompts follow
-caoyunkang/WinClip and the aggregation follows open-edge-platform/anomalib, which is the paper's.
+CVPR 2023 (arXiv 2303.14814). No official code; of the public reconstructions, windows and prompts follow
+caoyunkang/WinClip (0818c9d) and the aggregation follows open-edge-platform/anomalib, which is the paper's.
 
     text         t_s: mean of raw sentence embeddings of state s (154 normal, 88 abnormal), unit length
     ascore(f)    softmax([f̂·t_n, f̂·t_a] / τ)_a
@@ -14,12 +14,13 @@ caoyunkang/WinClip and the aggregation follows open-edge-platform/anomalib, whic
 All harmonic means together are one matrix product, 1/M = C (1/a): a holds the scores of all windows and of the image,
 row (i,j) of C their weights. Windows are gathered by index and run as batches of short sequences.
 
+The same as the reconstructions (tests compare with recorded runs): sentences, windows, tokens, text, maps by scale.
+Different, because the paper says otherwise or they are defects: swapped colour channels, half precision, the maximum of
+the map as the image score, aggregation of normality instead of abnormality, and a template list with a gap.
+
 Input: 240 pixels (ViT-B/16-plus of LAION-400M), bicubic, squashed to a square.
 Published (MVTec AD): image AUROC 91.8, pixel AUROC 85.1, AUPRO 64.6; no public re-run reaches the pixel figures; see
 docs/methods.md.
-
-Not taken over from the reconstructions: swapped colour channels, half precision, the maximum of the map as the image
-score, aggregation of normality instead of abnormality, and a template list with a gap.
 """
 
 import math
@@ -38,17 +39,19 @@ from anomalens.backbones.tower import Clip, Features
 from anomalens.errors import ConfigError
 from anomalens.methods.base import ExportTraits, Method, MethodConfig, ScoreMap, register
 from anomalens.methods.parts import ensembles
-from anomalens.methods.parts import upsampling as maps
+from anomalens.methods.parts.upsampling import enlarge
 
-_HEAT = 0.05  # |f̂·(t_a − t_n)| drawn as coldest and hottest: cosines of window tokens differ by less than this
-_LEAST = -80.0  # log-odds; a score of 1e-35, close to the least that float32 holds a reciprocal of
+# |f̂·(t_a − t_n)| drawn as coldest and hottest: cosines of window tokens differ by less than this.
+_HEAT = 0.05
+# Log-odds of a score of 1e-35, close to the least that float32 holds a reciprocal of.
+_LEAST = -80.0
 
 
 @dataclass(frozen=True)
 class Config(MethodConfig):
-    """Options of WinCLIP."""
+    """WinCLIP's settings."""
 
-    scales: tuple[int, ...] = (2, 3)  # sides of the windows in patches; the whole image is always one scale more
+    scales: tuple[int, ...] = (2, 3)  # sides of the windows in patches; the whole image is always one more scale
     # τ of the softmax. The paper gives none. 0.07 is what the public code with the paper's aggregation uses; at CLIP's
     # own 0.01 window scores saturate and the harmonic mean is ruled by a few windows near 0.
     temperature: float = 0.07
@@ -59,6 +62,13 @@ class Config(MethodConfig):
             raise ConfigError(f"scales {self.scales} must be window sides of at least 1 patch, for instance (2, 3)")
         if self.temperature <= 0:
             raise ConfigError(f"temperature {self.temperature} must be above 0; the published codes use 0.07 and 0.01")
+
+
+@dataclass
+class WindowFeatures(Features):
+    """Features of images and of their windows."""
+
+    windows: tuple[Tensor, ...] = ()  # per window scale [B, M, E] class tokens
 
 
 @register(
@@ -83,35 +93,33 @@ class WinCLIP(Method):
         return ExportTraits(one_size="its windows are listed for one grid of patches")
 
     def text(self, encoder: PromptEncoder, name: str) -> Tensor:
-        """[2, E]: unit vectors of normal and abnormal, from 242 sentences."""
+        """Encode 242 sentences -> [2, E]: unit vectors of normal and abnormal."""
         ensemble = ensembles.winclip(name)
         return ensemble.directions(encoder(ensemble.prompts))
 
-    def encode(self, clip: Clip, pixels: Tensor, keys: Sequence[int] = ()) -> Features:
-        """Normalised pixels [B, 3, H, W] -> class tokens of the image [B, E] and of its windows, [B, M, E] a scale."""
-        features = super().encode(clip, pixels, keys)
-        device = pixels.device
-        features.windows = tuple(
-            clip.visual.windows(pixels, window_index(features.grid, scale, device), self.positions)
+    def encode(self, clip: Clip, pixels: Tensor, keys: Sequence[int] = ()) -> WindowFeatures:
+        """Encode pixels [B, 3, H, W]: class tokens of the image [B, E] and of its windows, [B, M, E] a scale."""
+        whole = super().encode(clip, pixels, keys)
+        windows = tuple(
+            clip.visual.windows(pixels, window_index(whole.grid, scale, pixels.device), self.positions)
             for scale in self.config.scales
         )
-        return features
+        return WindowFeatures(whole.cls, whole.dense, whole.grid, windows)
 
-    def score(self, features: Features, text: Tensor, size: tuple[int, int]) -> ScoreMap:
-        """Whole-image scores [B], and maps [B, *size] of harmonically averaged window scores."""
+    def score(self, features: WindowFeatures, text: Tensor, size: tuple[int, int]) -> ScoreMap:
+        """Score whole images [B]; maps [B, *size] of harmonically averaged window scores."""
         grid, device = features.grid, features.windows[0].device
         direction = (text[1] - text[0]) / self.config.temperature
         image = cast(Tensor, features.cls).unsqueeze(1)
         log_odds = F.normalize(torch.cat([*features.windows, image], dim=1), dim=-1) @ direction  # [B, all M + 1]
         # 1 / σ(x) = 1 + exp(−x), kept finite: an infinite reciprocal would reach patches its window does not cover.
         inverse = (1 + torch.exp(-log_odds.clamp(min=_LEAST))) @ coverage(grid, self.config.scales, device).T
-        rows, columns = (maps.resampler(n, t, device=device) for n, t in zip(grid, size, strict=True))
-        return ScoreMap(torch.sigmoid(log_odds[:, -1]), maps.apply(rows, (1 / inverse).view(-1, *grid), columns))
+        return ScoreMap(torch.sigmoid(log_odds[:, -1]), enlarge((1 / inverse).view(-1, *grid), size))
 
 
 @lru_cache(maxsize=32)
 def window_index(grid: tuple[int, int], scale: int, device: torch.device) -> Tensor:
-    """Patch numbers of all windows of `scale` x `scale` patches at stride 1: [M, scale²], everything row-major.
+    """List the patch numbers of all windows of `scale` x `scale` patches at stride 1: [M, scale²], row-major.
 
     Raises ConfigError where the grid is smaller than a window.
     """
@@ -127,8 +135,11 @@ def window_index(grid: tuple[int, int], scale: int, device: torch.device) -> Ten
 
 @lru_cache(maxsize=8)
 def coverage(grid: tuple[int, int], scales: tuple[int, ...], device: torch.device) -> Tensor:
-    """C [N, windows of all scales + 1], rows sum to 1: each scale, and the whole image in the last column, weighs the
-    same; within a scale the windows that cover a patch share alike."""
+    """Return C [N, windows of all scales + 1], whose rows sum to 1.
+
+    Each scale, and the whole image in the last column, weighs the same; within a scale the windows that cover a patch
+    have equal weights.
+    """
     count = grid[0] * grid[1]
     with torch.inference_mode(False):
         parts = []

@@ -1,17 +1,17 @@
-"""From a grid of patch values to a map: upsampling, 3 x 3 mean, Gaussian blur and the merging of tiles as matrices.
+"""Make a map from a grid of patch values: upsampling, 3 x 3 mean, Gaussian blur and the merging of tiles as matrices.
 
-All four are linear and separable, so whatever is chained of them is two small matrices made once per size:
+All four are linear and separable, so a chain of them is two small matrices made once for each size:
 
     map = K_h a K_wᵀ,    K = G U M        M: 3-tap mean (optional), U: upsampling, G: Gaussian blur (optional)
 
 The matrix of a filter is what the filter does to the identity; the filters themselves are PyTorch's and SciPy's, in
-float64. Matrices are cached per sizes, dtype and device.
+float64. Matrices are cached by sizes, dtype and device.
 
 Shapes: h w patch grid, H W pixels, T tiles along a side.
 """
 
 from functools import lru_cache
-from typing import Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,14 +21,35 @@ from torch import Tensor
 from anomalens.backbones.resampling import is_open, linear, mirrored
 from anomalens.errors import ConfigError
 
-Mode = Literal["bilinear", "nearest"]
+Operators = tuple[Tensor, Tensor]
+"""K_h [H, h] and K_w [W, w]."""
+
 _CPU = torch.device("cpu")
 
 
+def enlarge(
+    values: Tensor, size: tuple[int, int], sigma: float = 0.0, *, align_corners: bool = False, mean3: bool = False
+) -> Tensor:
+    """Smooth, upsample and blur maps: [..., h, w] -> [..., *size]; see `resampler`."""
+    rows, columns = operators(values, size, sigma=sigma, align_corners=align_corners, mean3=mean3)
+    return apply(rows, values, columns)
+
+
+def operators(values: Tensor, size: tuple[int, int], **how: Any) -> Operators:
+    """Return the matrices that take `values` [..., h, w] to `size`; `how` goes to `resampler`."""
+    height, width = (
+        resampler(source, target, dtype=values.dtype, device=values.device, **how)
+        for source, target in zip(values.shape[-2:], size, strict=True)
+    )
+    return height, width
+
+
 def apply(rows: Tensor, values: Tensor, columns: Tensor) -> Tensor:
-    """K_h a K_wᵀ: `rows` [H, h], `values` [..., h, w], `columns` [W, w] -> [..., H, W]."""
-    if is_open(rows.shape[0]):  # not every runtime multiplies open shapes of unequal rank
-        rows, columns = (one.view(*(1,) * (values.dim() - 2), *one.shape) for one in (rows, columns))
+    """Compute K_h a K_wᵀ: `rows` [H, h], `values` [..., h, w], `columns` [W, w] -> [..., H, W]."""
+    if is_open(rows.shape[0]):
+        # Not every runtime multiplies open shapes of unequal rank.
+        leading = (1,) * (values.dim() - 2)
+        rows, columns = rows.view(*leading, *rows.shape), columns.view(*leading, *columns.shape)
     return rows @ values @ columns.mT
 
 
@@ -36,40 +57,37 @@ def resampler(
     source: int,
     target: int,
     *,
-    mode: Mode = "bilinear",
     align_corners: bool = False,
     mean3: bool = False,
     sigma: float = 0.0,
     dtype: torch.dtype = torch.float32,
     device: torch.device = _CPU,
 ) -> Tensor:
-    """One side of a map operator, K = G U M: [target, source], rows sum to 1. Do not change it in place.
+    """Return one side of a map operator, K = G U M: [target, source], rows sum to 1. Do not change it in place.
 
     Args:
         source, target: lengths in patches and in pixels.
-        mode: how U interpolates; shrinking is not filtered (as `torch.nn.functional.interpolate`).
-        align_corners: whether the centres of the corner patches land on the corner pixels (bilinear only).
+        align_corners: whether the centres of the corner patches land on the corner pixels.
         mean3: average each value with its two neighbours first, borders replicated.
-        sigma: of the Gaussian blur behind U, in target pixels; cut at 4 sigma, borders mirrored
-            (`scipy.ndimage.gaussian_filter`); 0 leaves it out.
+        sigma: standard deviation of the Gaussian blur behind the bilinear U, in target pixels; cut at 4 sigma, borders
+            mirrored (`scipy.ndimage.gaussian_filter`); 0 leaves it out. Shrinking is not filtered otherwise.
     """
     if is_open(source, target):
         return _by_formula(source, target, align_corners, mean3, sigma)
-    return _resampler(source, target, mode, align_corners, mean3, sigma, dtype, device)
+    return _resampler(source, target, align_corners, mean3, sigma, dtype, device)
 
 
 @lru_cache(maxsize=128)
 def _resampler(
     source: int,
     target: int,
-    mode: Mode,
     align_corners: bool,
     mean3: bool,
     sigma: float,
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
-    matrix = _interpolation(source, target, mode, align_corners)
+    matrix = _bilinear(source, target, align_corners)
     if mean3:
         matrix = matrix @ _mean3(source)
     if sigma:
@@ -78,7 +96,7 @@ def _resampler(
 
 
 def _by_formula(source: int, target: int, align_corners: bool, mean3: bool, sigma: float) -> Tensor:
-    """The bilinear matrix of a size that is not known yet, float32."""
+    """Return the matrix of a size that is not known yet, float32."""
     if sigma:
         read, weights = mirrored(target, sigma)
         matrix = (weights.unsqueeze(-1) * linear(source, target, read, align_corners=align_corners)).sum(dim=1)
@@ -93,10 +111,10 @@ def _by_formula(source: int, target: int, align_corners: bool, mean3: bool, sigm
 
 
 def tile_starts(extent: int, side: int) -> tuple[int, ...]:
-    """First pixels of ceil(extent / side) tiles of `side` pixels, evenly spaced from end to end.
+    """Return the first pixels of ceil(extent / side) tiles of `side` pixels, evenly spaced from end to end.
 
     Up to twice the side these are the left and the right tile of AnoCLIP's VisA script; longer images, of which that
-    script leaves a strip uncovered, get more tiles. Raises ConfigError where not even one fits.
+    script leaves a strip uncovered, get more tiles. Raises ConfigError where not even one tile fits.
     """
     if extent < side:
         raise ConfigError(f"{extent} pixels do not hold a tile of {side}: the shorter side must be the tile's side")
@@ -115,13 +133,13 @@ def tile_merger(
     dtype: torch.dtype = torch.float32,
     device: torch.device = _CPU,
 ) -> Tensor:
-    """One side of a map operator over tiles laid side by side: [target, T * source], rows sum to 1.
+    """Return one side of a map operator over tiles laid side by side: [target, T * source], rows sum to 1.
 
     Every tile of `source` patches is smoothed (`mean3`) and upsampled to `side` pixels with aligned corners, then
     pixels where tiles overlap take their mean, then `extent` pixels are resampled to `target` (None: kept).
     """
     starts = tile_starts(extent, side)
-    upsampled = _interpolation(source, side, "bilinear", align_corners=True)
+    upsampled = _bilinear(source, side, align_corners=True)
     if mean3:
         upsampled = upsampled @ _mean3(source)
     merged = torch.zeros(extent, len(starts) * source, dtype=torch.float64)
@@ -131,17 +149,13 @@ def tile_merger(
         coverage[start : start + side] += 1
     merged = merged / coverage
     if target not in (None, extent):
-        merged = _interpolation(extent, target, "bilinear", align_corners=True) @ merged
+        merged = _bilinear(extent, target, align_corners=True) @ merged
     return _place(merged, dtype, device)
 
 
-def _interpolation(source: int, target: int, mode: Mode, align_corners: bool) -> Tensor:
+def _bilinear(source: int, target: int, align_corners: bool) -> Tensor:
     identity = torch.eye(source, dtype=torch.float64).unsqueeze(0)
-    if mode == "nearest":
-        found = F.interpolate(identity, target, mode="nearest")
-    else:
-        found = F.interpolate(identity, target, mode="linear", align_corners=align_corners)
-    return found[0].T
+    return F.interpolate(identity, target, mode="linear", align_corners=align_corners)[0].T
 
 
 def _mean3(size: int) -> Tensor:
