@@ -13,7 +13,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from anomalens.backbones import streams, tower
+from anomalens.backbones import streams, transformer
 from anomalens.backbones.config import ClipConfig, TextConfig, VisionConfig
 from anomalens.backbones.streams import Dense
 from anomalens.backbones.tower import Clip
@@ -44,7 +44,7 @@ def candidates(size: int, layers: int, dtype: torch.dtype) -> dict[str, Callable
     def run_written_out() -> object:
         with (
             mock.patch.object(streams, "fused_attention", written_out),
-            mock.patch.object(tower, "fused_attention", written_out),
+            mock.patch.object(transformer, "fused_attention", written_out),
         ):
             return run(dual)
 

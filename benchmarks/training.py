@@ -17,8 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anomalens.backbones import streams
-from anomalens.backbones import tower as tower_module
+from anomalens.backbones import streams, transformer
 from anomalens.backbones.config import ClipConfig, TextConfig, VisionConfig
 from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.tower import Clip, Features, TextTower
@@ -82,7 +81,7 @@ def main() -> None:
     def published() -> Tensor:
         with (
             mock.patch.object(streams, "fused_attention", written_out),
-            mock.patch.object(tower_module, "fused_attention", written_out),
+            mock.patch.object(transformer, "fused_attention", written_out),
         ):
             return straightforward()
 

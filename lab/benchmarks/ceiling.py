@@ -25,7 +25,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from anomalens.backbones.stem import LiteStem
-from anomalens.backbones.tower import Transformer
+from anomalens.backbones.transformer import Transformer
 from anomalens.detection.detector import load_detector
 from anomalens.files import write_json
 from anomalens.images.maps import resize_map

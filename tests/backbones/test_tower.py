@@ -9,7 +9,7 @@ from torch import Tensor
 
 import golden
 import synthetic
-from anomalens.backbones import streams, tower
+from anomalens.backbones import tower
 from anomalens.backbones.config import ClipConfig, TextConfig, VisionConfig
 from anomalens.backbones.streams import Dense
 from anomalens.backbones.tower import Clip, resize_positions
@@ -207,14 +207,13 @@ ROWS = 1 + PATCHES
 )  # fmt: skip
 def test_work_of_one_pass(monkeypatch, request_, cls, queries, mlp):
     clip, asked, fed = small(), [], []
-    fused = streams.fused_attention
+    fused = F.scaled_dot_product_attention
 
     def counting(q: Tensor, *rest, **options) -> Tensor:
         asked.append(q.shape[2])
         return fused(q, *rest, **options)
 
-    monkeypatch.setattr(streams, "fused_attention", counting)
-    monkeypatch.setattr(tower, "fused_attention", counting)
+    monkeypatch.setattr(F, "scaled_dot_product_attention", counting)
     for block in clip.visual.transformer.blocks:
         block.mlp.register_forward_hook(lambda _, args, __: fed.append(args[0].shape[1]))
     guided = request_ is not None and request_.stream == "guided"

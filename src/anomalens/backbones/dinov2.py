@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anomalens.backbones.hub import fetch_repository
-from anomalens.backbones.tower import Transformer, resize_positions
+from anomalens.backbones.tower import resize_positions
+from anomalens.backbones.transformer import Transformer
 from anomalens.backbones.weight_files import pick_file, read_tensors
 from anomalens.errors import WeightsError
 from anomalens.images.normalisation import Triple

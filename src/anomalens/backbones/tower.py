@@ -6,7 +6,6 @@ root there and under `text.` here), so published checkpoints load without a tabl
 Shapes: B images, H W pixels, h w patch grid, N = h*w tokens, D tower width, E joint width, L = 1 + N rows, P prompts.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -15,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anomalens.backbones.attention import fused_attention
-from anomalens.backbones.config import Activation, ClipConfig
+from anomalens.backbones.config import ClipConfig
 from anomalens.backbones.resampling import cubic, is_open, linear
 from anomalens.backbones.stem import PatchConvolution, build_stem
-from anomalens.backbones.streams import ATTENTIONS, Dense
+from anomalens.backbones.streams import Dense, Reading
+from anomalens.backbones.transformer import Transformer, layer_norm
 from anomalens.errors import ConfigError
 from anomalens.images.normalisation import CLIP_PIXELS, PixelFormat
 
@@ -38,85 +37,8 @@ class Features:
     grid: tuple[int, int]  # h, w
 
 
-class QuickGELU(nn.Module):
-    """x σ(1.702 x), the activation of OpenAI's weights."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Element by element, any shape."""
-        return x * torch.sigmoid(1.702 * x)
-
-
-class Attention(nn.Module):
-    """Multi-head projections, apart from the attention itself, which differs by stream."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
-        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
-        self.out_proj = nn.Linear(width, width)
-        nn.init.normal_(self.in_proj_weight, std=width**-0.5)
-
-    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[B, L, D] -> queries, keys and values, each [B, heads, L, D / heads]."""
-        b, rows, width = x.shape
-        packed = F.linear(x, self.in_proj_weight, self.in_proj_bias)
-        q, k, v = packed.view(b, rows, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        return q, k, v
-
-    def values(self, x: Tensor) -> Tensor:
-        """The values alone: [B, L, D] -> [B, L, D]."""
-        width = x.shape[-1]
-        return F.linear(x, self.in_proj_weight[2 * width :], self.in_proj_bias[2 * width :])
-
-    def merge(self, heads: Tensor) -> Tensor:
-        """Joins the heads and projects: [B, heads, L, d] -> [B, L, D]."""
-        return cast(Tensor, self.out_proj(heads.transpose(1, 2).flatten(2)))
-
-
-class Block(nn.Module):
-    """A pre-LayerNorm transformer block."""
-
-    def __init__(self, width: int, heads: int, mlp_ratio: float, activation: Activation) -> None:
-        super().__init__()
-        hidden = int(width * mlp_ratio)
-        self.ln_1 = nn.LayerNorm(width)
-        self.attn = Attention(width, heads)
-        self.ln_2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(
-            OrderedDict(
-                c_fc=nn.Linear(width, hidden),
-                gelu=QuickGELU() if activation == "quick_gelu" else nn.GELU(),
-                c_proj=nn.Linear(hidden, width),
-            )
-        )
-
-    def feed_forward(self, x: Tensor) -> Tensor:
-        """The second half of the block, residual included: [B, L, D] -> [B, L, D]."""
-        return cast(Tensor, x + self.mlp(self.ln_2(x)))
-
-    def forward(self, x: Tensor, rows: slice = slice(None), causal: bool = False) -> Tensor:
-        """The whole block for the rows asked; keys and values come from all rows. [B, L, D] -> [B, rows, D]."""
-        q, k, v = self.attn.qkv(self.ln_1(x))
-        mixed = fused_attention(q[:, :, rows], k, v, is_causal=causal)
-        return self.feed_forward(x[:, rows] + self.attn.merge(mixed))
-
-
-class Transformer(nn.Module):
-    """A stack of blocks under the name checkpoints give it."""
-
-    def __init__(self, width: int, layers: int, heads: int, mlp_ratio: float, activation: Activation) -> None:
-        super().__init__()
-        self.resblocks = nn.ModuleList(Block(width, heads, mlp_ratio, activation) for _ in range(layers))
-
-    @property
-    def blocks(self) -> list[Block]:
-        """The blocks in order."""
-        return [cast(Block, block) for block in self.resblocks]
-
-
 def resize_positions(table: Tensor, grid: tuple[int, int], mode: Positions) -> Tensor:
-    """Position table [1 + G², D] -> [1 + h*w, D]; the class row stays, the grid is interpolated (corners not aligned).
+    """Interpolate a position table, corners not aligned; the class row stays: [1 + G², D] -> [1 + h*w, D].
 
     "bicubic" is antialiased, which also fixes the cubic coefficient at -0.5 (open_clip, APRIL-GAN); "bilinear" is
     not (AnomalyCLIP, Crane). The table is never changed in place, so sizes may follow one another in any order.
@@ -153,11 +75,11 @@ class ImageTower(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision the tower computes in."""
+        """Return the precision the tower computes in."""
         return self.proj.dtype
 
     def patches(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels [B, 3, H, W] -> patch embeddings [B, D, h, w], before positions.
+        """Embed the patches of normalised pixels, without positions: [B, 3, H, W] -> [B, D, h, w].
 
         Raises ConfigError where a side is no multiple of the patch: cutting pixels off would go unnoticed.
         """
@@ -172,8 +94,8 @@ class ImageTower(nn.Module):
     def embed(
         self, pixels: Tensor, positions: Positions = "bicubic", patches: Tensor | None = None
     ) -> tuple[Tensor, tuple[int, int]]:
-        """Normalised pixels [B, 3, H, W], or their patch embeddings where they are known -> rows [B, 1 + N, D] after
-        ln_pre, and the grid (h, w)."""
+        """Return the rows the first block takes [B, 1 + N, D], of normalised pixels [B, 3, H, W] or of `patches`
+        where these are known, and the grid (h, w)."""
         patches = self.patches(pixels) if patches is None else patches
         grid = (patches.shape[-2], patches.shape[-1])
         head = self.class_embedding.expand(patches.shape[0], 1, -1)
@@ -181,13 +103,9 @@ class ImageTower(nn.Module):
         return self.ln_pre(rows + resize_positions(self.positional_embedding, grid, positions)), grid
 
     def project(self, x: Tensor, norm: bool = True) -> Tensor:
-        """Final LayerNorm (unless `norm` is off, as AnomalyCLIP reads the class token) and projection, in float32:
-        [..., D] -> [..., E]."""
-        x = x.float()
-        if norm:
-            weight, bias = self.ln_post.weight.float(), self.ln_post.bias.float()
-            x = F.layer_norm(x, (self.width,), weight, bias, self.ln_post.eps)
-        return x @ self.proj.float()
+        """Bring rows to the joint space, in float32: [..., D] -> [..., E]. `norm` applies the final LayerNorm first;
+        AnomalyCLIP reads the class token without it."""
+        return (layer_norm(self.ln_post, x) if norm else x.float()) @ self.proj.float()
 
     def forward(
         self,
@@ -200,7 +118,7 @@ class ImageTower(nn.Module):
         prompts: Tensor | None = None,
         patches: Tensor | None = None,
     ) -> Features:
-        """One pass over a batch.
+        """Run one pass over a batch.
 
         Args:
             pixels: [B, 3, H, W], normalised by the weights' own mean and std; sides multiples of the patch.
@@ -210,62 +128,49 @@ class ImageTower(nn.Module):
             guide: [B, N, N] attention over patches for a guided stream (rows sum to 1).
             prompts: [B or 1, J, M, D] prompt tokens: those of layer 0 are appended after ln_pre, those of layers
                 1..J-1 replace them before their block (AdaCLIP).
-            patches: what `patches` gives for these pixels, where a method has asked for it already.
+            patches: the result of `patches` for these pixels, where a method has it already.
 
         Raises:
             ConfigError: sides, taps or the guide do not fit.
         """
         requests = [d.resolve(self.layers) for d in dense]
-        guided = any(d.stream == "guided" for d in requests)
-        if guided != (guide is not None):
+        if any(d.stream == "guided" for d in requests) != (guide is not None):
             raise ConfigError("a guided stream and its attention matrix must be given together")
         x, grid = self.embed(pixels, positions, patches)
         count = grid[0] * grid[1]
         if guide is not None and guide.shape[-2:] != (count, count):
             raise ConfigError(f"guide {tuple(guide.shape)} does not fit {count} patches")
-        depth = self.layers if cls or guided else max((t for d in requests for t in d.taps), default=0)
+        readings = [Reading(d, slice(0 if d.class_row else 1, 1 + count)) for d in requests]
+        depth = self.layers if cls or guide is not None else max((t for d in requests for t in d.taps), default=0)
         plain_taps = {t for d in requests if d.stream == "plain" for t in d.taps}
-        state: list[Tensor | None] = [None] * len(requests)
-        found: list[dict[int, Tensor]] = [{} for _ in requests]
+        end_is_read = cls is not None or guide is not None or depth in plain_taps
 
         for number, block in enumerate(self.transformer.blocks[:depth], start=1):
             x = _place_prompts(x, prompts, number - 1, 1 + count)
-            q, k, v = block.attn.qkv(block.ln_1(x))
-            for i, want in enumerate(requests):
-                if want.stream not in ATTENTIONS or not want.start <= number <= max(want.taps):
-                    continue
-                rows = slice(0 if want.class_row else 1, 1 + count)
-                before = state[i]
-                gathered = block.attn.merge(ATTENTIONS[want.stream](q, k, v, rows))
-                state[i] = (x[:, rows] if before is None else before) + gathered
-                if number in want.taps:
-                    found[i][number] = cast(Tensor, state[i])
-            final = number == depth
-            # In the last block only the class row is read, unless a plain tap or the guided values need the patches.
-            wide = not final or guided or number in plain_taps
-            if final and not wide and not cls:
+            qkv = block.project(x)
+            for reading in readings:
+                reading.gather(number, block, x, qkv)
+            if number == depth and not end_is_read:
                 break
-            rows = slice(None) if wide else slice(0, 1)
-            x = x[:, rows] + block.attn.merge(fused_attention(q[:, :, rows], k, v))
-            if final and guide is not None:
-                values = block.attn.values(block.ln_1(x[:, 1 : 1 + count]))
-                mixed = block.attn.out_proj(guide.to(values.dtype) @ values)
-                for i, want in enumerate(requests):
-                    if want.stream == "guided":
-                        found[i][number] = mixed
-            x = block.feed_forward(x if not final or number in plain_taps else x[:, :1])
-            for i, want in enumerate(requests):
-                if want.stream == "plain" and number in want.taps:
-                    found[i][number] = x[:, (0 if want.class_row else 1) : 1 + count]
+            # After the last block only the class row is read, unless a plain tap needs the patches.
+            rows = slice(None) if number < depth or number in plain_taps else slice(0, 1)
+            # A guided stream reads all patches in the middle of the last block.
+            x = block.attend(x, qkv, rows if guide is None else slice(None))
+            if guide is not None and number == depth:
+                for reading in readings:
+                    reading.read_guided(number, block, x, guide)
+            x = block.feed_forward(x[:, rows])
+            for reading in readings:
+                reading.read_plain(number, x)
 
         tokens = tuple(
-            tuple(self.project(taps[t]) if want.project else taps[t].float() for t in want.taps)
-            for want, taps in zip(requests, found, strict=True)
+            tuple(self.project(part) if reading.request.project else part.float() for part in reading.in_order())
+            for reading in readings
         )
         return Features(self.project(x[:, 0], norm=cls == "normed") if cls else None, tokens, grid)
 
     def windows(self, pixels: Tensor, index: Tensor, positions: Positions = "bicubic") -> Tensor:
-        """Class tokens of windows: every window keeps the patches of its row of `index` and drops the others.
+        """Read class tokens of windows: each window keeps the patches of its row of `index` and drops the others.
 
         Args:
             pixels: [B, 3, H, W], normalised.
@@ -275,7 +180,7 @@ class ImageTower(nn.Module):
             [B, M, E], not normalised (WinCLIP, section 3.2 of arXiv 2303.14814).
         """
         x, _ = self.embed(pixels, positions)
-        out = []
+        tokens = []
         step = len(index)
         if not torch.compiler.is_compiling():  # a graph takes batches of any size, so it cannot be cut by size
             step = max(1, _WINDOW_ROWS // (x.shape[0] * (1 + index.shape[1])))
@@ -286,19 +191,20 @@ class ImageTower(nn.Module):
             *blocks, last = self.transformer.blocks
             for block in blocks:
                 rows = block(rows)
-            read = self.project(last(rows, rows=slice(0, 1))[:, 0])
-            out.append(read.view(*patches.shape[:2], -1))
-        return torch.cat(out, dim=1)
+            joint = self.project(last(rows, rows=slice(0, 1))[:, 0])
+            tokens.append(joint.view(*patches.shape[:2], -1))
+        return torch.cat(tokens, dim=1)
 
 
 def _place_prompts(x: Tensor, prompts: Tensor | None, layer: int, rows: int) -> Tensor:
+    """Put the prompt tokens of a layer behind the first `rows` rows, in place of those of the layer before."""
     if prompts is None or layer >= prompts.shape[1]:
         return x
     return torch.cat([x[:, :rows], prompts[:, layer].expand(x.shape[0], -1, -1).to(x.dtype)], dim=1)
 
 
 class TextTower(nn.Module):
-    """Token ids, or embeddings that were learned in their place, to text features."""
+    """Token ids, or embeddings learned in their place, to text features."""
 
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
@@ -312,30 +218,39 @@ class TextTower(nn.Module):
         nn.init.normal_(self.token_embedding.weight, std=0.02)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Token ids [P, context], zero-padded -> [P, E] float32, not normalised.
+        """Encode token ids [P, context], zero-padded, as [P, E] float32, not normalised.
 
         The end-of-text token is the largest id; under the causal mask nothing behind it matters, so the context is
-        cut behind the last one (exact).
+        cut behind the last of them (exact).
         """
         end = ids.argmax(dim=-1)
         return self.encode(self.token_embedding(ids[:, : int(end.max()) + 1]), end)
 
     def encode(self, x: Tensor, end: Tensor, deep: Tensor | None = None) -> Tensor:
-        """Embeddings [P, l, D] without positions -> [P, E] float32 read at rows `end` [P], not normalised.
+        """Encode embeddings [P, l, D] without positions as [P, E] float32 read at rows `end` [P], not normalised.
 
-        `deep` [depth, length, D]: before block 2, 3, … rows 1..length are overwritten by deep[0], deep[1], …
-        (positions are not added again; AnomalyCLIP section 3, Crane).
+        `deep` [depth, length, D] or [depth, P, length, D]: see `place_deep`.
         """
         x = x + self.positional_embedding[: x.shape[1]]
         for number, block in enumerate(self.transformer.blocks):
-            if deep is not None and 1 <= number <= deep.shape[0]:
-                inserted = deep[number - 1].to(x.dtype).expand(x.shape[0], -1, -1)
-                x = torch.cat([x[:, :1], inserted, x[:, 1 + inserted.shape[1] :]], dim=1)
-            x = block(x, causal=True)
-        rows = x[torch.arange(x.shape[0], device=x.device), end].float()
-        weight, bias = self.ln_final.weight.float(), self.ln_final.bias.float()
-        rows = F.layer_norm(rows, (self.width,), weight, bias, self.ln_final.eps)
-        return rows @ self.text_projection.float()
+            x = block(place_deep(x, deep, number), causal=True)
+        return self.project(x[torch.arange(x.shape[0], device=x.device), end])
+
+    def project(self, x: Tensor) -> Tensor:
+        """Apply the final LayerNorm and the projection to the joint space, in float32: [..., D] -> [..., E]."""
+        return layer_norm(self.ln_final, x) @ self.text_projection.float()
+
+
+def place_deep(x: Tensor, deep: Tensor | None, number: int) -> Tensor:
+    """Overwrite rows 1..length of [P, l, D] by deep[number - 1] before block `number` of a text tower, counted from 0.
+
+    The first block, and those beyond the depth of `deep`, keep their rows. Positions are not added again (AnomalyCLIP,
+    section 3; Crane).
+    """
+    if deep is None or not 1 <= number <= deep.shape[0]:
+        return x
+    inserted = deep[number - 1].to(x.dtype).expand(x.shape[0], -1, -1)
+    return torch.cat([x[:, :1], inserted, x[:, 1 + inserted.shape[1] :]], dim=1)
 
 
 class Clip(nn.Module):
@@ -356,14 +271,11 @@ class Clip(nn.Module):
         """Build a model in eval mode with frozen weights from checked tensors in OpenAI's names."""
         with torch.device("meta"):
             model = cls(config, pixels)
-        model.load_state_dict({from_canonical(k): v for k, v in state.items()}, strict=True, assign=True)
+        own = ("visual.", "logit_scale")  # all other tensors are the text tower's
+        named = {name if name.startswith(own) else f"text.{name}": tensor for name, tensor in state.items()}
+        model.load_state_dict(named, strict=True, assign=True)
         return model.eval().requires_grad_(False)
 
     def canonical_state_dict(self) -> dict[str, Tensor]:
-        """The weights in OpenAI's names: the inverse of `from_state_dict`."""
+        """Return the weights in OpenAI's names: the inverse of `from_state_dict`."""
         return {k.removeprefix("text."): v for k, v in self.state_dict().items()}
-
-
-def from_canonical(name: str) -> str:
-    """OpenAI's name of a tensor -> its name in `Clip`."""
-    return name if name.startswith("visual.") or name == "logit_scale" else f"text.{name}"
