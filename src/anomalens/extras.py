@@ -1,6 +1,9 @@
-"""Import an optional dependency where it is used, and name the extra to install when it is missing."""
+"""Import an optional dependency where it is used, name the extra to install when it is missing, and quieten it."""
 
 import importlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from anomalens.errors import MissingExtraError
@@ -15,3 +18,15 @@ def optional(module: str, extra: str) -> Any:
             f"this needs the package '{module.split('.')[0]}', which is not installed; "
             f"run: pip install 'anomalens[{extra}]'"
         ) from error
+
+
+@contextmanager
+def quiet_logger(name: str) -> Iterator[None]:
+    """Drop what another package's logger `name`, and those below it, say short of an error; no other logger."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

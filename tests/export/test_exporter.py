@@ -2,7 +2,6 @@
 
 import copy
 import json
-import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -232,14 +231,6 @@ def test_a_graph_of_one_size_leaves_the_detector_as_it_is(small: Clip) -> None:
     assert small.visual.positional_embedding is table
     assert table.shape == (1 + 4 * 4, 64)
     assert made.clip.visual.proj is small.visual.proj  # weights are shared, not copied
-
-
-def test_an_export_silences_the_exporter_alone(caplog: pytest.LogCaptureFixture) -> None:
-    with graph._quiet():
-        logging.getLogger("torch.onnx.exporter").warning("skipping an operator")
-        logging.getLogger("service").warning("a lamp is broken")
-    logging.getLogger("torch.onnx.exporter").warning("after the export")
-    assert [record.getMessage() for record in caplog.records] == ["a lamp is broken", "after the export"]
 
 
 def test_wrong_arguments_are_named(small: Clip, tmp_path: Path) -> None:

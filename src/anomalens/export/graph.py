@@ -8,10 +8,7 @@ both are computed in the graph by formula (`clip/resampling.py`).
 """
 
 import copy
-import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +19,7 @@ from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.tower import Clip, Positions, resize_positions
 from anomalens.engines.torch_engine import TorchEngine
 from anomalens.errors import ConfigError
-from anomalens.extras import optional
+from anomalens.extras import optional, quiet_logger
 from anomalens.images.preprocessing import Preprocess
 from anomalens.methods.base import ExportTraits, RandomFeatures
 
@@ -119,7 +116,7 @@ def _export(graph: Graph) -> Any:
     cells = graph.unit * torch.export.Dim("cells", min=3, max=256)
     pixels = {**batch, 2: cells, 3: cells} if graph.any_size else batch
     shapes: tuple[Any, ...] = (pixels, (batch,) * (len(example) - 1)) if len(example) > 1 else (pixels,)
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet_logger("torch.onnx"), warnings.catch_warnings(action="ignore"):
         graph.eval()(*example)  # constants that are kept per size are made here, from true numbers
         return torch.onnx.export(
             graph,
@@ -130,17 +127,3 @@ def _export(graph: Graph) -> Any:
             output_names=("score", "map"),
             verbose=False,
         )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Drop what the exporter tells its developers. Warnings of other threads are dropped too, while it lasts."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

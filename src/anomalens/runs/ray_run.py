@@ -9,7 +9,6 @@ the images, but not the folder of results.
 
 import functools
 import json
-import logging
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 from anomalens.detection.detector import Detector
 from anomalens.errors import AnomalensError
-from anomalens.extras import optional
+from anomalens.extras import optional, quiet_logger
 from anomalens.runs.ray_cluster import ActorPool, cluster, size_pool
 from anomalens.runs.ray_inputs import list_inputs
 from anomalens.runs.ray_parts import FinishedPart, ParquetParts
@@ -76,7 +75,6 @@ def _finished_parts(store: ParquetParts, pool: ActorPool, load: Loader) -> Gener
     blocks = [pa.table([[part.number], [part.paths], [part.objects]], schema=columns) for part in store.pending()]
     if not blocks:
         return
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     ledger = ray.remote(CrashLedger).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
     parts = data.from_arrow(blocks).map_batches(
         Worker,
@@ -94,10 +92,11 @@ def _finished_parts(store: ParquetParts, pool: ActorPool, load: Loader) -> Gener
     )
     parts.context.enable_progress_bars = False
     try:
-        for row in parts.iter_rows():
-            if row["problem"]:
-                raise _stopped(row["problem"], store.folder)
-            yield FinishedPart(row["number"], RunCounts(**json.loads(row["counts"])), row["data"])
+        with quiet_logger("ray.data"):
+            for row in parts.iter_rows():
+                if row["problem"]:
+                    raise _stopped(row["problem"], store.folder)
+                yield FinishedPart(row["number"], RunCounts(**json.loads(row["counts"])), row["data"])
     except ray.exceptions.RayError as error:  # workers that cannot even be built: their machine lacks this package
         raise _stopped(str(error).strip().splitlines()[-1], store.folder) from error
 
