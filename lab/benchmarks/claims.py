@@ -29,7 +29,7 @@ from anomalens.datasets.layouts import Sample, open_dataset
 from anomalens.decision.calibration import BUNDLED
 from anomalens.images.preprocessing import Preprocess
 from anomalens.learning.features import Cached, build, cache_key
-from anomalens.learning.training import Plan, train
+from anomalens.learning.training import TrainingPlan, train
 from anomalens.methods import anoclip, base
 from anomalens.methods.base import Method
 from anomalens.methods.parts import ensembles
@@ -146,7 +146,7 @@ def learned(bench: Bench, variant: Variant, regime: str, seed: int) -> dict[str,
     # Variants that differ in use alone share what they have learned.
     out = bench.work / f"{variant.method}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.safetensors"
     if not out.exists():
-        plan = Plan(epochs=EPOCHS, lr=variant.lr or RATES.get(variant.method), seed=seed)
+        plan = TrainingPlan(epochs=EPOCHS, lr=variant.lr or RATES.get(variant.method), seed=seed)
         train(
             variant.method,
             bench.auxiliary(regime),

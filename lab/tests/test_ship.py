@@ -7,7 +7,7 @@ import pytest
 from anomalens.backbones.weights import load_weights
 from anomalens.datasets.layouts import open_dataset
 from anomalens.detection.detector import load_detector
-from anomalens.learning.training import Plan
+from anomalens.learning.training import TrainingPlan
 from anomalens.methods.parts import checkpoints
 from anomalens.methods.parts.checkpoints import SHIPPED, read_checkpoint
 from anomalens_lab import ship as shipped
@@ -20,7 +20,7 @@ def test_the_recipe_leaves_checkpoints_beside_the_backbone(
 ) -> None:
     monkeypatch.setattr(checkpoints, "SHIPPED", tmp_path / "prompts")
     loaded = load_weights(tiny_weights)
-    (info,) = shipped.ship(tmp_path, ["anomalyclip"], count=12, plan=Plan(epochs=1), backbone=loaded)
+    (info,) = shipped.ship(tmp_path, ["anomalyclip"], count=12, plan=TrainingPlan(epochs=1), backbone=loaded)
     assert (info.auxiliary_data, info.licence, info.weights) == (shipped.NAME, "Apache-2.0", loaded.hash)
     families = set(open_dataset(f"mvtec:{tmp_path / 'scenes'}").classes)
     assert families

@@ -15,7 +15,7 @@ from anomalens.backbones.tokenizer import encode
 from anomalens.backbones.tower import Clip
 from anomalens.cli.app import app
 from anomalens.errors import ConfigError, WeightsError
-from anomalens.learning import training as prompts
+from anomalens.learning.run_files import RunFiles
 from anomalens.methods.parts.checkpoints import read_checkpoint
 from anomalens.methods.parts.learnable import SENTENCES
 
@@ -85,7 +85,7 @@ def test_a_stopped_run_says_how_it_goes_on(
 
     out = tmp_path / "learned.safetensors"
     with monkeypatch.context() as patched:
-        patched.setattr(prompts, "_picture", stop)
+        patched.setattr(RunFiles, "draw", stop)
         stopped = learn(data, tiny_weights, out)
     assert stopped.exit_code == 130
     assert "the same command goes on" in stopped.stderr

@@ -14,7 +14,7 @@ from anomalens.detection.detector import load_detector
 from anomalens.errors import ConfigError
 from anomalens.evaluation.evaluator import EvaluationConfig, evaluate
 from anomalens.learning.held_out import split
-from anomalens.learning.training import Plan, train
+from anomalens.learning.training import TrainingPlan, train
 from anomalens.methods.parts.checkpoints import file_key, read_checkpoint
 
 
@@ -53,17 +53,16 @@ def test_a_split_is_stratified_seeded_and_whole(dataset: Dataset) -> None:
     assert len({samples[i].label for i in split(two, 0.25, 1)[1]}) == 2
 
 
-@pytest.mark.parametrize(("share", "reason"), [(1.0, "must lie in"), (-0.1, "must lie in"), (0.01, "leaves no")])
-def test_shares_that_cannot_work(dataset: Dataset, share: float, reason: str) -> None:
-    with pytest.raises(ConfigError, match=reason):
-        split(list(dataset.samples()), share, 0)
+def test_a_share_that_leaves_no_image_is_refused(dataset: Dataset) -> None:
+    with pytest.raises(ConfigError, match="leaves no"):
+        split(list(dataset.samples()), 0.01, 0)
 
 
 def test_metrics_are_those_of_evaluation_on_the_same_images(
     dataset: Dataset, loaded: LoadedWeights, tiny_weights: Path, tmp_path: Path
 ) -> None:
     samples, out = list(dataset.samples()), tmp_path / "x.safetensors"
-    plan = Plan(epochs=2, hold_out=0.5, seed=4)
+    plan = TrainingPlan(epochs=2, hold_out=0.5, seed=4)
     info = train("anomalyclip", samples, loaded, out, auxiliary_data="a", plan=plan, cache=tmp_path / "cache")
     _, held = split(samples, 0.5, 4)
     kept: list[Sample] = [samples[i] for i in held]
@@ -92,7 +91,7 @@ def test_what_is_held_out_changes_nothing_of_what_is_learned(
     learned = []
     for name, part in (("one", samples), ("two", changed)):
         out = tmp_path / f"{name}.safetensors"
-        plan = Plan(epochs=1, hold_out=0.5)
+        plan = TrainingPlan(epochs=1, hold_out=0.5)
         train("anomalyclip", part, loaded, out, auxiliary_data="a", plan=plan, cache=tmp_path / "cache")
         learned.append(read_checkpoint(out).learned)
     assert all(torch.allclose(value, learned[1][name], atol=1e-6) for name, value in learned[0].items())

@@ -19,14 +19,16 @@ from anomalens.backbones.config import ClipConfig
 from anomalens.backbones.tower import Clip
 from anomalens.backbones.weights import LoadedWeights, load_weights
 from anomalens.datasets.layouts import Sample, open_dataset
-from anomalens.errors import ConfigError, InputError
+from anomalens.errors import ConfigError, InputError, TrainingError
 from anomalens.images.normalisation import CLIP_MEAN, CLIP_PIXELS, CLIP_STD
 from anomalens.images.preprocessing import Preprocess
 from anomalens.learning.features import Cached, Pixels, build, cache_key, usable
-from anomalens.learning.training import Plan, train
+from anomalens.learning.training import TrainingPlan, train
 from anomalens.methods import base
+from anomalens.methods.anomalyclip import AnomalyCLIP
 from anomalens.methods.parts.checkpoints import read_checkpoint
 from anomalens.methods.parts.learned import LearnedMethod
+from anomalens.methods.parts.losses import Loss
 
 LEARNED = [entry.name for entry in base.entries() if entry.learned]
 
@@ -74,7 +76,7 @@ def run(
         if line["event"] == "epoch" and line["epoch"] == change.get("stop"):
             raise KeyboardInterrupt
 
-    plan = Plan(epochs=change.get("epochs", 2), batch=change.get("batch", 4), lr=change.get("lr"))
+    plan = TrainingPlan(epochs=change.get("epochs", 2), batch=change.get("batch", 4), lr=change.get("lr"))
     train(
         name, samples, loaded, out, auxiliary_data="toy", plan=plan, options=options(name), cache=cache, report=report
     )
@@ -212,14 +214,66 @@ def test_samples_without_a_mask_are_left_out(samples: list[Sample]) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------ errors
-def test_what_cannot_be_trained_is_refused(samples: list[Sample], loaded: LoadedWeights, tmp_path: Path) -> None:
-    out = tmp_path / "x.safetensors"
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"epochs": 0}, "epochs 0 must be at least 1"),
+        ({"batch": 0}, "batch 0 must be at least 1"),
+        ({"size": -1}, "size -1 must be at least 1"),
+        ({"lr": 0.0}, "lr 0.0 must be above 0"),
+        ({"lr": float("nan")}, "lr nan must be above 0"),
+        ({"hold_out": 2}, "hold_out 2 must lie in"),
+        ({"hold_out": -0.1}, "hold_out -0.1 must lie in"),
+    ],
+)
+def test_a_plan_that_cannot_work_is_refused_when_it_is_made(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        TrainingPlan(**change)
+
+
+def test_what_cannot_be_trained_is_refused_before_the_tower_runs(
+    samples: list[Sample], loaded: LoadedWeights, tmp_path: Path
+) -> None:
+    out, cache = tmp_path / "x.safetensors", tmp_path / "cache"
     with pytest.raises(ConfigError, match="learns nothing"):
-        run("anoclip", samples, loaded, out, tmp_path)
-    with pytest.raises(ConfigError, match="at least 1"):
-        run("anomalyclip", samples, loaded, out, tmp_path, epochs=0)
-    with pytest.raises(ConfigError, match="smaller lr"):
-        run("anomalyclip", samples, loaded, out, tmp_path, lr=1e30)
+        run("anoclip", samples, loaded, out, cache)
+    with pytest.raises(ConfigError, match="unknown option 'colour'"):
+        train("anomalyclip", samples, loaded, out, auxiliary_data="toy", options={"colour": 1}, cache=cache)
+    plan = TrainingPlan(hold_out=0.99)
+    with pytest.raises(ConfigError, match="leaves no normal"):
+        train("anomalyclip", samples, loaded, out, auxiliary_data="toy", plan=plan, cache=cache)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_loss_that_is_no_number_ends_the_training(
+    samples: list[Sample], loaded: LoadedWeights, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingError, match="smaller lr"):
+        run("anomalyclip", samples, loaded, tmp_path / "x.safetensors", tmp_path, lr=1e30)
+
+
+def test_a_damaged_state_of_a_stopped_run_says_what_to_do(
+    samples: list[Sample], loaded: LoadedWeights, tmp_path: Path
+) -> None:
+    out = tmp_path / "x.safetensors"
+    out.with_suffix(".resume").write_bytes(b"no tensors")
+    with pytest.raises(TrainingError, match=r"x\.resume: damaged; delete it"):
+        run("anomalyclip", samples, loaded, out, tmp_path / "cache")
+
+
+def test_a_loss_may_have_any_number_of_parts(
+    samples: list[Sample], loaded: LoadedWeights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def many(self: AnomalyCLIP, *inputs: Any) -> Loss:
+        total = published(self, *inputs).total
+        return Loss(total, {f"part {number}": total * number for number in range(12)})
+
+    published = AnomalyCLIP.loss
+    monkeypatch.setattr(AnomalyCLIP, "loss", many)
+    lines = run("anomalyclip", samples, loaded, tmp_path / "x.safetensors", tmp_path / "cache", epochs=1)
+    step = next(line for line in lines if line["event"] == "step")
+    assert [name for name in step if name.startswith("part")] == [f"part {number}" for number in range(12)]
+    assert step["part 11"] == pytest.approx(11 * step["loss"])
 
 
 # --------------------------------------------------------------------------------------------------------- processes
@@ -228,10 +282,10 @@ import sys
 from pathlib import Path
 from anomalens.backbones.weights import load_weights
 from anomalens.datasets.layouts import open_dataset
-from anomalens.learning.training import Plan, train
+from anomalens.learning.training import TrainingPlan, train
 _, weights, data, out, cache = sys.argv
 train("tokenclip", list(open_dataset("mvtec:" + data).samples("test")), load_weights(weights), Path(out),
-      auxiliary_data="toy", plan=Plan(epochs=2, batch=5), cache=Path(cache))
+      auxiliary_data="toy", plan=TrainingPlan(epochs=2, batch=5), cache=Path(cache))
 """
 
 
@@ -248,7 +302,7 @@ def test_two_processes_give_the_result_of_one(samples: list[Sample], tiny_weight
         for rank in ("0", "1")
     ]
     alone = tmp_path / "one.safetensors"
-    backbone, plan = load_weights(tiny_weights), Plan(epochs=2, batch=5)
+    backbone, plan = load_weights(tiny_weights), TrainingPlan(epochs=2, batch=5)
     train("tokenclip", samples, backbone, alone, auxiliary_data="toy", plan=plan, cache=tmp_path / "own")
     for process in running:
         _, errors = process.communicate()

@@ -15,7 +15,7 @@ from typing import Any
 from anomalens.backbones.weights import LoadedWeights, load_weights
 from anomalens.datasets.layouts import open_dataset
 from anomalens.decision.calibration import BUNDLED
-from anomalens.learning.training import Plan, train
+from anomalens.learning.training import TrainingPlan, train
 from anomalens.methods.parts import checkpoints
 from anomalens.methods.parts.checkpoints import CheckpointInfo
 from anomalens_lab.synthesis import HELD_OUT_FAMILIES, SynthesisConfig, synthesize
@@ -24,7 +24,7 @@ METHODS = ("anomalyclip", "tokenclip", "crane", "crane+")
 NAME, LICENCE = "anomalens procedural scenes", "Apache-2.0"
 # Recipes that differ from the paper's. TokenCLIP's full heads at 1e-3 forget the backbone's own alignment within an
 # epoch (pixel AUROC on held-out families 75 to 86, 90 at this rate); it is unspecified in public.
-PLANS = {"tokenclip": Plan(epochs=5, lr=1e-4)}
+PLANS = {"tokenclip": TrainingPlan(epochs=5, lr=1e-4)}
 FIRST_SEED = 50_000_000  # of the scenes; those of the backbone's seed s begin at (s + 1) * 100,000,000
 COUNT = 320  # scenes
 
@@ -41,7 +41,7 @@ def ship(
     methods: Sequence[str] = METHODS,
     *,
     count: int = COUNT,
-    plan: Plan | None = None,
+    plan: TrainingPlan | None = None,
     backbone: LoadedWeights | None = None,
     report: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[CheckpointInfo]:

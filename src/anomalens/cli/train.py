@@ -54,11 +54,12 @@ def train(
     from anomalens.cli.console import errors, output
     from anomalens.datasets.layouts import open_dataset
     from anomalens.engines.torch_engine import pick_device
-    from anomalens.learning.training import Plan
+    from anomalens.learning.training import TrainingPlan
     from anomalens.learning.training import train as learn
 
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out {out}: a checkpoint is a .safetensors file; call it {out.stem}.safetensors")
+    plan = TrainingPlan(epochs, batch, lr, seed, size, hold_out)
     first = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun; one alone speaks
     datasets = [open_dataset(spec) for spec in data]
     if first:
@@ -73,10 +74,11 @@ def train(
             out,
             auxiliary_data=name or "+".join(one.name for one in datasets),
             licence=licence,
-            plan=Plan(epochs, batch, lr, seed, size, hold_out),
+            plan=plan,
             options=options.method_options(chosen),
             device=pick_device(device),
             cache=cache,
+            offline=offline,
             report=show,
         )
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""A part of the auxiliary data kept from training, to see what was learned without touching any target.
+"""Keep a part of the auxiliary data from training, to see what was learned without touching any target.
 
 Shapes: B images, S pixels a side.
 """
@@ -12,12 +12,12 @@ import torch
 from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.datasets.layouts import Sample
 from anomalens.errors import ConfigError
-from anomalens.learning.features import Batch, Source
+from anomalens.learning.features import Source, TrainingBatch
 from anomalens.methods.parts.learned import LearnedMethod
 from anomalens.metrics.summary import PixelAccumulator, summarise
 
 
-class Part:
+class Subset:
     """Some images of a source."""
 
     def __init__(self, source: Source, indices: Sequence[int]) -> None:
@@ -26,39 +26,38 @@ class Part:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def batch(self, indices: Sequence[int]) -> Batch:
+    def batch(self, indices: Sequence[int]) -> TrainingBatch:
         """See `Source`."""
         return self.source.batch([self.indices[i] for i in indices])
 
 
 def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[int], list[int]]:
-    """Numbers of the images to learn from and to measure on; of every class and label about `share` is held out.
+    """Return the numbers of the images to learn from and to measure on, ascending.
 
-    Raises ConfigError where the share lies outside [0, 1), or leaves one label without an image on either side.
+    Of every class and label about `share`, in [0, 1), is held out. Raises ConfigError where that leaves one label
+    without an image on either side.
     """
-    if not 0 <= share < 1:
-        raise ConfigError(f"hold_out {share} must lie in [0, 1): it is a share of the data")
     groups: dict[tuple[str, int], list[int]] = {}
     for number, sample in enumerate(samples):
         groups.setdefault((sample.class_name, int(sample.label or 0)), []).append(number)
     generator = torch.Generator().manual_seed(seed)
-    held: list[int] = []
+    held_out: list[int] = []
     for members in groups.values():
         order = torch.randperm(len(members), generator=generator).tolist()
-        held += [members[i] for i in order[: round(share * len(members))]]
-    learn = sorted(set(range(len(samples))) - set(held))
-    parts = (learn, held) if share else (learn,)
+        held_out += [members[i] for i in order[: round(share * len(members))]]
+    learn = sorted(set(range(len(samples))) - set(held_out))
+    parts = (learn, held_out) if share else (learn,)
     if any({samples[i].label for i in part} != {0, 1} for part in parts):
         raise ConfigError(
             f"hold_out {share} of {len(samples)} images leaves no normal or no anomalous one on a side; "
             "take another share or more images"
         )
-    return learn, sorted(held)
+    return learn, sorted(held_out)
 
 
 @torch.no_grad()
 def measure(method: LearnedMethod, encoder: PromptEncoder, source: Source) -> dict[str, float | None]:
-    """Image and pixel metrics in per cent (`evaluation.metrics`) over all images together, maps at S x S pixels.
+    """Compute image and pixel metrics in per cent (`metrics.summary`) over all images together, at S x S pixels.
 
     `method` must be in eval mode.
     """
@@ -67,13 +66,13 @@ def measure(method: LearnedMethod, encoder: PromptEncoder, source: Source) -> di
     pixels = PixelAccumulator("histogram")
     texts: dict[str, Any] = {}
     for number in range(len(source)):
-        one = source.batch([number])
-        name = one.names[0] if method.uses_names else "object"
+        image = source.batch([number])
+        name = image.names[0] if method.uses_names else "object"
         if name not in texts:
             texts[name] = method.text(encoder, name)
-        mask = one.masks[0].cpu().numpy() > 0.5
-        found = method.score(one.features, texts[name], mask.shape)
-        scores.append(float(found.score[0]))
-        labels.append(int(one.labels[0]))
-        pixels.update(found.map[0].float().cpu().numpy(), mask)
+        mask = image.masks[0].cpu().numpy() > 0.5
+        result = method.score(image.features, texts[name], mask.shape)
+        scores.append(float(result.score[0]))
+        labels.append(int(image.labels[0]))
+        pixels.update(result.map[0].float().cpu().numpy(), mask)
     return summarise(np.array(scores), np.array(labels), pixels)

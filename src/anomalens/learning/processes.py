@@ -1,4 +1,4 @@
-"""Training in several processes: each takes a share of every batch, gradients are summed.
+"""Train in several processes: each takes a share of every batch, gradients are summed.
 
 Started by `torchrun --nproc-per-node N -m anomalens train ...`, which sets the variables read here. All losses are
 means over images, so shares weighed by their number of images add up to the batch's own loss: N processes give the
@@ -11,12 +11,12 @@ from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the processes that `torchrun` started, for as long as the block lasts; nothing where there is only one."""
+    """Join the processes that `torchrun` started, for as long as the block lasts; do nothing in a single process."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
         yield
         return
@@ -29,30 +29,30 @@ def process_group() -> Iterator[None]:
 
 
 def rank() -> int:
-    """Number of this process, from 0."""
+    """Return the number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def count() -> int:
-    """How many processes there are."""
+    """Return how many processes there are."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def local_device(device: torch.device) -> torch.device:
-    """This process's own GPU where several processes share a machine's."""
+    """Return this process's own GPU where several processes share a machine's."""
     if device.type == "cuda" and count() > 1:
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return device
 
 
 def wait() -> None:
-    """Until all processes have come here."""
+    """Wait until all processes have come to this call."""
     if dist.is_initialized():
         dist.barrier()
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Add up every parameter's gradient over the processes; one that has none adds zero."""
+    """Add up every parameter's gradient over the processes; a process without one adds zero."""
     if not dist.is_initialized():
         return
     for parameter in parameters:
@@ -61,9 +61,11 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
         dist.all_reduce(parameter.grad)
 
 
-def summed(value: Tensor) -> Tensor:
-    """The sum of a tensor over the processes."""
-    if dist.is_initialized():
-        value = value.clone()
-        dist.all_reduce(value)
-    return value
+def sum_by_name(values: dict[str, float]) -> dict[str, float]:
+    """Add up numbers by name over the processes; a process may lack some of the names, or all."""
+    if not dist.is_initialized():
+        return values
+    shares: list[dict[str, float]] = [{} for _ in range(count())]
+    dist.all_gather_object(shares, values)
+    names = dict.fromkeys(name for share in shares for name in share)
+    return {name: sum(share.get(name, 0.0) for share in shares) for name in names}

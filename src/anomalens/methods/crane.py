@@ -121,6 +121,7 @@ class Crane(LearnedMethod):
 
     positions: ClassVar[Positions] = "bilinear"
     score_only_options: ClassVar[tuple[str, ...]] = ("pooling",)
+    image_options: ClassVar[tuple[str, ...]] = ("guide", "beta", "gamma", "batch_threshold")
     recipe: ClassVar[Recipe] = Recipe(betas=(0.6, 0.999), epochs=5)
 
     def __init__(self, clip: ClipConfig, config: Config, guide: Guide | None = None) -> None:

@@ -43,6 +43,8 @@ class LearnedMethod(Method):
     recipe: ClassVar[Recipe] = Recipe()
     # Whether nothing is learned on the image side, so that features may be computed once and kept.
     frozen_features: ClassVar[bool] = True
+    # Options, besides those behind `dense`, that change what `encode` gives: features are kept by them too.
+    image_options: ClassVar[tuple[str, ...]] = ()
     # Whether the object name reaches the prompts.
     uses_names: ClassVar[bool] = False
 
