@@ -25,28 +25,29 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="which images (default 0)")
     parser.add_argument("--method", default="auto", help="a method from `anomalens methods`")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for the heatmaps")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
 
     console = Console()
-    samples = demo_samples(asked.count, asked.seed)
-    detector = load_detector(asked.method, object_name="solar cell")
+    samples = demo_samples(arguments.count, arguments.seed)
+    detector = load_detector(arguments.method, object_name="solar cell")
     paths = [sample.image for sample in samples]
-    found = list(track(detector.predict_iter(paths), total=len(paths), description="detecting", console=console))
-    predictions = [one for one in found if isinstance(one, Prediction)]
-    heatmaps = asked.out / "heatmaps"
+    results = track(detector.predict_iter(paths), total=len(paths), description="detecting", console=console)
+    predictions = [result for result in results if isinstance(result, Prediction)]
+    heatmaps = arguments.out / "heatmaps"
     heatmaps.mkdir(parents=True, exist_ok=True)
 
     table = Table("image", "truth", "score", "decision", "regions", title=f"{detector.method_name}, bundled backbone")
-    for sample, one in sorted(zip(samples, predictions, strict=True), key=lambda pair: -pair[1].score):
-        one.save_overlay(heatmaps / f"{sample.image.stem}.png")
-        decision = f"[red]{one.label}" if one.label == "anomalous" else one.label
+    pairs = list(zip(samples, predictions, strict=True))
+    for sample, prediction in sorted(pairs, key=lambda pair: -pair[1].score):
+        prediction.save_overlay(heatmaps / f"{sample.image.stem}.png")
+        decision = f"[red]{prediction.label}" if prediction.label == "anomalous" else prediction.label
         truth = "defective" if sample.label else "functional"
-        table.add_row(sample.image.name, truth, f"{one.score:.4f}", decision, str(len(one.regions)))
+        table.add_row(sample.image.name, truth, f"{prediction.score:.4f}", decision, str(len(prediction.regions)))
     console.print(table)
 
     labels = np.array([sample.label for sample in samples])
-    scores = np.array([one.score for one in predictions])
-    right = sum((one.label == "anomalous") == bool(label) for one, label in zip(predictions, labels, strict=True))
+    scores = np.array([prediction.score for prediction in predictions])
+    right = sum((prediction.label == "anomalous") == bool(sample.label) for sample, prediction in pairs)
     console.print(
         f"image AUROC {100 * auroc(scores, labels):.1f} on {len(labels)} cells ({labels.sum()} defective); "
         f"{right} decisions right at the threshold {predictions[0].threshold:.4f} ({predictions[0].threshold_source})"

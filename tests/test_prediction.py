@@ -85,13 +85,13 @@ def test_the_methods_own_score_is_kept() -> None:
 
 def test_map_is_a_frozen_copy() -> None:
     batch = MAP.copy()
-    found = make(anomaly_map=batch)
+    prediction = make(anomaly_map=batch)
     batch[:] = 0
-    assert found.anomaly_map.max() == np.float32(0.9)
+    assert prediction.anomaly_map.max() == np.float32(0.9)
     with pytest.raises(ValueError, match="read-only"):
-        found.anomaly_map[0, 0] = 1
+        prediction.anomaly_map[0, 0] = 1
     with pytest.raises(FrozenInstanceError):
-        found.score = 1.0  # type: ignore[misc]
+        prediction.score = 1.0  # type: ignore[misc]
 
 
 def test_regions_by_hand() -> None:
@@ -141,38 +141,38 @@ def test_regions_are_those_of_the_whole_map(size: tuple[int, int], seed: int) ->
 )
 @pytest.mark.parametrize("value", [0.0, 0.9])
 def test_constant_and_tiny_maps_are_calm(shape: tuple[int, int], size: tuple[int, int], value: float) -> None:
-    found = make(anomaly_map=np.full(shape, value), height=size[0], width=size[1])
-    assert (found.map_at_source() == np.float32(value)).all()
+    prediction = make(anomaly_map=np.full(shape, value), height=size[0], width=size[1])
+    assert (prediction.map_at_source() == np.float32(value)).all()
     image = np.full((*size, 3), 120, np.uint8)
-    picture = np.asarray(found.overlay(image))
+    picture = np.asarray(prediction.overlay(image))
     if value == 0:
-        assert found.regions == ()
+        assert prediction.regions == ()
         np.testing.assert_array_equal(picture, image)  # a normal image looks normal
     else:
-        assert [region.area for region in found.regions] == [size[0] * size[1]]
+        assert [region.area for region in prediction.regions] == [size[0] * size[1]]
         assert picture.shape == image.shape
-    json.dumps(found.to_dict(), allow_nan=False)
+    json.dumps(prediction.to_dict(), allow_nan=False)
 
 
 def test_colours_do_not_depend_on_the_rest_of_the_map() -> None:
     other = MAP.copy()
     other[2, 2] = 50.0
-    one, two = np.asarray(make().heatmap()), np.asarray(make(anomaly_map=other).heatmap())
-    np.testing.assert_array_equal(one[0], two[0])
-    np.testing.assert_array_equal(two[2, 2], COLOURS[255])
-    np.testing.assert_array_equal(two[2, 0], COLOURS[0])
+    plain, changed = np.asarray(make().heatmap()), np.asarray(make(anomaly_map=other).heatmap())
+    np.testing.assert_array_equal(plain[0], changed[0])
+    np.testing.assert_array_equal(changed[2, 2], COLOURS[255])
+    np.testing.assert_array_equal(changed[2, 0], COLOURS[0])
 
 
 def test_overlay_tints_what_is_hot_and_draws_round_the_mask() -> None:
     values = np.zeros((40, 40), np.float32)
     values[10:20, 10:20] = 0.9
     image = np.full((40, 40, 3), 100, np.uint8)
-    found = make(anomaly_map=values, width=40, height=40)
-    picture = np.asarray(found.overlay(image, alpha=0.5)).astype(int)
+    prediction = make(anomaly_map=values, width=40, height=40)
+    picture = np.asarray(prediction.overlay(image, alpha=0.5)).astype(int)
     np.testing.assert_allclose(picture[15, 15], (COLOURS[255] + 100.0) / 2, atol=1)
     np.testing.assert_array_equal(picture[9, 15], [0, 255, 255])  # just outside the mask
     np.testing.assert_array_equal(picture[30, 30], [100, 100, 100])
-    np.testing.assert_array_equal(np.asarray(found.overlay(image, alpha=0))[15, 15], [100, 100, 100])
+    np.testing.assert_array_equal(np.asarray(prediction.overlay(image, alpha=0))[15, 15], [100, 100, 100])
 
 
 def test_overlay_reads_its_image_and_says_when_it_cannot(on_disk: Prediction) -> None:
@@ -189,8 +189,8 @@ def test_overlay_reads_its_image_and_says_when_it_cannot(on_disk: Prediction) ->
 
 
 def test_to_dict_is_plain_json() -> None:
-    found = make(score=np.float32(0.8), threshold=torch.tensor(0.5), path="x.png", note="read so")
-    row = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    prediction = make(score=np.float32(0.8), threshold=torch.tensor(0.5), path="x.png", note="read so")
+    row = json.loads(json.dumps(prediction.to_dict(), allow_nan=False))
     assert {"path", "score", "label", "threshold", "threshold_source", "width", "height", "method", "backbone"} <= set(
         row
     )
@@ -244,8 +244,8 @@ def test_files_one_by_one(on_disk: Prediction, tmp_path: Path) -> None:
 
 
 def test_notebook_picture_never_fails(on_disk: Prediction) -> None:
-    for found in (on_disk, make(), make(path="gone.png"), make(width=3000, height=20)):
-        with Image.open(io.BytesIO(found._repr_png_())) as picture:
+    for prediction in (on_disk, make(), make(path="gone.png"), make(width=3000, height=20)):
+        with Image.open(io.BytesIO(prediction._repr_png_())) as picture:
             assert max(picture.size) <= 800
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from anomalens.errors import InputError
 
-_UNFINISHED = ".writing-"  # beginning of the names of temporary files
+# Beginning of the names of temporary files.
+_UNFINISHED = ".writing-"
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
@@ -50,24 +51,24 @@ def cache_folder() -> Path:
 
 
 def stamp(path: str | os.PathLike[str] | None) -> list[Any] | None:
-    """Size and time of a file, or of every file below a folder: tells versions under one name apart without reading.
+    """Return size and time of a file, or of every file below a folder, ready for JSON; None where there is nothing.
 
-    JSON-ready; None where there is nothing.
+    Versions under one name are told apart by it without being read.
     """
-    if path is None or not (place := Path(path)).exists():
+    if path is None or not Path(path).exists():
         return None
-    if place.is_dir():
-        return [[one.name, stamp(one)] for one in sorted(place.iterdir())]
-    status = place.stat()
+    if Path(path).is_dir():
+        return [[entry.name, stamp(entry)] for entry in sorted(Path(path).iterdir())]
+    status = os.stat(path)
     return [status.st_size, status.st_mtime_ns]
 
 
-def require_room(folder: str | os.PathLike[str], wanted: int, what: str) -> None:
-    """Raise InputError unless the disk of an existing `folder` has `wanted` bytes free for `what` (a plural)."""
+def require_room(folder: str | os.PathLike[str], wanted: int, contents: str) -> None:
+    """Raise InputError unless the disk of an existing `folder` has `wanted` bytes free for `contents` (a plural)."""
     free = shutil.disk_usage(folder).free
     if wanted > free:
         raise InputError(
-            f"{os.fspath(folder)}: {what} take {wanted / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; use another"
+            f"{os.fspath(folder)}: {contents} take {wanted / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; use another"
             " folder, or make fewer"
         )
 

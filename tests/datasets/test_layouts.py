@@ -92,8 +92,8 @@ def test_detects_each_layout_and_says_why(tmp_path: Path) -> None:
     (tmp_path / "manifest").mkdir()
     (tmp_path / "manifest" / "manifest.jsonl").write_text("{}")
     for layout in ("mvtec", "folders", "flat", "meta", "visa", "manifest"):
-        found, reason = detect(tmp_path / layout)
-        assert found == layout
+        detected, reason = detect(tmp_path / layout)
+        assert detected == layout
         assert reason
     assert detect(tmp_path / "meta" / "meta.json")[0] == "meta"
     assert detect(tmp_path / "visa" / "split_csv" / "1cls.csv")[0] == "visa"
@@ -270,8 +270,8 @@ def test_folders_with_kinds_and_masks_together_or_apart(tmp_path: Path) -> None:
     mask(tmp_path / "masks" / "n.png", marked=False)
     dataset = open_dataset(tmp_path, strict=True, deep=True)
     assert dataset.layout == "folders"
-    found = {s.image.name: (s.kind, s.label, s.mask and s.mask.name) for s in dataset.samples()}
-    assert found == {
+    kinds_and_masks = {s.image.name: (s.kind, s.label, s.mask and s.mask.name) for s in dataset.samples()}
+    assert kinds_and_masks == {
         "n.png": ("good", 0, "n.png"),
         "a.png": ("defect", 1, "a.png"),
         "b7.png": ("burn", 1, "b7_mask.png"),
@@ -616,9 +616,9 @@ def encodings() -> dict[str, Image.Image]:
 def test_mask_encodings_agree(tmp_path: Path, name: str) -> None:
     path = tmp_path / ("m.tif" if name == "32 bit" else "m.png")
     encodings()[name].save(path)
-    found = read_mask(path)
-    assert found.dtype == np.bool_
-    np.testing.assert_array_equal(found, MARKED)
+    marked = read_mask(path)
+    assert marked.dtype == np.bool_
+    np.testing.assert_array_equal(marked, MARKED)
 
 
 def test_palette_counts_by_colour_not_by_index(tmp_path: Path) -> None:
@@ -648,10 +648,10 @@ def test_jpeg_noise_marks_nothing(tmp_path: Path) -> None:
 
 def test_resize_is_height_then_width(tmp_path: Path) -> None:
     mask(tmp_path / "m.png", size=(8, 6))
-    found = read_mask(tmp_path / "m.png", (12, 16))
-    assert found.shape == (12, 16)
-    assert found[3:5, 3:7].all()
-    assert not found[8:].any()
+    marked = read_mask(tmp_path / "m.png", (12, 16))
+    assert marked.shape == (12, 16)
+    assert marked[3:5, 3:7].all()
+    assert not marked[8:].any()
 
 
 def test_unreadable_mask_names_the_file(tmp_path: Path) -> None:
@@ -698,12 +698,12 @@ def test_endings_do_not_steal_masks() -> None:
 
 
 def test_real_sets_have_the_counts_their_notes_state(shared: Path) -> None:
-    found = {
+    totals = {
         name: (counts.normal, counts.anomalous, counts.masks)
         for spec in ("mvtec", "cookie", "crackforest")
         for name, counts in open_dataset(shared / "data" / spec, strict=True).counts().items()
     }
-    assert found == {
+    assert totals == {
         "bottle": (20, 8, 8),
         "leather": (8, 11, 11),
         "transistor": (20, 8, 8),

@@ -22,9 +22,9 @@ SIDE = st.integers(1, 70)
 def test_enlarging_equals_torch(source: tuple[int, int], target: tuple[int, int]) -> None:
     values = np.random.default_rng(0).random(source, np.float32)
     expected = torch.nn.functional.interpolate(torch.from_numpy(values)[None, None], target, mode="bilinear")[0, 0]
-    found = resize_map(values, target)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
+    resized = resize_map(values, target)
+    assert resized.dtype == np.float32
+    np.testing.assert_allclose(resized, expected.numpy(), atol=1e-6)
 
 
 def test_same_size_is_a_copy() -> None:

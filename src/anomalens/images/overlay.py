@@ -1,4 +1,4 @@
-"""Drawing anomaly maps: one fixed colour scale, transparent where nothing is found.
+"""Draw anomaly maps on one fixed colour scale, transparent where the map is low.
 
 Colours depend on the map's values and the model's heat range only, never on the other pixels of the image: two images
 of one model can be compared by eye, and a normal image looks normal.
@@ -14,29 +14,31 @@ from anomalens.images.pixel_values import Rgb
 # Anchors, evenly spaced from cold to hot: lightness rises steadily (L* 18 to 98 in CIELAB), so that the scale survives
 # grey printing and colour blindness. Purple, magenta, red, orange, yellow.
 _ANCHORS = ((60, 15, 110), (120, 28, 109), (187, 55, 84), (229, 92, 48), (249, 142, 9), (249, 201, 50), (252, 255, 164))
-_CONTOUR = (0, 255, 255)  # cyan: the complement of the hot colours, and rare on things people photograph
+# Cyan: the complement of the hot colours, and rare on things people photograph.
+_CONTOUR = (0, 255, 255)
+# Smallest side of an image, in pixels, per pixel of contour: visible when the whole image is on the screen.
+_SIDE_PER_CONTOUR = 250
 
 
-def _table() -> npt.NDArray[np.uint8]:
-    places = np.linspace(0, 255, len(_ANCHORS))
-    levels = np.arange(256)
-    channels = [np.interp(levels, places, [anchor[channel] for anchor in _ANCHORS]) for channel in range(3)]
+def _interpolated(anchors: tuple[tuple[int, int, int], ...]) -> npt.NDArray[np.uint8]:
+    levels = np.linspace(0, 255, len(anchors))
+    channels = [np.interp(np.arange(256), levels, channel) for channel in zip(*anchors, strict=True)]
     return np.rint(np.stack(channels, axis=1)).astype(np.uint8)
 
 
-COLOURS = _table()
+COLOURS = _interpolated(_ANCHORS)
 """The colour map, uint8 [256, 3], from cold to hot."""
 
 
 def heat_levels(values: Map, heat_range: tuple[float, float]) -> npt.NDArray[np.uint8]:
-    """Levels uint8 [H, W] of a map [H, W]: 0 at and below heat_range[0], 255 at and above heat_range[1]."""
+    """Return levels uint8 [H, W] of a map [H, W]: 0 at and below heat_range[0], 255 at and above heat_range[1]."""
     low, high = heat_range
     levels: npt.NDArray[np.uint8] = np.rint(np.clip((values - low) * (255.0 / (high - low)), 0, 255)).astype(np.uint8)
     return levels
 
 
 def draw_heatmap(values: Map, heat_range: tuple[float, float]) -> Image.Image:
-    """The map alone in the fixed colours: RGB, H x W."""
+    """Return the map alone in the fixed colours: RGB, H x W."""
     heat = Image.fromarray(heat_levels(values, heat_range))
     heat.putpalette(COLOURS.tobytes())
     return heat.convert("RGB")
@@ -45,7 +47,7 @@ def draw_heatmap(values: Map, heat_range: tuple[float, float]) -> Image.Image:
 def draw_overlay(
     rgb: Rgb, values: Map, heat_range: tuple[float, float], mask: npt.NDArray[np.bool_], alpha: float
 ) -> Image.Image:
-    """The map over its image [H, W, 3], and a contour just outside the mask bool [H, W].
+    """Return the map drawn over its image [H, W, 3], with a contour just outside the mask bool [H, W].
 
     Opacity rises from 0 at the cold end to `alpha` at the middle of the heat range and stays there.
     """
@@ -59,9 +61,9 @@ def draw_overlay(
 
 
 def _outline(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
-    """255 on a ring just outside the mask, 0 elsewhere; outside, so that a tiny defect is not painted over."""
+    """Return 255 on a ring just outside the mask, 0 elsewhere; outside, so that a tiny defect is not painted over."""
     from scipy import ndimage
 
-    thickness = max(1, round(min(mask.shape) / 250))  # pixels; visible when the whole image is on the screen
+    thickness = max(1, round(min(mask.shape) / _SIDE_PER_CONTOUR))
     grown = ndimage.binary_dilation(mask, structure=np.ones((3, 3), bool), iterations=thickness)
     return (grown & ~mask).astype(np.uint8) * np.uint8(255)
