@@ -1,4 +1,4 @@
-"""AnoCLIP+'s test-time adaptation: a few optimiser steps on one image's own tokens, without autograd.
+"""Adapt AnoCLIP+ to an image at test time: a few optimiser steps on the image's own tokens, without autograd.
 
 An adapter y = ½ z + ½ branch(x̂) turns each patch token z (x̂ = z/‖z‖) before it is compared with the text:
 
@@ -35,26 +35,27 @@ from torch import Tensor
 
 from anomalens.errors import ConfigError
 from anomalens.methods.base import MethodConfig
-from anomalens.methods.parts.upsampling import apply
+from anomalens.methods.parts.upsampling import Operators, apply
 
+# AdamW's, as in PyTorch.
 _BETAS = (0.9, 0.999)
 _EPSILON = 1e-8
 
-Weights = tuple[Tensor, Tensor]  # W [B, R, E], b [B, R]
-Spread = tuple[Tensor, Tensor]  # K_h [H, h], K_w [W, w]
+Weights = tuple[Tensor, Tensor]
+"""W [B, R, E] and b [B, R] of an adapter, for each image."""
 
 
 @dataclass(frozen=True)
 class AdaptationConfig(MethodConfig):
-    """Options of the test-time adaptation; the defaults are the published code's."""
+    """Settings of the test-time adaptation; the defaults are the published code's."""
 
     adapter: Literal["dictionary", "linear"] = "dictionary"  # the code takes "linear" for VisA
-    steps: int = 5  # optimiser steps per image
+    steps: int = 5  # optimiser steps an image
     lr: float = 1e-3  # AdamW's learning rate
     weight_decay: float = 0.01  # AdamW's decoupled weight decay
     noise: float = 0.055  # standard deviation of the noise on each coordinate of a token that is not normalised
     pseudo: Literal["self", "frozen"] = "self"  # soft labels: the adapted prediction itself, or the un-adapted map
-    carry_optimizer: bool = False  # as the published code: moments live on from image to image, so order matters
+    carry_optimizer: bool = False  # keep moments from image to image, as the published code does: order matters then
     seed: int = 0  # of weights and noise, together with each image's content
 
     def __post_init__(self) -> None:
@@ -68,14 +69,14 @@ class AdaptationConfig(MethodConfig):
 
 @dataclass
 class AdamW:
-    """The optimiser's memory: one step count for all images, moments per image (Loshchilov & Hutter 2019)."""
+    """Hold the optimiser's memory: one step count for all images, moments of each (Loshchilov & Hutter 2019)."""
 
     step: int = 0
     first: list[Tensor] = field(default_factory=list)
     second: list[Tensor] = field(default_factory=list)
 
     def update(self, weights: Weights, gradients: Weights, config: AdaptationConfig) -> None:
-        """One step, in place on `weights`; the same arithmetic as `torch.optim.AdamW`."""
+        """Take a step, in place on `weights`, by the arithmetic of `torch.optim.AdamW`."""
         if not self.first:
             self.first = [torch.zeros_like(g) for g in gradients]
             self.second = [torch.zeros_like(g) for g in gradients]
@@ -93,7 +94,7 @@ class AdamW:
 
 @dataclass(frozen=True)
 class Adapted:
-    """What the adaptation of B images gave."""
+    """Hold the result of adapting B images."""
 
     tokens: Tensor  # [B, M, E] adapted clean tokens y, not normalised
     losses: Tensor  # [B, S] loss before each step
@@ -109,7 +110,7 @@ def adapt(
     config: AdaptationConfig,
     *,
     table: Tensor | None = None,
-    spread: Spread | None = None,
+    spread: Operators | None = None,
     optimizer: AdamW | None = None,
 ) -> Adapted:
     """Adapt B images at once, each as if it were alone.
@@ -117,10 +118,11 @@ def adapt(
     Args:
         tokens: [B, M, E] patch tokens z, not normalised; row-major over the grid where `spread` is given.
         direction: [E], g = t_abnormal − t_normal.
-        init, noise: as `draw` gives them.
+        init: initial weights W [B, R, E], b [B, R].
+        noise: [B, S, M, E], added to the tokens before each step.
         table: [P, E] unit sentences of the dictionary adapter; None for the linear one.
         spread: map operators where the loss is taken over pixels instead of tokens.
-        optimizer: goes on where it stood and is changed; None starts afresh (the default of the method).
+        optimizer: continued, and changed; None starts a new one (the default of the method).
     """
     weights = (init[0].clone(), init[1].clone())
     optimizer = optimizer or AdamW()
@@ -152,10 +154,10 @@ def loss_and_gradient(
     weights: Weights,
     *,
     table: Tensor | None = None,
-    spread: Spread | None = None,
+    spread: Operators | None = None,
     labels: Tensor | None = None,
 ) -> tuple[Tensor, Weights]:
-    """Loss [B] of each image and its gradients with respect to W [B, R, E] and b [B, R].
+    """Compute the loss [B] of each image and its gradients with respect to W [B, R, E] and b [B, R].
 
     `clean`, `noisy` [B, M, E]; `labels`: fixed abnormal probabilities [B, M] (spread: [B, H, W]) in place of the
     prediction itself; the rest as in `adapt`.
@@ -186,7 +188,7 @@ def loss_and_gradient(
 
 
 def _adapter(tokens: Tensor, unit: Tensor, weights: Weights, table: Tensor | None) -> tuple[Tensor, Tensor]:
-    """y [B, M, E], and the activations [B, M, R] that the gradient needs."""
+    """Compute y [B, M, E], and the activations [B, M, R] that the gradient needs."""
     weight, bias = weights
     # Not `baddbmm`: it copies the bias to every row first.
     hidden = (unit @ weight.mT).add_(bias.unsqueeze(1))
@@ -196,16 +198,16 @@ def _adapter(tokens: Tensor, unit: Tensor, weights: Weights, table: Tensor | Non
     return 0.5 * tokens + 0.5 * (hidden @ table), hidden
 
 
-def _spread(delta: Tensor, spread: Spread | None) -> Tensor:
-    """Values of tokens [B, M] to the points of the loss: the tokens, or pixels [B, H, W]."""
+def _spread(delta: Tensor, spread: Operators | None) -> Tensor:
+    """Take values of tokens [B, M] to the points of the loss: the tokens, or pixels [B, H, W]."""
     if spread is None:
         return delta
     rows, columns = spread
     return apply(rows, delta.view(-1, rows.shape[1], columns.shape[1]), columns)
 
 
-def _gather(slopes: Tensor, spread: Spread | None) -> Tensor:
-    """The transpose of `_spread`: slopes at the points of the loss to slopes of tokens [B, M]."""
+def _gather(slopes: Tensor, spread: Operators | None) -> Tensor:
+    """Transpose `_spread`: take slopes at the points of the loss to slopes of tokens [B, M]."""
     if spread is None:
         return slopes
     rows, columns = spread

@@ -1,4 +1,4 @@
-"""The random numbers of AnoCLIP+'s adaptation, the same in every runtime: NumPy, a seed and an image's content.
+"""Draw the random numbers of AnoCLIP+'s adaptation alike for every runtime: by NumPy, a seed and an image's content.
 
 Nothing here needs torch, so an exported detector draws what the method itself draws, and takes it as an input.
 """
@@ -15,25 +15,25 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Draws:
-    """How many numbers an image needs, and how they are spread."""
+    """State how many numbers an image needs, and how they are distributed."""
 
     rows: int  # R, rows of the adapter
     count: int  # M, tokens of the image
     width: int  # E, joint width
     steps: int  # S, optimiser steps, each with noise of its own
     noise: float  # standard deviation of the noise
-    seed: int  # of everything, together with each image's content
+    seed: int  # all randomness is derived from it and each image's content
 
     def draw(self, keys: Sequence[int]) -> tuple[Floats, Floats, Floats]:
-        """One content key an image -> weights [B, R, E], biases [B, R] and noise [B, S, M, E].
+        """Draw weights [B, R, E], biases [B, R] and noise [B, S, M, E] for images with these content keys.
 
         Weights and biases are uniform in ±1/√E, as PyTorch's linear layer starts.
         """
-        drawn = [self._one(key) for key in keys]
+        drawn = [self._draw_image(key) for key in keys]
         weight, bias, noise = (np.stack(parts) for parts in zip(*drawn, strict=True))
         return weight, bias, noise
 
-    def _one(self, key: int) -> tuple[Floats, Floats, Floats]:
+    def _draw_image(self, key: int) -> tuple[Floats, Floats, Floats]:
         mixed = hashlib.blake2b(f"{self.seed}:{key}".encode(), digest_size=8).digest()
         random = np.random.Generator(np.random.PCG64(int.from_bytes(mixed, "little")))
         bound = np.float32(self.width**-0.5)

@@ -1,7 +1,7 @@
-"""Hand-written prompt ensembles: sentences for a normal and an abnormal thing, by the published lists and rules.
+"""Write prompt ensembles: sentences for a normal and an abnormal thing, by the published lists and rules.
 
 Every prompt is template(state(name)), for instance "a cropped photo of the" + "damaged bottle". The strings are kept
-exactly as published, missing articles ("a abnormal …") included, because the text tower hears every letter.
+exactly as published, missing articles ("a abnormal …") included, because every letter changes the embedding.
 
     ensemble    normal  abnormal  order of enumeration            averaged as
     anoclip        462       462  template outer, state inner     raw mean, then unit length
@@ -122,18 +122,18 @@ _APRILGAN_TEMPLATES = (
 
 @dataclass(frozen=True)
 class Ensemble:
-    """The sentences of both states, in the order of the published code."""
+    """Hold the sentences of both states, in the order of the published code."""
 
     normal: tuple[str, ...]
     abnormal: tuple[str, ...]
 
     @property
     def prompts(self) -> list[str]:
-        """All sentences, normal first: one request to the text tower."""
+        """Return all sentences, normal first: one request to the text tower."""
         return [*self.normal, *self.abnormal]
 
     def directions(self, embeddings: Tensor, *, unit_first: bool = False) -> Tensor:
-        """One unit vector a state: raw embeddings [..., P, E] of `prompts` -> [..., 2, E], normal first.
+        """Average to a unit vector a state: raw embeddings [..., P, E] of `prompts` -> [..., 2, E], normal first.
 
         `unit_first` normalises every sentence before the mean (APRIL-GAN, AdaCLIP); without it sentences with a long
         embedding weigh more (AnoCLIP, WinCLIP).
@@ -145,7 +145,7 @@ class Ensemble:
 
 
 def anoclip(name: str, texture: bool | None = None) -> Ensemble:
-    """AnoCLIP's domain-aware ensemble, 66 templates x 7 states: 462 + 462 sentences.
+    """Write AnoCLIP's domain-aware ensemble, 66 templates x 7 states: 462 + 462 sentences.
 
     Args:
         name: what the image shows; used verbatim, underscores kept, but "macaroni1" and "macaroni2" read "macaroni".
@@ -158,17 +158,17 @@ def anoclip(name: str, texture: bool | None = None) -> Ensemble:
 
 
 def winclip(name: str) -> Ensemble:
-    """WinCLIP's compositional ensemble: 22 templates x 7 and 4 states, 154 + 88 sentences. `name` is used verbatim."""
+    """Write WinCLIP's compositional ensemble: 22 templates x 7 and 4 states, 154 + 88 sentences; `name` verbatim."""
     return _compose(name, _PHOTOS, _WINCLIP_NORMAL, _WINCLIP_ABNORMAL, _templates_outer)
 
 
 def aprilgan(name: str) -> Ensemble:
-    """APRIL-GAN's ensemble: 35 templates x 7 and 5 states, 245 + 175 sentences. `name` is used verbatim."""
+    """Write APRIL-GAN's ensemble: 35 templates x 7 and 5 states, 245 + 175 sentences. `name` is used verbatim."""
     return _compose(name, _APRILGAN_TEMPLATES, _WINCLIP_NORMAL, _APRILGAN_ABNORMAL, _states_outer)
 
 
 def adaclip(name: str) -> Ensemble:
-    """AdaCLIP's ensemble: APRIL-GAN's states x its first four templates, 28 + 20 sentences.
+    """Write AdaCLIP's ensemble: APRIL-GAN's states x its first four templates, 28 + 20 sentences.
 
     The paper names the kinds of template only; these four, and hyphens of the name read as spaces, are what its
     public code does.

@@ -1,4 +1,4 @@
-"""Learned prompts: context vectors before fixed words, deep prompts inside the text tower, an image token (Crane).
+"""Learn prompts: context vectors before fixed words, deep prompts inside the text tower, an image token (Crane).
 
 Object-agnostic prompt learning (AnomalyCLIP, arXiv 2310.18961, section 3; taken over by Crane and TokenCLIP):
 
@@ -33,7 +33,8 @@ from anomalens.backbones.tower import TextTower
 from anomalens.errors import ConfigError
 from anomalens.methods.base import MethodConfig
 
-SENTENCES = ("object.", "damaged object.")  # the words behind the context vectors: normal, abnormal
+SENTENCES = ("object.", "damaged object.")
+"""The words behind the context vectors: normal, abnormal."""
 
 
 @dataclass(frozen=True)
@@ -41,21 +42,22 @@ class PromptConfig(MethodConfig):
     """Sizes of the learned prompts; the defaults are AnomalyCLIP's and Crane's."""
 
     n_ctx: int = 12  # context vectors of each sentence
-    depth: int = 9  # text blocks prompts reach: block 1 by context vectors, 2..depth by deep prompts; cut at the tower
+    depth: int = 9  # text blocks reached: block 1 by context vectors, 2..depth by deep prompts; cut at the tower
     length: int = 4  # rows that each deep prompt overwrites
     half_deep: bool = False  # round deep prompts and their gradients through fp16, as the published code does
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 1 <= self.length <= self.n_ctx:
-            raise ConfigError(f"length {self.length} must lie between 1 and n_ctx {self.n_ctx}: deep prompts would"
-                              " overwrite the words")  # fmt: skip
+            raise ConfigError(
+                f"length {self.length} must lie between 1 and n_ctx {self.n_ctx}: deep prompts would reach the words"
+            )
         if self.depth < 1:
             raise ConfigError(f"depth {self.depth} must be at least 1 (1: context vectors only)")
 
 
 class Prompts(nn.Module):
-    """One pair of learned sentences. Its parameters are all that is learned.
+    """Hold a pair of learned sentences. Its parameters are all that is learned.
 
     Attributes:
         normal, abnormal: [n_ctx, D] context vectors.
@@ -73,11 +75,11 @@ class Prompts(nn.Module):
         self.abnormal = nn.Parameter(0.02 * torch.randn(config.n_ctx, text.width))
 
     def forward(self, text: TextTower) -> Tensor:
-        """The sentences without an image token -> [C, E] float32, not normalised."""
+        """Encode the sentences without an image token -> [C, E] float32, not normalised."""
         return encode_together(text, [self])[0]
 
     def sentences(self, text: TextTower) -> list[Tensor]:
-        """Embeddings of both sentences, each [rows, D], without positions."""
+        """Return the embeddings of both sentences, each [rows, D], without positions."""
         start, words = _fixed(text)
         return [
             torch.cat([start, context.to(start), fixed])
@@ -85,7 +87,7 @@ class Prompts(nn.Module):
         ]
 
     def deep_rows(self, sequences: int) -> Tensor:
-        """Deep prompts of every sequence: [depth - 1, sequences, length, D].
+        """Return the deep prompts of every sequence: [depth - 1, sequences, length, D].
 
         With `half_deep` the cast comes after the expansion, so that each sequence's gradient is rounded by itself
         and summed in float32 afterwards, as in the published code.
@@ -94,13 +96,13 @@ class Prompts(nn.Module):
         return rows.half() if self.half_deep else rows
 
     def prefix(self, text: TextTower) -> Prefix:
-        """What both sentences have before the image token: the start and the context vectors, run once."""
+        """Run once what both sentences have before the image token: the start and the context vectors."""
         start, _ = _fixed(text)
-        rows = torch.stack([torch.cat([start, c.to(start)]) for c in (self.normal, self.abnormal)])
+        rows = torch.stack([torch.cat([start, context.to(start)]) for context in (self.normal, self.abnormal)])
         return encode_prefix(text, rows, self.deep_rows(2))
 
     def with_image(self, text: TextTower, prefix: Prefix | None, image: Tensor) -> Tensor:
-        """The sentences with an image token. `image` [B, E] of unit length -> [B, C, E] float32, not normalised.
+        """Encode the sentences with image tokens [B, E] of unit length -> [B, C, E] float32, not normalised.
 
         With a prefix only 4 + 5 rows an image are run. Without one every image's sentences are run whole: slower, the
         same features, but with `half_deep` each image's gradient is rounded by itself, as in the published code.
@@ -116,17 +118,17 @@ class Prompts(nn.Module):
         behind = [torch.cat([token, w.expand(len(token), -1, -1)], dim=1) for w in words]
         if prefix is not None:
             return torch.stack([encode_behind(text, prefix.pick(c), rows) for c, rows in enumerate(behind)], dim=1)
-        found = []
+        encoded = []
         for context, rows in zip((self.normal, self.abnormal), behind, strict=True):
             before = torch.cat([start, context.to(start)]).expand(len(token), -1, -1)
             whole = torch.cat([before, rows], dim=1)
             end = torch.full((len(token),), whole.shape[1] - 1, device=whole.device)
-            found.append(text.encode(whole, end, self.deep_rows(len(token))))
-        return torch.stack(found, dim=1)
+            encoded.append(text.encode(whole, end, self.deep_rows(len(token))))
+        return torch.stack(encoded, dim=1)
 
 
 def encode_together(text: TextTower, learners: Sequence[Prompts]) -> Tensor:
-    """Several pairs of sentences in one pass, each with its own deep prompts -> [len(learners), C, E], raw.
+    """Encode several pairs of sentences in one pass, each with its own deep prompts -> [len(learners), C, E], raw.
 
     TokenCLIP's decoupled global and local prompts are two learners: four short sequences, one pass.
     """
@@ -139,13 +141,13 @@ def encode_together(text: TextTower, learners: Sequence[Prompts]) -> Tensor:
 
 @cache
 def _word_ids() -> tuple[int, tuple[tuple[int, ...], ...]]:
-    """The start token, and each sentence's words with the end-of-text token."""
+    """Return the start token, and each sentence's words with the end-of-text token."""
     rows = [tuple(ids) for ids in encode(SENTENCES)]
     return rows[0][0], tuple(row[1:] for row in rows)
 
 
 def _fixed(text: TextTower) -> tuple[Tensor, list[Tensor]]:
-    """Frozen embeddings: the start row [1, D] and the words of each sentence [m, D]."""
+    """Return frozen embeddings: the start row [1, D] and the words of each sentence [m, D]."""
     start, words = _word_ids()
     table = text.token_embedding.weight
     return table[start : start + 1], [table[torch.tensor(ids, device=table.device)] for ids in words]

@@ -1,4 +1,4 @@
-"""Losses of prompt learning: focal and Dice on anomaly maps, exactly as the published code has them, and cheaper.
+"""Compute the losses of prompt learning: focal and Dice on anomaly maps, exactly as published, and cheaper.
 
 With p the probability "abnormal" of a pixel, y its label and q = p where y = 1, 1 - p elsewhere (ε = 1e-5):
 
@@ -26,30 +26,31 @@ from torch import Tensor
 
 from anomalens.errors import ConfigError
 
-_SMOOTH = 1e-5  # ε of the published focal loss, label smoothing and offset at once
+# ε of the published focal loss, label smoothing and offset at once.
+_SMOOTH = 1e-5
 
 
 @dataclass
 class Loss:
-    """A training loss: the number to minimise, and its parts as they are weighed into it."""
+    """Hold a training loss: the scalar to minimise, and by name the scalars that were weighed into it."""
 
-    total: Tensor  # scalar
-    parts: dict[str, Tensor]  # name -> scalar, before its weight
+    total: Tensor
+    parts: dict[str, Tensor]
 
 
 def _focal(q: Tensor) -> Tensor:
-    """-(1 - r)² ln r of the probability given to the true class, any shape."""
+    """Compute -(1 - r)² ln r of the probability given to the true class, any shape."""
     r = (1 - _SMOOTH) * q + _SMOOTH * (1 - q) + _SMOOTH
     return -((1 - r).square()) * r.log()
 
 
 def focal(p: Tensor, target: Tensor) -> Tensor:
-    """Focal loss of probabilities `p` in [0, 1] against a binary `target` of the same shape; mean over all elements."""
+    """Compute the focal loss of probabilities in [0, 1] against a binary target of the same shape; mean of all."""
     return _focal(torch.where(target > 0.5, p, 1 - p)).mean()
 
 
 def focal_cells(p: Tensor, counts: Tensor, cell: int) -> Tensor:
-    """`focal` of nearest upsampling, from the patch grid.
+    """Compute `focal` of nearest upsampling from the patch grid.
 
     Args:
         p: [B, N] probabilities of the patches.
@@ -61,7 +62,7 @@ def focal_cells(p: Tensor, counts: Tensor, cell: int) -> Tensor:
 
 @dataclass
 class Overlap:
-    """The sums a Dice loss is made of, one an image: [B] each."""
+    """Hold the sums a Dice loss is made of, [B] each."""
 
     both: Tensor  # Σ p y
     p: Tensor  # Σ p
@@ -69,27 +70,27 @@ class Overlap:
     area: int  # pixels of an image
 
     def complement(self) -> "Overlap":
-        """The same for 1 - p against 1 - y: Dice of the normal channel needs no further pass."""
+        """Return the sums for 1 - p against 1 - y: Dice of the normal channel needs no further pass."""
         both = self.area - self.p - self.y + self.both
         return Overlap(both, self.area - self.p, self.area - self.y, self.area)
 
     def dice(self) -> Tensor:
-        """Mean over images of 1 - (2 Σ p y + 1) / (Σ p + Σ y + 1)."""
+        """Return the mean over images of 1 - (2 Σ p y + 1) / (Σ p + Σ y + 1)."""
         return (1 - (2 * self.both + 1) / (self.p + self.y + 1)).mean()
 
 
 def overlap(p: Tensor, target: Tensor) -> Overlap:
-    """Sums over the pixels of `p` and `target`, both [B, H, W]."""
+    """Sum over the pixels of `p` and `target`, both [B, H, W]."""
     return Overlap((p * target).sum((1, 2)), p.sum((1, 2)), target.sum((1, 2)), target[0].numel())
 
 
 def overlap_cells(p: Tensor, counts: Tensor, cell: int) -> Overlap:
-    """`overlap` of nearest upsampling, from the patch grid; arguments as `focal_cells`."""
+    """Compute `overlap` of nearest upsampling from the patch grid; arguments as `focal_cells`."""
     return Overlap((p * counts).sum(1), cell * p.sum(1), counts.sum(1), cell * p.shape[1])
 
 
 def overlap_separable(p: Tensor, target: Tensor, rows: Tensor, columns: Tensor) -> Overlap:
-    """`overlap` of a linear upsampling rows · p · columnsᵀ, taken on the patch grid.
+    """Compute `overlap` of a linear upsampling rows · p · columnsᵀ, on the patch grid.
 
     Args:
         p: [B, h, w] probabilities of the patches.
@@ -102,7 +103,7 @@ def overlap_separable(p: Tensor, target: Tensor, rows: Tensor, columns: Tensor) 
 
 
 def patch_counts(masks: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Anomalous pixels of every patch: binary masks [B, H, W] -> [B, N], row-major.
+    """Count the anomalous pixels of every patch: binary masks [B, H, W] -> [B, N], row-major.
 
     Raises ConfigError where the sides are no multiples of the grid: nearest upsampling would not be a replication.
     """

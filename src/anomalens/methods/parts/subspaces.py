@@ -1,4 +1,4 @@
-"""TokenCLIP's multi-head projection: one pair of text features expanded into Q pairs that are kept apart.
+"""Project a pair of text features into Q pairs that are kept apart: TokenCLIP's multi-head projection.
 
     t^q_c = W^q_c g_c          q = 1..Q heads without bias, c in (normal, abnormal); W^q shared by both, or not
 
@@ -22,6 +22,7 @@ from anomalens.errors import ConfigError
 HeadShape = Literal["identity", "linear", "low-rank", "split"]
 Regulariser = Literal["squared-cosine", "cosine", "weights"]
 
+# Standard deviation of what tells the heads apart at the start.
 _NOISE = 0.02
 
 
@@ -55,23 +56,23 @@ class Heads(nn.Module):
             self.weight = nn.Parameter(start + _NOISE * torch.randn(classes, count, rows, width))
 
     def matrices(self) -> Tensor:
-        """W: [1 or C, Q, E or E/Q, E]."""
+        """Return W: [1 or C, Q, E or E/Q, E]."""
         if self.down is None:
             return self.weight
         residual = self.weight @ self.down
         return residual + torch.eye(residual.shape[-1], dtype=residual.dtype, device=residual.device)
 
     def forward(self, pair: Tensor) -> Tensor:
-        """Text features [C, E] -> [C, Q, E or E/Q], not normalised."""
+        """Project text features [C, E] -> [C, Q, E or E/Q], not normalised."""
         return torch.einsum("cqde,ce->cqd", self.matrices().expand(len(pair), -1, -1, -1), pair)
 
 
 def orthogonality(kind: Regulariser, subspaces: Tensor, heads: Heads) -> Tensor:
-    """How far the subspaces are from orthogonal, a scalar >= 0; 0 for a single one.
+    """Measure how far the subspaces are from orthogonal: a scalar >= 0, 0 for a single subspace.
 
     squared-cosine   mean over classes and ordered pairs of cos², that is ½ Σ_c |T_c T_cᵀ - I|² / (Q (Q - 1))
     cosine           mean over classes of Σ_(q < r) |cos|                        (FAPrompt's form)
-    weights          mean over pairs of |W_qᵀ W_r| / (|W_q| |W_r|), Frobenius    (of the heads, whatever the text)
+    weights          mean over pairs of |W_qᵀ W_r| / (|W_q| |W_r|), Frobenius    (of the heads alone)
 
     `subspaces` [C, Q, E] are of unit length.
     """

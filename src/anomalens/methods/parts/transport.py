@@ -1,4 +1,4 @@
-"""Entropic optimal transport between the tokens of an image and a few text subspaces, and sparse assignments from it.
+"""Solve entropic optimal transport from an image's tokens to a few text subspaces, and assign tokens sparsely.
 
 For affinities S [M, Q] (cost 1 - S) the plan T maximises <T, S> + ε H(T) with rows Σ_q T_iq = 1/M and columns
 tied to ν (Cuturi 2013). With logits L = S / ε it is T_iq = exp(L_iq + f_i + g_q), found by alternating in the log
@@ -40,17 +40,17 @@ def sinkhorn(
     iterations: int = 100,
     tolerance: float = 1e-6,
 ) -> Tensor:
-    """The entropic transport plan of every image.
+    """Solve for the entropic transport plan of every image.
 
-    Images are solved together but do not touch one another; a solved image keeps iterating until all are, which
+    Images are solved together but do not influence one another; a solved image keeps iterating until all are, which
     moves its potentials by less than `tolerance`.
 
     Args:
         affinity: [..., M, Q] similarities, any float type; computed in float32 or better. Gradients flow through
             the iterations; detach for a plan without gradient.
         epsilon: entropy weight in units of similarity, > 0. Large: all rows equal; small: near one-hot.
-        columns: what ties the columns (see the module text). "similarity" takes ν from the softmax over subspaces
-            of the tokens' mean similarity at temperature ε, "uniform" ν = 1/Q.
+        columns: how the sums of columns are constrained (see the module text). "similarity" takes ν from the softmax
+            over subspaces of the tokens' mean similarity at temperature ε, "uniform" ν = 1/Q.
         relaxation: ρ of "relaxed", in units of similarity; large approaches "uniform", 0 is "free".
         capacity: κ of "capped", at least 1; 1 approaches "uniform".
         iterations: upper bound; fewer where the largest change of g falls below `tolerance`.
@@ -88,12 +88,12 @@ def sinkhorn(
 
 
 def assign(plan: Tensor, k: int, weighing: Weighing = "renormalised") -> Tensor:
-    """Sparse weights of every token from its row of the plan: the k largest entries, the others 0.
+    """Compute sparse weights of every token from its row of the plan: the k largest entries, the others 0.
 
     Args:
         plan: [..., M, Q], rows summing to 1/M.
         k: subspaces a token may use, 1..Q.
-        weighing: "renormalised" to sum 1; "scaled" by M only, so that what the mask took away is missing; "equal"
+        weighing: "renormalised" to sum 1; "scaled" by M only, so that rows sum to less than 1; "equal"
             1/k each.
 
     Returns:
