@@ -2,10 +2,13 @@
 
 import importlib
 import logging
+import platform
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from anomalens._version import __version__
 from anomalens.errors import MissingExtraError
 
 
@@ -30,3 +33,10 @@ def quiet_logger(name: str) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of anomalens, Python, and whatever of numpy and the runtimes has been imported, by name."""
+    imported = [name for name in ("numpy", "torch", "onnxruntime", "openvino") if name in sys.modules]
+    own = {"anomalens": __version__, "python": platform.python_version()}
+    return own | {name: str(sys.modules[name].__version__) for name in imported}

@@ -92,3 +92,10 @@ def file_digest(path: str | os.PathLike[str]) -> str:
     """Return the sha256 of a file's content, as 64 hexadecimal digits, without holding the file in memory."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def file_key(path: str | os.PathLike[str]) -> int:
+    """Return a 63-bit number of a file's bytes, small enough to keep for each image of a training set."""
+    with open(path, "rb") as stream:
+        key = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=8)).digest()
+    return int.from_bytes(key, "big") >> 1

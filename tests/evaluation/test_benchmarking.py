@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from anomalens.backbones.tower import Clip
-from anomalens.decision.calibration import CalibrationTable
 from anomalens.detection.detector import Detector
 from anomalens.errors import ConfigError
 from anomalens.evaluation import benchmarking as benchmark
@@ -148,18 +147,23 @@ def test_a_cell_is_run_again_when_what_decides_its_numbers_changed(loaded: list[
 def test_new_shipped_weights_are_other_weights(
     loaded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(benchmark, "SHIPPED", tmp_path)
+    monkeypatch.setattr(benchmark, "BUNDLED_FILES", tmp_path)
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "calibration.json").write_text("{}")
     wanted = Plan((MethodPlan("crane", "crane"),), (DataPlan(str(part(tmp_path / "a"))),), EvaluationConfig(size=32))
-    for content, images in ((b"first", 4), (b"first", 0), (b"second", 4)):
-        (tmp_path / "crane.safetensors").write_bytes(content)
+
+    def images_measured() -> int:
         counter = Counter()
         run(wanted, tmp_path / "out", counter)
-        assert counter.images == images
-    table = CalibrationTable("other weights", "crane", {})
-    monkeypatch.setattr(benchmark, "bundled_calibration", lambda: table)
-    counter = Counter()
-    run(wanted, tmp_path / "out", counter)
-    assert counter.images == 4
+        return counter.images
+
+    for content, images in ((b"first", 4), (b"first", 0), (b"second", 4)):
+        (tmp_path / "prompts" / "crane.safetensors").write_bytes(content)
+        assert images_measured() == images
+    (tmp_path / "calibration.json").write_text('{"weights": "others"}')
+    assert images_measured() == 4
+    (tmp_path / "prompts" / "winclip.safetensors").write_bytes(b"prompts of another method")
+    assert images_measured() == 0
 
 
 def test_what_fails_is_a_row_and_the_others_run(loaded: list[str], tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ from anomalens.datasets.layouts import Sample, open_dataset
 from anomalens.detection.detector import Detector
 from anomalens.errors import ConfigError, InputError
 from anomalens.evaluation.evaluator import Evaluation, EvaluationConfig, check_folder, evaluate
-from anomalens.methods.parts.checkpoints import file_key
+from anomalens.evaluation.gallery import MASK_COLOURS
+from anomalens.files import file_key
 from anomalens.metrics.summary import SUMMARY_KEYS
 from anomalens.prediction import Prediction
-from anomalens.reporting.gallery import MASK_COLOURS
 from toys import grey, make
 
 SMALL = EvaluationConfig(size=32)

@@ -13,9 +13,10 @@ from anomalens.datasets.layouts import Dataset, Sample, open_dataset
 from anomalens.detection.detector import load_detector
 from anomalens.errors import ConfigError
 from anomalens.evaluation.evaluator import EvaluationConfig, evaluate
+from anomalens.files import file_key
 from anomalens.learning.held_out import split
 from anomalens.learning.training import TrainingPlan, train
-from anomalens.methods.parts.checkpoints import file_key, read_checkpoint
+from anomalens.methods.parts.checkpoints import read_checkpoint
 
 
 @pytest.fixture(scope="module")

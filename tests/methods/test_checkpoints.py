@@ -18,11 +18,9 @@ from anomalens.methods.parts.checkpoints import (
     Checkpoint,
     CheckpointInfo,
     config_of,
-    file_key,
     learned_state,
     load_method,
     read_checkpoint,
-    refuse_trained_images,
     save_checkpoint,
     shipped_checkpoint,
 )
@@ -189,16 +187,3 @@ def test_without_a_checkpoint(tiny_weights: Path, monkeypatch: pytest.MonkeyPatc
         shipped_checkpoint("adaclip")
     (tmp_path / "crane+.safetensors").touch()
     assert shipped_checkpoint("crane+").name == "crane+.safetensors"
-
-
-def test_images_trained_on_are_recognised_wherever_they_lie(tmp_path: Path) -> None:
-    a, b, moved = tmp_path / "a.png", tmp_path / "b.png", tmp_path / "other" / "name.png"
-    moved.parent.mkdir()
-    a.write_bytes(b"one")
-    b.write_bytes(b"two")
-    moved.write_bytes(b"one")
-    trained = frozenset({file_key(a)})
-    refuse_trained_images(trained, [b, tmp_path / "missing.png"])
-    refuse_trained_images(frozenset(), [a])
-    with pytest.raises(ConfigError, match=r"1 of 2 test images were trained on.*--allow-same-data"):
-        refuse_trained_images(trained, [b, moved])

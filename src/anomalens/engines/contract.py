@@ -3,16 +3,12 @@
 The pipeline around it (decoding, tiles, batches, pooling, decisions) is `detector.py` and the same for all of them.
 """
 
-import platform
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
-
-from anomalens._version import __version__
 
 Floats = npt.NDArray[np.float32]
 Dtype = Literal["float32", "bfloat16"]
@@ -64,12 +60,3 @@ class Engine(Protocol):
 
         Raises ConfigError where the prompts cannot be changed.
         """
-
-
-def versions() -> dict[str, str]:
-    """Versions of this package and of what is loaded beside it."""
-    found = {"anomalens": __version__, "numpy": np.__version__, "python": platform.python_version()}
-    for name in ("torch", "onnxruntime", "openvino"):
-        if name in sys.modules:
-            found[name] = str(sys.modules[name].__version__)
-    return found

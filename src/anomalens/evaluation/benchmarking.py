@@ -14,21 +14,24 @@ import re
 import time
 import traceback
 from dataclasses import asdict, dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from anomalens._version import __version__
 from anomalens.datasets import catalog
 from anomalens.datasets.layouts import Dataset, open_dataset
-from anomalens.decision.calibration import BUNDLED, bundled_calibration
+from anomalens.decision.calibration import BUNDLED
 from anomalens.detection.detector import Detector, load_detector
 from anomalens.errors import AnomalensError, ConfigError
 from anomalens.evaluation.evaluator import check_folder, evaluate, tested
 from anomalens.evaluation.plan import DataPlan, MethodPlan, Plan
-from anomalens.files import atomic_write, stamp, write_json
-from anomalens.methods.parts.checkpoints import SHIPPED
+from anomalens.files import atomic_write, file_digest, stamp, write_json
 
 State = Literal["done", "failed", "not run"]
+
+BUNDLED_FILES = Path(str(resources.files("anomalens"))) / BUNDLED
+"""What is shipped with the package: its weights, their calibration, and prompts learned with them."""
 
 
 @dataclass(frozen=True)
@@ -218,15 +221,11 @@ def _reason(error: Exception) -> str:
 def _settings(method: MethodPlan, plan: Plan, dataset: Dataset) -> dict[str, Any]:
     identity = method.identity
     files = {key: stamp(identity["settings"].get(key)) for key in ("backbone", "checkpoint")}
-    shipped: dict[str, Any] | None = None
+    shipped = None
     if identity["settings"].get("backbone", BUNDLED) == BUNDLED:
-        table = bundled_calibration()
-        shipped = {"weights": table.weights, "best": table.best}
-        learned = SHIPPED / f"{method.name}.safetensors"
-        if learned.is_file():
-            shipped["learned"] = hashlib.sha256(learned.read_bytes()).hexdigest()
-        if method.name in table.methods:
-            shipped["calibration"] = table.methods[method.name].to_dict()
+        # The calibration names the hash of the weights it was made with, so it stands for them too.
+        prompts = [path for path in BUNDLED_FILES.glob("prompts/*.safetensors") if method.name in ("auto", path.stem)]
+        shipped = {path.name: file_digest(path) for path in (BUNDLED_FILES / "calibration.json", *sorted(prompts))}
     return {
         **identity,
         "files": files,

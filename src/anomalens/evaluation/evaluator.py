@@ -19,15 +19,14 @@ from typing import Any, get_args
 
 import numpy as np
 
-from anomalens.datasets import catalog
 from anomalens.datasets.layouts import Dataset, Sample, read_truth
 from anomalens.detection.detector import Detector, Result
-from anomalens.engines.contract import versions
 from anomalens.errors import ConfigError, InputError
-from anomalens.extras import optional
+from anomalens.evaluation.gallery import Gallery
+from anomalens.evaluation.trained_data import refuse_trained_data
+from anomalens.extras import optional, versions
 from anomalens.files import atomic_write, write_json
 from anomalens.images.maps import resize_map
-from anomalens.methods.parts.checkpoints import refuse_trained_images
 from anomalens.metrics import ranks
 from anomalens.metrics.accumulator import check_limit, defined
 from anomalens.metrics.summary import (
@@ -43,7 +42,6 @@ from anomalens.metrics.summary import (
     summarise,
 )
 from anomalens.prediction import Failure, Prediction
-from anomalens.reporting.gallery import Gallery
 
 _POINTS = 200  # of a curve kept for the report
 
@@ -183,8 +181,8 @@ def evaluate(
     config = config or EvaluationConfig()
     samples = tested(dataset)
     if not config.allow_same_data:
-        refuse_seen(detector.auxiliary_data, dataset.name)
-        refuse_trained_images(detector.trained_images, (one.image for part in samples.values() for one in part))
+        images = [sample.image for members in samples.values() for sample in members]
+        refuse_trained_data(detector.auxiliary_data, detector.trained_images, dataset.name, images)
     rows: list[Row] = []
     classes, curves = {}, {}
     gallery = Gallery(config.gallery)
@@ -210,24 +208,6 @@ def evaluate(
         rows += found
     protocol = _protocol(detector, dataset, config) | {"failed_images": sum(row.score is None for row in rows)}
     return Evaluation(dataset.name, detector.method_name, detector.backbone, protocol, classes, rows, curves, gallery)
-
-
-def refuse_seen(auxiliary: str | None, dataset: str) -> None:
-    """Raise ConfigError where `dataset` is among the sets trained on ("visa+clinicdb"; None: nothing was learned)."""
-    seen = [one for one in (auxiliary or "").split("+") if one.strip()]
-    if _known(dataset) in {_known(one) for one in seen}:
-        raise ConfigError(
-            f"the checkpoint was trained on {auxiliary}, so a number on {dataset} would not be zero-shot; "
-            "use a checkpoint trained on other data, or another data set; --allow-same-data (allow_same_data=True) "
-            "measures all the same"
-        )
-
-
-def _known(name: str) -> str:
-    try:
-        return catalog.find(name).key
-    except ConfigError:  # a set of the user's own
-        return name.strip().casefold()
 
 
 def _predict(

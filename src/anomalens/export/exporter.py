@@ -16,13 +16,12 @@ import numpy as np
 
 from anomalens.detection.detector import Detector, load_detector
 from anomalens.engines import exported
-from anomalens.engines.contract import versions
 from anomalens.engines.exported import Card
 from anomalens.engines.torch_engine import TorchEngine
 from anomalens.errors import ConfigError
 from anomalens.export import gate
 from anomalens.export.graph import Graph, refuse, write_onnx, write_openvino
-from anomalens.extras import optional
+from anomalens.extras import optional, versions
 from anomalens.files import write_json
 
 LIMIT = 1e-3  # largest difference allowed: of the map in units of its range, of the score as it is

@@ -20,7 +20,7 @@ from anomalens.backbones.tower import Clip, Features
 from anomalens.backbones.weights import LoadedWeights
 from anomalens.datasets.layouts import Sample
 from anomalens.errors import ConfigError, TrainingError
-from anomalens.files import cache_folder
+from anomalens.files import cache_folder, file_key
 from anomalens.images.preprocessing import Preprocess
 from anomalens.learning import processes
 from anomalens.learning.features import Cached, Pixels, Source, TrainingBatch, build, cache_key, usable
@@ -31,7 +31,6 @@ from anomalens.methods.parts.checkpoints import (
     Checkpoint,
     CheckpointInfo,
     config_of,
-    file_key,
     learned_state,
     save_checkpoint,
 )

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from anomalens.errors import InputError
+from anomalens.evaluation.gallery import MASK_COLOURS
 from anomalens.extras import optional
 from anomalens.files import atomic_write
 from anomalens.metrics.summary import SUMMARY_KEYS, Interval, image_intervals
 from anomalens.reporting.benchmark_tables import METRIC_NAMES
 from anomalens.reporting.charts import Line, Mark, curves, histogram
-from anomalens.reporting.gallery import MASK_COLOURS
 from anomalens.reporting.page import page, table, template
 
 _GROUPS = (

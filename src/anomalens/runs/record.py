@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from anomalens.engines.contract import versions
 from anomalens.errors import ConfigError
+from anomalens.extras import versions
 from anomalens.files import digest, remove_unfinished, write_json
 from anomalens.options import differences
 from anomalens.runs.store import RunSummary

@@ -13,7 +13,6 @@ name only, `backbone.token_ids` and `backbone.token_rows`, a piece of the token 
 import hashlib
 import json
 import os
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -257,27 +256,6 @@ def _fill(method: "Method", checkpoint: Checkpoint) -> None:
 
 def _how(method: str, backbone: str) -> str:
     return f"anomalens train {method} --data LAYOUT:PATH --backbone {backbone} --out FILE.safetensors"
-
-
-# ----------------------------------------------------------------------------------------- trained and tested on one
-def file_key(path: Path) -> int:
-    """A 63-bit number of a file's bytes, the same wherever the file lies. Raises OSError."""
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=8)).digest()
-    return int.from_bytes(digest, "big") >> 1
-
-
-def refuse_trained_images(images: frozenset[int], tested: Iterable[Path]) -> None:
-    """Raise ConfigError where images to be tested were trained on. Nothing is read where nothing was learned."""
-    if not images:
-        return
-    paths = list(tested)
-    seen = sum(path.is_file() and file_key(path) in images for path in paths)
-    if seen:
-        raise ConfigError(
-            f"{seen} of {len(paths)} test images were trained on, so their numbers would not be zero-shot; test on"
-            " other images, or say --allow-same-data (allow_same_data=True) and keep the result out of any comparison"
-        )
 
 
 def missing_checkpoint(method: str, backbone: str) -> ConfigError:
