@@ -21,7 +21,7 @@ class Brightness(Method):
 
     def encode(self, clip: Clip, pixels: Tensor, keys: Sequence[int] = ()) -> Features:
         self.batches = [*getattr(self, "batches", []), (pixels.shape[0], tuple(keys))]
-        return Features(None, ((pixels[:, 0],),), (1, 1), keys=tuple(keys))
+        return Features(None, ((pixels[:, 0],),), (1, 1))
 
     def text(self, encoder: PromptEncoder, name: str) -> Any:
         self.asked = [*getattr(self, "asked", []), name]
