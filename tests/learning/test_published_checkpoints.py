@@ -149,6 +149,15 @@ def test_a_file_of_another_form(
     assert "epoch_15.pth" in str(caught.value)
 
 
+def test_what_contradicts_a_recognised_file_is_refused(shared: Path) -> None:
+    path = shared / "checkpoints" / "crane" / f"{FILES[0][0]}.pth"
+    with pytest.raises(ConfigError, match="trained_on_mvtec_crane/epoch_5 of Crane, not of 'anomalyclip'"):
+        import_published(path, "anomalyclip")
+    with pytest.raises(ConfigError, match="trained on 'mvtec', not on 'visa'"):
+        import_published(path, "crane", "visa")
+    assert import_published(path, "crane+", "mvtec").info.method == "crane+"
+
+
 def test_prompts_of_the_right_width_with_other_words(tmp_path: Path) -> None:
     path = saved(tmp_path, published(torch.full((49408, 768), 0.01), unused=False))
     with pytest.raises(WeightsError, match="made with another backbone"):

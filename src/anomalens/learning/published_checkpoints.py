@@ -1,4 +1,4 @@
-"""Published prompts of Crane and AnomalyCLIP as checkpoints of this project.
+"""Import the published prompts of Crane and AnomalyCLIP as checkpoints of this project.
 
 Both write `torch.save({"prompt_learner": state_dict})`:
 
@@ -10,7 +10,7 @@ Both write `torch.save({"prompt_learner": state_dict})`:
 | token_prefix_*, token_suffix_* | [1, 1, 1 or 64, 768] | embeddings of the words: kept, to know the backbone by |
 | compound_prompt_projections.* | [896, 768], [896] | AnomalyCLIP only, never used: dropped |
 
-Files are read with `weights_only`, so nothing in them is run. Crane's published files are known by the sums of what
+Nothing in a file is run. Crane's published files are known by the sums of what
 they hold; these and the norms of the embeddings are the ones recorded for them (code 39181f9, MIT licence).
 """
 
@@ -34,8 +34,9 @@ from anomalens.methods.parts.checkpoints import Checkpoint, CheckpointInfo
 from anomalens.methods.parts.learnable import SENTENCES
 
 METHODS = ("anomalyclip", "crane", "crane+")
+# The backbone the prompts were made with, and the width of its text tower.
 _BACKBONE = "ViT-L-14-336"
-_WIDTH = 768  # of its text tower
+_WIDTH = 768
 _SIDES = ("pos", "neg")
 _DEEP, _UNUSED = "compound_prompts_text.", "compound_prompt_projections."
 _LICENCES = {"crane": "MIT (© 2024 Alireza Salehi)", "anomalyclip": "MIT (© 2024 Qihang Zhou)"}
@@ -48,7 +49,7 @@ NORMS: Mapping[int, float] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Known:
-    """A published file, by what it holds: sum and L2 norm of its context vectors and deep prompts."""
+    """Identify a published file by what it holds: sum and L2 norm of its context vectors and deep prompts."""
 
     name: str
     method: str
@@ -76,7 +77,7 @@ def import_published(path: str | os.PathLike[str], method: str, auxiliary_data: 
         auxiliary_data: what they were trained on ("mvtec", "visa"); None takes what is known of the file.
 
     Raises:
-        ConfigError: a method without published prompts of this form.
+        ConfigError: a method without published prompts of this form, or what is known of the file contradicts.
         WeightsError: no such file, damaged, of another form, or made with another token table.
     """
     if method not in METHODS:
@@ -92,7 +93,8 @@ def import_published(path: str | os.PathLike[str], method: str, auxiliary_data: 
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
     known = recognise(learned)
-    told = auxiliary_data or (known.auxiliary_data if known else "not known")
+    if known:
+        _check_claims(str(path), known, method, auxiliary_data)
     depth, length = learned["prompts.deep"].shape[:2]
     # The published numbers were made with deep prompts rounded to half precision.
     config = {"n_ctx": len(learned["prompts.normal"]), "depth": depth + 1, "length": length, "half_deep": True}
@@ -102,7 +104,7 @@ def import_published(path: str | os.PathLike[str], method: str, auxiliary_data: 
         config=config,
         backbone=_BACKBONE if rows.shape[1] == _WIDTH else f"text width {rows.shape[1]}",
         weights="",
-        auxiliary_data=told,
+        auxiliary_data=auxiliary_data or (known.auxiliary_data if known else "not known"),
         licence=_LICENCES[method.rstrip("+")],
         training={"published": known.name if known else Path(path).name},
     )
@@ -110,18 +112,27 @@ def import_published(path: str | os.PathLike[str], method: str, auxiliary_data: 
 
 
 def recognise(learned: Mapping[str, Tensor]) -> Known | None:
-    """Which of the published files this is, by sums and norms in float64; None where it is none of them."""
-    found = [fingerprint(learned[f"prompts.{name}"]) for name in ("normal", "abnormal", "deep")]
-    for one in KNOWN:
-        recorded = (*one.normal, *one.abnormal, *one.deep)
-        pairs = zip((value for pair in found for value in pair), recorded, strict=True)
-        if all(math.isclose(a, b, abs_tol=1e-4) for a, b in pairs):
-            return one
+    """Return the published file that holds these prompts, by sums and norms in float64; None where none does."""
+    numbers = [value for name in ("normal", "abnormal", "deep") for value in fingerprint(learned[f"prompts.{name}"])]
+    for known in KNOWN:
+        recorded = (*known.normal, *known.abnormal, *known.deep)
+        if all(math.isclose(a, b, abs_tol=1e-4) for a, b in zip(numbers, recorded, strict=True)):
+            return known
     return None
 
 
+def _check_claims(path: str, known: Known, method: str, auxiliary_data: str | None) -> None:
+    if method.rstrip("+") != known.method.rstrip("+"):
+        raise ConfigError(f"{path}: its prompts are {known.name} of Crane, not of {method!r}; give {known.method!r}")
+    if auxiliary_data not in (None, known.auxiliary_data):
+        raise ConfigError(
+            f"{path}: its prompts are {known.name} of Crane, trained on {known.auxiliary_data!r}, not on "
+            f"{auxiliary_data!r}; leave the name out"
+        )
+
+
 def fingerprint(values: Tensor) -> tuple[float, float]:
-    """Sum and L2 norm in float64."""
+    """Return sum and L2 norm in float64."""
     exact = values.double()
     return float(exact.sum()), float(exact.norm())
 
@@ -136,19 +147,18 @@ def _prompt_learner(content: Any) -> dict[str, Tensor]:
         )
     state = {name: value for name, value in state.items() if not name.startswith(_UNUSED)}
     deep = sorted(name for name in state if name.startswith(_DEEP))
-    wanted = {
-        f"{what}_{side}" for what in ("ctx", "token_prefix", "token_suffix", "tokenized_prompts") for side in _SIDES
-    }
-    wanted |= {f"{_DEEP}{i}" for i in range(max(1, len(deep)))}
-    if state.keys() != wanted:
-        odd = sorted(state.keys() ^ wanted)
+    kinds = ("ctx", "token_prefix", "token_suffix", "tokenized_prompts")
+    expected = {f"{kind}_{side}" for kind in kinds for side in _SIDES}
+    expected |= {f"{_DEEP}{i}" for i in range(max(1, len(deep)))}
+    if state.keys() != expected:
+        odd = sorted(state.keys() ^ expected)
         raise WeightsError(
             f"expected 8 tensors and deep prompts; {odd[0]!r} is {'extra' if odd[0] in state else 'missing'}"
         )
     for name, value in state.items():
-        kind = torch.int32 if name.startswith("tokenized") else torch.float32
-        if value.dtype != kind:
-            raise WeightsError(f"{name}: expected {kind}, found {value.dtype}")
+        dtype = torch.int32 if name.startswith("tokenized") else torch.float32
+        if value.dtype != dtype:
+            raise WeightsError(f"{name}: expected {dtype}, found {value.dtype}")
     return state
 
 
@@ -169,27 +179,27 @@ def _matrix(state: dict[str, Tensor], name: str) -> Tensor:
 
 
 def _token_rows(state: dict[str, Tensor]) -> tuple[tuple[int, ...], Tensor]:
-    """Tokens whose embeddings the file holds, and these, after checking that the sentences are the expected ones."""
+    """Return the tokens whose embeddings the file holds, and these, once the sentences are seen to be the expected."""
     rows: dict[int, Tensor] = {}
     for side, sentence in zip(_SIDES, encode(SENTENCES), strict=True):
         context = _matrix(state, f"ctx_{side}")
         start, suffix = _matrix(state, f"token_prefix_{side}"), _matrix(state, f"token_suffix_{side}")
         words = [*sentence[1:], 0]  # with one padding token
-        found = state[f"tokenized_prompts_{side}"].flatten().tolist()
-        if found[0] != sentence[0] or found[1 + len(context) :][: len(words)] != words:
+        tokens = state[f"tokenized_prompts_{side}"].flatten().tolist()
+        if tokens[0] != sentence[0] or tokens[1 + len(context) :][: len(words)] != words:
             raise WeightsError(f"tokenized_prompts_{side}: these are not the tokens of a prompt ending in 'object.'")
         if start.shape != (1, context.shape[1]) or suffix.shape[1] != context.shape[1] or len(suffix) < len(words):
             raise WeightsError(f"token_suffix_{side}: shape {list(suffix.shape)} does not fit the context vectors")
         rows |= {sentence[0]: start[0], **dict(zip(words, suffix, strict=False))}
     ids = tuple(sorted(rows))
-    return ids, torch.stack([rows[one] for one in ids])
+    return ids, torch.stack([rows[token] for token in ids])
 
 
 def _check_norms(ids: tuple[int, ...], rows: Tensor) -> None:
-    for one, row in zip(ids, rows, strict=True):
+    for token, row in zip(ids, rows, strict=True):
         norm = float(row.double().norm())
-        if not math.isclose(norm, NORMS[one], abs_tol=2e-4):
+        if not math.isclose(norm, NORMS[token], abs_tol=2e-4):
             raise WeightsError(
-                f"the embedding of token {one} has norm {norm:.4f}, in OpenAI's {_BACKBONE} it is {NORMS[one]:.4f}; "
+                f"the embedding of token {token} has norm {norm:.4f}, that of {_BACKBONE} has {NORMS[token]:.4f}; "
                 "the prompts were made with another backbone or the file is damaged"
             )
