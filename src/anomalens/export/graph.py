@@ -1,6 +1,6 @@
 """From a detector in PyTorch to the graph of it: normalisation, tower, method and text features in one.
 
-    inputs    pixels [B, 3, S, S] in 0..1; for AnoCLIP+ also weight, bias, noise (`methods/draws.py`)
+    inputs    pixels [B, 3, S, S] in 0..1; for AnoCLIP+ also weight, bias, noise (`methods/parts/draws.py`)
     outputs   score [B] and map [B, S, S], raw
 
 B is free. S is fixed, and position table and map operators are constants; or it is open, any multiple of `unit`, and

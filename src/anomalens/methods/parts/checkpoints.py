@@ -1,7 +1,7 @@
 """What a learned method has learned, as one `.safetensors` whose JSON header says all that must be known to use it.
 
 Header (safetensors keeps strings only, so structured values are JSON): `format` "anomalens-prompts", `schema` "1",
-`method`, `config` (the method's Config), `backbone`, `weights` (fingerprint of the backbone, clip/weights.py),
+`method`, `config` (the method's Config), `backbone`, `weights` (fingerprint of the backbone, backbones/checks.py),
 `auxiliary_data`, `licence`, `seed`, `metrics`, `training` (recipe and preprocessing), `version`, `sha256` (of the
 tensors, checked at every load).
 

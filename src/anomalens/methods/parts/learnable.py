@@ -13,7 +13,7 @@ image embedding stands as one more row right behind the context vectors:
 
 Sequences end at their end-of-text token; the causal mask makes everything behind it, and so the padding to 77 rows
 of the published code, without effect. Rows up to the image token are common to all images and run once
-(`clip/prefix.py`), both when prompts are trained and when they are used.
+(`backbones/prefix.py`), both when prompts are trained and when they are used.
 
 Shapes: C = 2 (normal, abnormal), B images, D text width, E joint width.
 """
