@@ -5,8 +5,8 @@ Papers: Oquab et al., "DINOv2", 2023 (arXiv 2304.07193); Darcet et al., "Vision 
 Crane+ uses; every size in that layout with an ordinary feed-forward loads. Equal to `transformers`'
 Dinov2WithRegistersModel to float32 (tested on random weights).
 
-The blocks are those of `backbones/transformer.py`: DINOv2's layer scale is a factor on the output of either half of a block, so it
-is multiplied into the last matrix of that half when weights are loaded (exact).
+The blocks are those of `transformer.py`; DINOv2's layer scale is a factor on the output of either half of a block, so
+it is multiplied into the last matrix of that half when weights are loaded (exact).
 
 Shapes: B images, H W pixels, h w patch grid, N = h*w, D width, R registers.
 """

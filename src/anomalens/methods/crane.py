@@ -10,8 +10,8 @@ Notation: ĝ unit image embedding, Ẑ_m unit patch tokens of map m, t_n, t_a un
     score  = σ( unit(½ c + ½ ĝ) · (t_a - t_n) / τ )
     map    = blur(Up(mean_m σ(a_m)))  "soft"    or    blur(σ(Up(mean_m a_m)))  "hard"
 
-Maps: E-Attn, the self-correlation stream from block 6 on (`backbones/streams.py`); Crane+ adds D-Attn, whose last
-block's attention is a softmax of R = γ (S - β mean S), R < 0 masked, over cosines S of another network's patch features.
+Maps: E-Attn, the self-correlation stream from block 6 on (`backbones/streams.py`); Crane+ adds D-Attn, whose attention
+in the last block is a softmax of R = γ (S - β mean S), R < 0 masked, S the cosines of another network's patch features.
 
 The same as the code: streams, pooling, prompts, losses and temperatures, to the tolerance of float32 (tests compare
 features, text, maps, scores, losses and gradients). Different, on purpose:
