@@ -23,7 +23,8 @@ _SIDE_PER_CONTOUR = 250
 def _interpolated(anchors: tuple[tuple[int, int, int], ...]) -> npt.NDArray[np.uint8]:
     levels = np.linspace(0, 255, len(anchors))
     channels = [np.interp(np.arange(256), levels, channel) for channel in zip(*anchors, strict=True)]
-    return np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+    table: npt.NDArray[np.uint8] = np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+    return table
 
 
 COLOURS = _interpolated(_ANCHORS)
