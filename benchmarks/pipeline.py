@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from anomalens.detection.detector import Detector, load_detector
+from anomalens.detection.detector import Detector
+from anomalens.detection.loading import load_detector
 from anomalens.images.sources import list_images
 from anomalens.runs.folder import detect_files
 from measure import machine, report_peak
@@ -37,7 +38,7 @@ def photos(folder: Path, count: int) -> list[Path]:
 
 def tower_rate(detector: Detector, seconds: float = 20) -> float:
     """Images per second of encode and score on one batch of random pixels, again and again."""
-    batch, side = detector.config.batch_size, detector.preprocess.size
+    batch, side = detector.options.batch_size, detector.preprocess.size
     pixels, keys = np.random.default_rng(0).normal(size=(batch, 3, side, side)).astype(np.float32), list(range(batch))
     results = detector.engine.score_batches(repeat((pixels, keys)))
     next(results)
@@ -79,7 +80,7 @@ def main() -> None:
     whole = run(detector, photos(asked.folder, asked.count))
     alone = (before + tower_rate(detector)) / 2
     print(machine())
-    print(f"{asked.method}, {detector.preprocess.size} pixels, batches of {detector.config.batch_size}")
+    print(f"{asked.method}, {detector.preprocess.size} pixels, batches of {detector.options.batch_size}")
     print(f"{asked.count} photos: {whole:.2f} images a second; the tower alone: {alone:.2f}; {whole / alone:.0%}")
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from anomalens.detection.detector import Detector, load_detector
+from anomalens.detection.detector import Detector
+from anomalens.detection.loading import load_detector
 from anomalens.export import gate
 from anomalens.export.exporter import export
 from measure import interleaved, machine

@@ -32,7 +32,8 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from anomalens.detection.detector import Detector, load_detector
+from anomalens.detection.detector import Detector
+from anomalens.detection.loading import load_detector
 from anomalens.images.sources import list_images
 from anomalens.runs.ray_inputs import list_inputs
 from anomalens.runs.ray_run import detect_scaled
@@ -182,7 +183,7 @@ def main() -> None:
         paths = photos(given.folder, given.count, Path(room))
         file = statistics.mean(Path(path).stat().st_size for path in paths)
         key = list_inputs(paths).table.nbytes / len(paths)
-        one_process(detector, paths[: 2 * detector.config.batch_size])  # warm
+        one_process(detector, paths[: 2 * detector.options.batch_size])  # warm
         for _ in range(given.repeats):
             alone.append(one_process(detector, paths))
             figures.append(engine(load, paths, given.actors, part))

@@ -9,11 +9,13 @@ from torch import Tensor
 from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.tower import Clip, Features
 from anomalens.decision.calibration import Calibration
-from anomalens.detection.detector import Detector, DetectorConfig
+from anomalens.decision.pooling import ScorePooling
+from anomalens.detection.detector import Detector
 from anomalens.engines.contract import Identity
 from anomalens.engines.torch_engine import TorchEngine
 from anomalens.images.preprocessing import Preprocess
 from anomalens.methods.base import Method, ScoreMap
+from anomalens.options import LoadOptions
 
 
 class Brightness(Method):
@@ -34,14 +36,17 @@ class Brightness(Method):
 NO_CHANGE = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
 
-def make(tiny_clip: Clip, calibration: Calibration | None = None, **config: Any) -> Detector:
-    settings = DetectorConfig(**config)
+def make(
+    tiny_clip: Clip, calibration: Calibration | None = None, pooling: ScorePooling | None = None, **config: Any
+) -> Detector:
+    settings = LoadOptions(**config)
     who = Identity("brightness", "tiny", object_name=settings.object_name)
     return Detector(
         TorchEngine(tiny_clip, Brightness(tiny_clip.config), PromptEncoder(tiny_clip), who),
         Preprocess(size=64, multiple=16, **NO_CHANGE),
         calibration or Calibration(0.5, 0.6, (0.0, 1.0), "by hand"),
         settings,
+        pooling or ScorePooling(),
     )
 
 

@@ -2,14 +2,15 @@
 
 import os
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from anomalens.decision.calibration import Calibration
-from anomalens.detection.detector import Detector, DetectorConfig
-from anomalens.engines.contract import Batch, Floats, Identity, Scored
+from anomalens.detection.detector import Detector
+from anomalens.engines.contract import Floats, Identity, Scored
 from anomalens.images.preprocessing import Preprocess
+from anomalens.options import LoadOptions
 
 DEADLY, UNLUCKY, BROKEN = 250, 240, 230  # grey values: always kills, kills once, raises
 
@@ -17,20 +18,19 @@ DEADLY, UNLUCKY, BROKEN = 250, 240, 230  # grey values: always kills, kills once
 class Red:
     """The map is the red channel, the score its mean. Writes a line into `log` for every image it sees."""
 
+    parallel = 1
+
     def __init__(self, log: Path, name: str = "object") -> None:
         self.log, self.identity = log, Identity("red", "none", object_name=name)
 
     def for_object(self, name: str) -> "Red":
         return Red(self.log, name)
 
-    def score_batch(self, pixels: Floats, keys: Sequence[int]) -> Scored:
+    def score_batch(self, pixels: Floats, keys: Sequence[int], sharing: int = 1) -> Scored:
         red = pixels[:, 0]
         for value in red.mean(axis=(1, 2)):
             self._meet(round(float(value) * 255))
         return Scored(red.mean(axis=(1, 2)), red)
-
-    def score_batches(self, batches: Iterable[Batch]) -> Iterator[Scored]:
-        return (self.score_batch(*batch) for batch in batches)
 
     def _meet(self, value: int) -> None:
         with self.log.open("a") as stream:
@@ -45,4 +45,4 @@ class Red:
 def load(log: Path, **config: Any) -> Detector:
     """A detector with `Red`; the threshold lies at half brightness."""
     sizes = Preprocess(size=16, multiple=16, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    return Detector(Red(log), sizes, Calibration(0.5, 0.6, (0.0, 1.0), "by hand"), DetectorConfig(**config))
+    return Detector(Red(log), sizes, Calibration(0.5, 0.6, (0.0, 1.0), "by hand"), LoadOptions(**config))

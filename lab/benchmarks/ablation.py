@@ -26,7 +26,7 @@ from accuracy import COLUMNS, Values, means, measured, real_sets, untrained
 
 from anomalens.backbones.stem import LiteStem
 from anomalens.backbones.weights import LoadedWeights, load_weights
-from anomalens.detection.detector import load_detector
+from anomalens.detection.loading import load_detector
 from anomalens.files import write_json
 from anomalens.images.decoding import decode
 from anomalens.images.preprocessing import Preprocess, preprocess

@@ -20,7 +20,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from anomalens.datasets.layouts import Dataset, open_dataset
-from anomalens.detection.detector import Detector, load_detector
+from anomalens.detection.detector import Detector
+from anomalens.detection.loading import load_detector
 from anomalens.evaluation.evaluator import EvaluationConfig, evaluate, tested
 from anomalens.metrics.accumulator import PixelAccumulator
 from anomalens.metrics.summary import summarise
@@ -77,8 +78,8 @@ def calibrated(detector: Detector, scenes: Path, photographs: str | None) -> Det
     """The detector with its pooling chosen as that of the shipped weights was, on scenes (painted where missing)."""
     known, real = calibrate.held_out_scenes(scenes), calibrate.labelled_images(photographs)
     found, quality = calibrate.calibrate_method(detector, known, real)
-    print(f"pooling {found.pooling} of the top {found.top}; quality on scenes {100 * quality:.1f}", flush=True)
-    return detector.with_calibration(found)
+    print(f"{found.pooling}; quality on scenes {100 * quality:.1f}", flush=True)
+    return detector.replace(calibration=found.calibration, pooling=found.pooling)
 
 
 def means(rows: dict[str, Values]) -> str:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from anomalens.backbones.stem import LiteStem
 from anomalens.backbones.transformer import Transformer
-from anomalens.detection.detector import load_detector
+from anomalens.detection.loading import load_detector
 from anomalens.files import write_json
 from anomalens.images.maps import resize_map
 from anomalens.metrics.accumulator import PixelAccumulator

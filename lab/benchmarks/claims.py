@@ -26,7 +26,6 @@ from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.streams import Dense, StreamName
 from anomalens.backbones.weights import LoadedWeights, load_weights
 from anomalens.datasets.layouts import Sample, open_dataset
-from anomalens.decision.calibration import BUNDLED
 from anomalens.images.preprocessing import Preprocess
 from anomalens.learning.features import Cached, build, cache_key
 from anomalens.learning.training import TrainingPlan, train
@@ -36,6 +35,7 @@ from anomalens.methods.parts import ensembles
 from anomalens.methods.parts.checkpoints import load_method, read_checkpoint
 from anomalens.metrics.accumulator import PixelAccumulator
 from anomalens.metrics.summary import summarise
+from anomalens.options import BUNDLED
 from anomalens_lab import ship as shipped
 
 METRICS = ("image_auroc", "pixel_auroc", "aupro")

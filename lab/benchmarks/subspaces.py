@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from anomalens.datasets.layouts import open_dataset
-from anomalens.detection.detector import load_detector
+from anomalens.detection.loading import load_detector
 from anomalens.engines.torch_engine import TorchEngine
 from anomalens.images.decoding import decode
 from anomalens.images.preprocessing import preprocess

@@ -6,7 +6,7 @@ import pytest
 
 from anomalens.backbones.weights import load_weights
 from anomalens.datasets.layouts import open_dataset
-from anomalens.detection.detector import load_detector
+from anomalens.detection.loading import load_detector
 from anomalens.learning.training import TrainingPlan
 from anomalens.methods.parts import checkpoints
 from anomalens.methods.parts.checkpoints import SHIPPED, read_checkpoint
@@ -37,5 +37,5 @@ def test_what_is_shipped_belongs_to_the_bundled_backbone(method: str) -> None:
     info = read_checkpoint(SHIPPED / f"{method}.safetensors").info
     assert (info.method, info.auxiliary_data) == (method, shipped.NAME)
     detector = load_detector(method, size=64)
-    assert info.weights == detector.weights_hash
+    assert info.weights == detector.identity.weights
     assert 0 <= detector.predict(grey(90)).score <= 1

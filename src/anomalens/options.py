@@ -137,7 +137,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
     Returns a phrase for each setting that differs, by name: {"extra_sizes": "extra_sizes was not set then, 320 now"}.
     """
     defaults = _defaults()
-    records = [{RENAMED.get(name, name): value for name, value in record.items()} for record in (before, after)]
+    records = [_modern(record) for record in (before, after)]
     phrases = {}
     for name in sorted(records[0].keys() | records[1].keys()):
         old, new = (json_ready(defaults.get(name) if record.get(name) is None else record[name]) for record in records)
@@ -146,8 +146,17 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
     return phrases
 
 
+def _modern(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record with the names of today, without what version 0.1 kept in two places."""
+    renamed = {RENAMED.get(name, name): value for name, value in record.items()}
+    if isinstance(renamed.get("calibration"), Mapping):
+        repeated = ("pooling", "top", "options")
+        renamed["calibration"] = {name: value for name, value in renamed["calibration"].items() if name not in repeated}
+    return renamed
+
+
 def _in_words(value: Any) -> str:
-    if value is None or value == [] or value == {}:
+    if value is None or value in ("", [], {}):
         return "not set"
     if isinstance(value, bool):
         return "on" if value else "off"

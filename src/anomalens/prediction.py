@@ -3,10 +3,11 @@
 import json
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -279,3 +280,17 @@ class Failure:
 def _png(picture: Image.Image) -> bytes:
     # The lowest level: half the time of the default on photographs for a few per cent more bytes.
     return encode_image(picture, compress_level=1)
+
+
+Result: TypeAlias = Prediction | Failure
+"""The result for one image."""
+
+
+def predictions_of(results: Iterable[Result]) -> list[Prediction]:
+    """Collect results of which none may have failed. Raises InputError with the reason of the first that did."""
+    predictions = []
+    for result in results:
+        if isinstance(result, Failure):
+            raise InputError(result.error)
+        predictions.append(result)
+    return predictions

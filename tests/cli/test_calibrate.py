@@ -56,7 +56,7 @@ def test_other_settings_are_refused(run: Command, normals: Path, tmp_path: Path)
     run("calibrate", "--normals", normals, "--fpr", 0.1, "--out", tmp_path / "c.json")
     calibrated = ("detect", normals, "--out", tmp_path / "out", "--calibration", tmp_path / "c.json")
     for change, reason in (
-        (("--size", 32), "size was 64, is 32"),
+        (("--size", 32), "size was 64 then, 32 now"),
         (("--method", "winclip"), "method was 'anoclip', is 'winclip'"),
         (("--tile", 20), "tile was None, is 20"),
         (("--dtype", "bfloat16"), "precision was 'float32', is 'bfloat16'"),

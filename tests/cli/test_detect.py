@@ -12,8 +12,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from anomalens.cli import main
-from anomalens_lab.backbone import PretrainConfig
-from anomalens_lab.pretraining import SCENES
 
 
 class Ran(NamedTuple):
@@ -155,7 +153,7 @@ def test_a_full_disk_stops_with_a_reason(
         (["in", "--out", "out", "--device", "cuda:77"], "cuda:77"),
         (["in", "--out", "out", "--tile", "3"], "tile"),
         (["in", "--out", "out", "--batch-size", "0"], "batch-size"),
-        (["in", "--out", "out", "--object", " "], "object name"),
+        (["in", "--out", "out", "--object", " "], "object_name"),
         (["in", "--out", "out", "--set", "seed=3"], "seed is no option of a method"),
         (["in", "--out", "out", "--threshold", "nan"], "finite"),
         (["in"], "--out"),
@@ -225,7 +223,7 @@ def test_method_options_by_name(detect: Callable[..., Ran], tmp_path: Path) -> N
         assert reason in ran.err
     assert detect(*common, "views=1", "--set", "geometry=squash").code == 0
     settings = json.loads((tmp_path / "out" / "run.json").read_text())["settings"]
-    assert settings["options"]["views"] == 1
+    assert settings["method_options"]["views"] == 1
 
 
 def test_tiles(detect: Callable[..., Ran], tmp_path: Path) -> None:
@@ -248,23 +246,3 @@ def test_lists(run: Callable[..., Ran]) -> None:
     assert "torch" in info.out
     assert run("--version").out.startswith("anomalens ")
     assert run("nonsense").code == 2
-
-
-def test_pretrain_hands_its_options_on(
-    run: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: dict[str, Any] = {}
-
-    def recipe(out: Path, materials: Any, **options: Any) -> Path:
-        seen.update(out=out, materials=list(materials), **options)
-        return out / "backbone.safetensors"
-
-    monkeypatch.setattr("anomalens_lab.pretraining.pretrain_backbone", recipe)
-    ran = run("pretrain", "--out", tmp_path, "--steps", 300, "--seed", 7, "--materials", "a", "--materials", "b")
-    assert ran.code == 0, ran.err
-    assert (seen["config"].steps, seen["config"].seed) == (300, 7)
-    assert [str(path) for path in seen["materials"]] == ["a", "b"]
-    assert "backbone.safetensors" in ran.out
-    told = run("pretrain", "--help").out
-    assert f"default: {SCENES:,}" in told
-    assert f"default: {PretrainConfig().steps:,}" in told

@@ -6,14 +6,16 @@ from pathlib import Path
 import pytest
 
 from anomalens.backbones.bundle import BUNDLED_FILE, read_bundle_info
-from anomalens.decision.calibration import Calibration, CalibrationTable, bundled_calibration
+from anomalens.decision.calibration import Calibration, CalibrationTable, ShippedMethod, bundled_calibration
+from anomalens.decision.pooling import ScorePooling
 from anomalens.errors import ConfigError
 
-ONE = Calibration(0.51, 0.6, (0.4, 0.8), "held-out scenes", pooling=0.25, top=0.02)
+ONE = Calibration(0.51, 0.6, (0.4, 0.8), "held-out scenes")
+SHIPPED = ShippedMethod(ONE, ScorePooling(0.25, top=0.02), {"views": 1})
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    table = CalibrationTable("abc", "anoclip", {"anoclip": ONE})
+    table = CalibrationTable("abc", "anoclip", {"anoclip": SHIPPED})
     path = tmp_path / "calibration.json"
     path.write_text(json.dumps(table.to_dict()))
     assert CalibrationTable.read(path) == table
@@ -31,7 +33,7 @@ def test_a_number_of_the_user_says_so() -> None:
     [
         ({"heat_range": [0.5, 0.5]}, "must rise"),
         ({"heat_range": [0.5]}, "not a calibration"),
-        ({"pooling": 2.0}, "pooling"),
+        ({"pooling": 2.0}, "share 2.0"),
         ({"top": 0.0}, "top"),
         ({"threshold": float("nan")}, "finite"),
         ({"pixel_threshold": float("inf")}, "finite"),
@@ -40,7 +42,7 @@ def test_a_number_of_the_user_says_so() -> None:
 )
 def test_bad_entries_are_named(change: dict[str, object], reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
-        Calibration.from_dict({**ONE.to_dict(), **change})
+        ShippedMethod.from_dict({**SHIPPED.to_dict(), **change})
 
 
 def test_bad_files_are_named(tmp_path: Path) -> None:

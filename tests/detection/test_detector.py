@@ -11,12 +11,14 @@ import torch
 from PIL import Image
 
 from anomalens.backbones.tower import Clip
-from anomalens.decision.calibration import Calibration, bundled_calibration
-from anomalens.detection.detector import DetectorConfig, load_detector
+from anomalens.decision.calibration import bundled_calibration
+from anomalens.decision.pooling import ScorePooling
+from anomalens.detection.loading import load_detector
 from anomalens.engines.torch_engine import pick_device
 from anomalens.errors import ConfigError, InputError, WeightsError
 from anomalens.images.maps import merge_tiles, resize_map, tiles
 from anomalens.images.preprocessing import Preprocess
+from anomalens.options import LoadOptions
 from anomalens.prediction import Failure, Prediction
 from toys import NO_CHANGE, grey, make
 
@@ -45,8 +47,13 @@ def test_every_kind_of_source(tiny_clip: Clip, tmp_path: Path) -> None:
     sources = [path, str(path), path.read_bytes(), Image.open(path), grey(204), torch.full((3, 64, 64), 0.8)]
     for source in sources:
         assert detector.predict(source).score == pytest.approx(0.8), type(source)
-    assert [one.path for one in detector.predict(tmp_path)] == [str(path)]
-    assert [one.path for one in detector.predict(str(tmp_path / "*.png"))] == [str(path)]
+    assert [one.path for one in detector.predict_many(tmp_path)] == [str(path)]
+    assert [one.path for one in detector.predict_many(str(tmp_path / "*.png"))] == [str(path)]
+    for several in (tmp_path, str(tmp_path / "*.png")):
+        with pytest.raises(ConfigError, match="use predict_many"):
+            detector.predict(several)
+    with pytest.raises(ConfigError, match="not int"):
+        detector.predict_many(7)
 
 
 def test_the_text_side_is_computed_once(tiny_clip: Clip) -> None:
@@ -74,8 +81,9 @@ def test_a_bad_image_keeps_its_place(tiny_clip: Clip, tmp_path: Path) -> None:
     assert bad.path == str(tmp_path / "1.png")
     assert "\n" not in bad.error
     assert [good.score, other.score] == pytest.approx([0.8, 0.2])
+    assert [type(one) for one in detector.predict_many(tmp_path)] == [Prediction, Failure, Prediction]
     with pytest.raises(InputError, match=r"1\.png"):
-        detector.predict(tmp_path)
+        detector.predict(tmp_path / "1.png")
 
 
 def test_a_surprise_while_loading_is_a_row_too(tiny_clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,29 +136,30 @@ def test_draft_decodes_large_photographs_smaller(tiny_clip: Clip, tmp_path: Path
     path = tmp_path / "large.jpg"
     grain = np.linspace(40, 200, 640) + np.random.default_rng(0).normal(0, 15, (512, 640))
     Image.fromarray(grain.astype(np.uint8)).convert("RGB").save(path, quality=95)
-    whole, draft = make(tiny_clip).predict(path), make(tiny_clip, draft=True).predict(path)
+    whole, draft = make(tiny_clip).predict(path), make(tiny_clip, fast_jpeg=True).predict(path)
     assert (draft.width, draft.height) == (whole.width, whole.height) == (640, 512)
     assert draft.mask.shape == (512, 640)
     assert draft.score == pytest.approx(whole.score, abs=0.01)
     assert 0 < np.abs(draft.anomaly_map - whole.anomaly_map).max() < 0.05
     # Tiles are cut in source pixels: nothing is decoded smaller for them.
-    tiled = [make(tiny_clip, draft=d, tile=256).predict(path).anomaly_map for d in (False, True)]
+    tiled = [make(tiny_clip, fast_jpeg=d, tile=256).predict(path).anomaly_map for d in (False, True)]
     assert np.array_equal(*tiled)
-    assert make(tiny_clip, draft=True).settings != make(tiny_clip).settings
+    assert make(tiny_clip, fast_jpeg=True).settings != make(tiny_clip).settings
 
 
 def test_pooling_mixes_the_highest_pixels_into_the_score(tiny_clip: Clip) -> None:
     image = grey(51)
     image[:8, :8] = 255
-    mixed = make(tiny_clip, Calibration(0.5, 0.6, (0, 1), "by hand", pooling=0.5, top=64 / 4096)).predict(image)
+    mixed = make(tiny_clip, pooling=ScorePooling(0.5, top=64 / 4096)).predict(image)
     plain = make(tiny_clip).predict(image)
     assert mixed.score == pytest.approx(0.5 * plain.score + 0.5 * 1.0, abs=1e-6)
+    assert mixed.method_score == plain.method_score == plain.score
     assert np.array_equal(mixed.anomaly_map, plain.anomaly_map)
 
 
 def test_other_shapes_make_other_batches(tiny_clip: Clip) -> None:
-    detector = make(tiny_clip)
-    detector.preprocess = Preprocess(size=64, multiple=16, geometry="shorter-side", **NO_CHANGE)
+    shorter = Preprocess(size=64, multiple=16, geometry="shorter-side", **NO_CHANGE)
+    detector = make(tiny_clip).replace(preprocess=shorter)
     images = [grey(10), grey(20, 64, 128), grey(30, 128, 64), grey(40)]
     assert [one.score * 255 for one in detector.predict(images)] == pytest.approx([10, 20, 30, 40], abs=1e-3)
 
@@ -165,12 +174,9 @@ def ramp(height: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize("options", [{}, {"tile": 64}], ids=["whole", "tiles"])
 def test_several_looks_give_the_mean_of_their_maps_and_scores(tiny_clip: Clip, options: dict[str, Any]) -> None:
     image = ramp(96, 128)
-    alone = []
-    for side in (64, 32, 48):
-        detector = make(tiny_clip)
-        detector.preprocess = Preprocess(size=side, multiple=16, **NO_CHANGE)
-        alone.append(detector)
-    found = make(tiny_clip, also=(32, 50), batch_size=2, **options).predict([grey(9), image, grey(9)])[1]
+    sizes = [Preprocess(size=side, multiple=16, **NO_CHANGE) for side in (64, 32, 48)]
+    alone = [make(tiny_clip).replace(preprocess=size) for size in sizes]
+    found = make(tiny_clip, extra_sizes=(32, 50), batch_size=2, **options).predict([grey(9), image, grey(9)])[1]
 
     def mean_of(part: np.ndarray) -> tuple[float, np.ndarray]:
         each = [one.predict(part) for one in alone]
@@ -187,30 +193,34 @@ def test_several_looks_give_the_mean_of_their_maps_and_scores(tiny_clip: Clip, o
 
 
 def test_looks_are_batched_each_by_itself_and_results_stay_in_order(tiny_clip: Clip) -> None:
-    detector = make(tiny_clip, also=(32,), batch_size=2)
+    detector = make(tiny_clip, extra_sizes=(32,), batch_size=2)
     found = list(detector.predict_iter([grey(v) for v in (10, 20, 30)] + ["missing.png", grey(40), grey(50)]))
     assert [type(one) for one in found] == [Prediction] * 3 + [Failure] + [Prediction] * 2
     scores = [one.score * 255 for one in found if isinstance(one, Prediction)]
     assert scores == pytest.approx([10, 20, 30, 40, 50], abs=1e-3)
     assert sorted(count for count, _ in detector.engine.method.batches) == [1, 1, 2, 2, 2, 2]
-    assert detector.settings["also"] == [32]
-    assert make(tiny_clip).settings["also"] is None
+    assert detector.settings["extra_sizes"] == [32]
+    assert make(tiny_clip).settings["extra_sizes"] == []
 
 
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"also": (448, 8)}, "also"),
-        ({"batch_size": 0}, "batch size 0"),
+        ({"extra_sizes": (448, 8)}, "extra_sizes .* the least is 16"),
+        ({"batch_size": 0}, "batch_size 0"),
         ({"workers": 0}, "workers 0"),
         ({"tile": 4}, "too small"),
         ({"overlap": 1.0}, "overlap"),
-        ({"object_name": "  "}, "object name"),
+        ({"object_name": "  "}, "object_name"),
+        ({"threshold": float("nan")}, "finite"),
+        ({"size": "448"}, "size is '448'"),
+        ({"fast_jpeg": 1}, "fast_jpeg"),
+        ({"checkpoint": 3}, "checkpoint"),
     ],
 )
 def test_bad_settings_are_named(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
-        DetectorConfig(**options)
+        LoadOptions(**options)
 
 
 def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +239,7 @@ def test_load_detector_from_a_file(tiny_weights: Path) -> None:
     assert all(0 <= one.score <= 1 for one in found)
     assert found[0].threshold_source.startswith("neutral")
     assert found[0].object_name == "bottle"
-    assert detector.weights_hash
+    assert detector.identity.weights
     assert "anoclip" in repr(detector)
 
 
@@ -240,8 +250,8 @@ def test_a_shipped_threshold_says_where_it_does_not_hold(monkeypatch: pytest.Mon
     plain = source()
     assert "procedural scenes" in plain
     assert source(views=1, size=448) == plain
-    assert source(size=70, views=22, tile=300, also=[96]) == (
-        f"{plain}; not made for views=22, size=64, tile=300, also=96"
+    assert source(size=70, views=22, tile=300, extra_sizes=[96]) == (
+        f"{plain}; not made for views=22, size=64, tile=300, extra_sizes=96"
     )
     other = replace(bundled_calibration(), weights="of another backbone")
     monkeypatch.setattr("anomalens.engines.torch_engine.bundled_calibration", lambda: other)

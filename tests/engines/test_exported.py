@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomalens.detection.detector import load_detector
+from anomalens.detection.loading import load_detector
 from anomalens.errors import ConfigError, MissingExtraError, WeightsError
 from anomalens.export import graph
 from anomalens.export.exporter import export
@@ -103,7 +103,7 @@ def test_openvino_has_devices_and_a_second_precision(models: Path) -> None:
     with pytest.raises(ConfigError, match="OpenVINO has"):
         load_detector(str(models / "m.xml"), device="nonsense")
     half = load_detector(str(models / "m.xml"), device="cpu", dtype="bfloat16")
-    assert half.settings["precision"] == "bfloat16"
+    assert half.settings["dtype"] == "bfloat16"
     assert 0 <= half.predict(models / "picture.png").score <= 1
 
 

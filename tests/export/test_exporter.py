@@ -16,7 +16,9 @@ from anomalens.backbones.config import ClipConfig, TextConfig, VisionConfig
 from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.tower import Clip
 from anomalens.decision.calibration import Calibration
-from anomalens.detection.detector import Detector, DetectorConfig, load_detector
+from anomalens.decision.pooling import ScorePooling
+from anomalens.detection.detector import Detector
+from anomalens.detection.loading import load_detector
 from anomalens.engines.contract import Identity
 from anomalens.engines.torch_engine import TorchEngine
 from anomalens.errors import ConfigError
@@ -26,6 +28,7 @@ from anomalens.export.exporter import LIMIT, Difference, export
 from anomalens.images.normalisation import CLIP_MEAN, CLIP_STD
 from anomalens.images.preprocessing import Preprocess
 from anomalens.methods import base
+from anomalens.options import LoadOptions
 
 SIDE = 48
 # What is unrolled in a graph, made short; nothing else of the methods changes.
@@ -36,7 +39,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "adaclip": {"clusters": 1, "iterations": 3},
     "winclip": {"scales": (2,)},
 }
-NAMES = [entry.name for entry in base.entries()]
+NAMES = [entry.name for entry in base.list_methods()]
 IMAGES = [np.random.default_rng(i).integers(0, 256, (50, 60, 3), dtype=np.uint8) for i in range(3)]
 
 
@@ -64,15 +67,15 @@ def _one_export_a_method() -> Iterator[None]:
         yield
 
 
-def build(clip: Clip, name: str, config: DetectorConfig | None = None, **options: Any) -> Detector:
+def build(clip: Clip, name: str, config: LoadOptions | None = None, **options: Any) -> Detector:
     torch.manual_seed(2)
     method = base.create(name, clip.config, **{**SHORT.get(name, {}), **options}).eval()
     engine = TorchEngine(clip, method, PromptEncoder(clip), Identity(name, "small", "abc"))
-    calibration = Calibration(0.4, 0.3, (0.0, 1.0), "by hand", pooling=0.25)
+    calibration = Calibration(0.4, 0.3, (0.0, 1.0), "by hand")
     sizes = Preprocess(
         SIDE, CLIP_MEAN, CLIP_STD, interpolation=method.interpolation, geometry=method.geometry, multiple=16
     )
-    return Detector(engine, sizes, calibration, config)
+    return Detector(engine, sizes, calibration, config or LoadOptions(), ScorePooling(0.25))
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
@@ -140,11 +143,11 @@ def test_one_graph_for_any_size(small: Clip, tmp_path: Path, name: str, suffix: 
 
 
 def test_several_looks_need_an_open_size(small: Clip, tmp_path: Path) -> None:
-    detector, out = build(small, "anoclip", DetectorConfig(also=(64,))), tmp_path / "a.onnx"
+    detector, out = build(small, "anoclip", LoadOptions(extra_sizes=(64,))), tmp_path / "a.onnx"
     with pytest.raises(ConfigError, match="--dynamic-size"):
         export(detector, out, IMAGES)
     assert export(detector, out, IMAGES, any_size=True).passed
-    got = load_detector(str(out), also=64).predict(IMAGES)
+    got = load_detector(str(out), extra_sizes=64).predict(IMAGES)
     for a, b in zip(detector.predict(IMAGES), got, strict=True):
         assert np.allclose(b.anomaly_map, a.anomaly_map, atol=LIMIT * np.ptp(a.anomaly_map))
 
@@ -171,7 +174,7 @@ def test_tiles_work_as_they_do_in_torch(small: Clip, tmp_path: Path) -> None:
     detector = build(small, "anoclip")
     assert export(detector, tmp_path / "a.onnx", IMAGES).passed
     image = np.random.default_rng(9).integers(0, 256, (100, 150, 3), dtype=np.uint8)
-    want = build(small, "anoclip", DetectorConfig(tile=48)).predict(image)
+    want = build(small, "anoclip", LoadOptions(tile=48)).predict(image)
     got = load_detector(str(tmp_path / "a.onnx"), tile=48).predict(image)
     assert got.anomaly_map.shape == want.anomaly_map.shape == (100, 150)
     assert np.allclose(got.anomaly_map, want.anomaly_map, atol=1e-5)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from anomalens.backbones.weights import LoadedWeights, load_weights
 from anomalens.datasets.layouts import Dataset, Sample, open_dataset
-from anomalens.detection.detector import load_detector
+from anomalens.detection.loading import load_detector
 from anomalens.errors import ConfigError
 from anomalens.evaluation.evaluator import EvaluationConfig, evaluate
 from anomalens.files import file_key

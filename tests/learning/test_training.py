@@ -30,7 +30,7 @@ from anomalens.methods.parts.checkpoints import read_checkpoint
 from anomalens.methods.parts.learned import LearnedMethod
 from anomalens.methods.parts.losses import Loss
 
-LEARNED = [entry.name for entry in base.entries() if entry.learned]
+LEARNED = [entry.name for entry in base.list_methods() if entry.learned]
 
 
 @pytest.fixture(scope="module")

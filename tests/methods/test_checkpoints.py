@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from anomalens.backbones.weights import LoadedWeights, load_weights
-from anomalens.detection.detector import load_detector
+from anomalens.detection.loading import load_detector
 from anomalens.errors import ConfigError, WeightsError
 from anomalens.methods import base
 from anomalens.methods.parts import checkpoints

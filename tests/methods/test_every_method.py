@@ -12,7 +12,7 @@ from anomalens.errors import ConfigError
 from anomalens.methods import base
 from anomalens.methods.base import Method, ScoreMap
 
-NAMES = [entry.name for entry in base.entries()]
+NAMES = [entry.name for entry in base.list_methods()]
 SIZE = (80, 80)  # a 5 x 5 grid, so that position tables are resized
 KEYS = tuple(range(10, 15))
 

@@ -16,7 +16,7 @@ SIZE = (64, 64)
 # Of the maps; no other matrix of the tiny dual encoder has these sides.
 MAP = (72, 56)
 
-NAMES = [entry.name for entry in base.entries()]
+NAMES = [entry.name for entry in base.list_methods()]
 
 # Pictures the tower sees for one image. WinCLIP embeds once for the whole and once for each scale of windows; AdaCLIP
 # makes its prompts from a first pass.

@@ -367,7 +367,7 @@ def test_a_detector_that_fails_stops_the_run(tmp_path: Path) -> None:
 def test_detectors_of_many_objects_are_not_all_kept(tmp_path: Path) -> None:
     one = worker(tmp_path)
     for index in range(100):
-        assert one._detector_for(f"thing {index}").config.object_name == f"thing {index}"
+        assert one._detector_for(f"thing {index}").options.object_name == f"thing {index}"
     assert one._detector_for.cache_info().currsize <= 40
     assert one._detector_for("thing 99") is one._detector_for("thing 99")
     assert one._detector_for(None) is one._detector_for("object")

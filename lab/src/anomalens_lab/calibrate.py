@@ -30,12 +30,15 @@ import numpy.typing as npt
 
 from anomalens.backbones.bundle import BUNDLED_FILE, read_bundle_info
 from anomalens.datasets.layouts import Sample, open_dataset, read_truth
-from anomalens.decision.calibration import BUNDLED, Calibration, CalibrationTable
-from anomalens.detection.detector import Detector, load_detector
+from anomalens.decision.calibration import Calibration, CalibrationTable, ShippedMethod
+from anomalens.decision.pooling import ScorePooling
+from anomalens.detection.detector import Detector
+from anomalens.detection.loading import load_detector
 from anomalens.errors import InputError
 from anomalens.files import write_json
 from anomalens.images.maps import resize_map
 from anomalens.metrics.summary import auroc, f1_max
+from anomalens.options import BUNDLED
 from anomalens.prediction import Prediction
 from anomalens_lab.painting import paint_scenes
 from anomalens_lab.scenes import Scenes
@@ -95,8 +98,8 @@ def balanced_threshold(groups: Sequence[tuple[Floats, Bools]]) -> float:
     return float(max(cuts, key=right))
 
 
-def fit(scenes: Seen, photographs: Seen | None, source: str) -> Calibration:
-    """The calibration for twins, the faulty one first, and photographs of one kind of thing.
+def fit(scenes: Seen, photographs: Seen | None, source: str) -> ShippedMethod:
+    """The calibration and score pooling for twins, the faulty one first, and photographs of one kind of thing.
 
     Raises InputError unless both hold faulty and sound ones.
     """
@@ -111,21 +114,20 @@ def fit(scenes: Seen, photographs: Seen | None, source: str) -> Calibration:
     high = float(np.percentile(scenes.maps[scenes.masks], 90))
     neutral = Calibration(0.0, best.threshold if best else high, (low, max(high, low + 1e-3)), source)
 
-    def ranked(one: Calibration) -> float:
-        found = [twins_in_order(one.pooled(scenes.scores, scenes.maps), labels)]
+    def ranked(pooling: ScorePooling) -> float:
+        ranks = [twins_in_order(pooling(scenes.scores, scenes.maps), labels)]
         if photographs is not None:
-            found.append(auroc(one.pooled(photographs.scores, photographs.maps), photographs.labels) or 0.0)
-        return float(np.mean(found))
+            ranks.append(auroc(pooling(photographs.scores, photographs.maps), photographs.labels) or 0.0)
+        return float(np.mean(ranks))
 
-    choices = [neutral, *(replace(neutral, pooling=share, top=top) for share in SHARES[1:] for top in TOPS)]
-    chosen = max(choices, key=ranked)
-    groups = [(chosen.pooled(one.scores, one.maps), one.labels) for one in everything]
-    return replace(chosen, threshold=balanced_threshold(groups))
+    pooling = max([ScorePooling(), *(ScorePooling(share, top) for share in SHARES[1:] for top in TOPS)], key=ranked)
+    groups = [(pooling(seen.scores, seen.maps), seen.labels) for seen in everything]
+    return ShippedMethod(replace(neutral, threshold=balanced_threshold(groups)), pooling)
 
 
 def look(detector: Detector, images: Iterable[Any], masks: Iterable[Bools]) -> Seen:
     """What `detector` says of images, not pooled, on a grid of a fixed size; masks [H, W] of any size."""
-    raw = detector.with_calibration(replace(detector.calibration, pooling=0.0))
+    raw = detector.replace(pooling=ScorePooling())
     scores, maps = [], []
     for index, result in enumerate(raw.predict_iter(images)):
         if not isinstance(result, Prediction):
@@ -140,9 +142,9 @@ def _shrunk(mask: Bools) -> Bools:
     return np.asarray(mask[rows.astype(int)][:, columns.astype(int)], bool)
 
 
-def quality(scenes: Seen, calibration: Calibration) -> float:
+def quality(scenes: Seen, pooling: ScorePooling) -> float:
     """How well a method finds (pixel AUROC) and ranks (twins in order) on scenes, in [0, 1]: what "auto" goes by."""
-    pooled = calibration.pooled(scenes.scores, scenes.maps)
+    pooled = pooling(scenes.scores, scenes.maps)
     found = auroc(scenes.maps.ravel(), scenes.masks.ravel()) or 0.0
     return (found + twins_in_order(pooled, scenes.labels)) / 2
 
@@ -160,7 +162,7 @@ def labelled_images(photographs: str | None) -> list[Sample]:
 
 def calibrate_method(
     detector: Detector, scenes: Scenes, photographs: Sequence[Sample] = ()
-) -> tuple[Calibration, float]:
+) -> tuple[ShippedMethod, float]:
     """The calibration of one detector, and its `quality`; its own calibration plays no part."""
     drawn = look(
         detector,
@@ -174,7 +176,7 @@ def calibrate_method(
         real = look(detector, [sample.image for sample in photographs], masks)
         named = f" and {len(photographs)} photographs of {photographs[0].class_name}"
     found = fit(drawn, real, f"best balanced accuracy on {len(scenes)} procedural scenes not trained on{named}")
-    return found, quality(drawn, found)
+    return found, quality(drawn, found.pooling)
 
 
 def calibrate_bundled(

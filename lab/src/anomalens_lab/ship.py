@@ -14,10 +14,10 @@ from typing import Any
 
 from anomalens.backbones.weights import LoadedWeights, load_weights
 from anomalens.datasets.layouts import open_dataset
-from anomalens.decision.calibration import BUNDLED
 from anomalens.learning.training import TrainingPlan, train
 from anomalens.methods.parts import checkpoints
 from anomalens.methods.parts.checkpoints import CheckpointInfo
+from anomalens.options import BUNDLED
 from anomalens_lab.synthesis import HELD_OUT_FAMILIES, SynthesisConfig, synthesize
 
 METHODS = ("anomalyclip", "tokenclip", "crane", "crane+")

@@ -215,3 +215,8 @@ def unknown(name: str) -> ConfigError:
         f"no backbone is called {name!r}; known by name: {', '.join(BACKBONES)}; "
         "a hub id (hf-hub:org/name), a folder or a file of weights will do as well"
     )
+
+
+def list_backbones() -> list[Backbone]:
+    """Return the weights known by name, each with its facts."""
+    return list(BACKBONES.values())

@@ -6,10 +6,10 @@ def methods() -> None:
     from rich.table import Table
 
     from anomalens.cli.console import output
-    from anomalens.methods.base import entries
+    from anomalens.methods.base import list_methods
 
     table = Table("name", "title", "paper", "learns")
-    for one in entries():
+    for one in list_methods():
         table.add_row(one.name, one.title, one.source, "prompts" if one.learned else "nothing")
     output.print(table)
 

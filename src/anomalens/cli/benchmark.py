@@ -1,12 +1,13 @@
 """`anomalens benchmark`: methods x data sets, resumable, beside the published numbers."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anomalens.cli import options
+from anomalens.cli.options import load_options
 from anomalens.errors import ConfigError
+from anomalens.options import LoadOptions
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -14,23 +15,15 @@ if TYPE_CHECKING:
     from anomalens.evaluation.benchmarking import Cell
 
 
+@load_options(without=("method", "calibration", "threshold", "pixel_threshold", "method_options"))
 def benchmark(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of cells and tables; an earlier run is resumed.")],
     config: Annotated[Path | None, typer.Option("--config", help="One TOML file that says everything.")] = None,
     method: Annotated[list[str] | None, typer.Option("--method", help="A method; may be repeated.")] = None,
     data: Annotated[list[str] | None, typer.Option("--data", help="LAYOUT:PATH; may be repeated.")] = None,
-    backbone: options.Backbone = "bundled",
-    object_name: options.ObjectName = "object",
     class_names: Annotated[bool, typer.Option("--class-names", help="Name each class in its prompts.")] = False,
     eval_size: Annotated[int, typer.Option(min=16, help="Side in pixels at which maps meet masks.")] = 518,
-    size: options.Size = None,
-    tile: options.Tile = None,
-    also: options.Also = None,
-    batch_size: options.BatchSize = 8,
-    device: options.Device = "auto",
-    dtype: options.Precision = options.Dtype.float32,
-    seed: options.Seed = 0,
-    offline: options.Offline = False,
+    options: LoadOptions = LoadOptions(),
 ) -> None:
     """Measure many methods on many data sets; write results.md, results.csv and results.html.
 
@@ -59,11 +52,8 @@ def benchmark(
             raise ConfigError("give either --config or --method and --data, not both")
         plan = read_plan(config)
     else:
-        settings: dict[str, Any] = {"backbone": backbone, "object": object_name, "seed": seed, "dtype": dtype.value}
-        settings |= {"batch_size": batch_size, "device": device, "offline": offline}
-        settings |= {key: value for key, value in (("size", size), ("tile", tile), ("also", also)) if value is not None}
         evaluation = EvaluationConfig(size=eval_size, class_names=class_names)
-        plan = flags_plan(method or [], data or [], settings, evaluation)
+        plan = flags_plan(method or [], data or [], options.chosen(), evaluation)
     try:
         with progress_bar() as bar:
             cells = run(plan, out, _Screen(bar, len(plan.methods) * len(plan.data)))

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anomalens.cli import options
+from anomalens.cli.options import load_options
 from anomalens.errors import ConfigError
+from anomalens.options import LoadOptions
 
 if TYPE_CHECKING:
     from anomalens.decision.calibration import SavedCalibration
@@ -22,6 +23,7 @@ class By(StrEnum):
     cost = "cost"
 
 
+@load_options(without=("calibration", "threshold", "pixel_threshold"))
 def calibrate(
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write, for `detect --calibration`.")],
     normals: Annotated[
@@ -33,20 +35,7 @@ def calibrate(
     recall: Annotated[float, typer.Option(help="With --by recall: share of defects to find.")] = 0.95,
     miss_cost: Annotated[float, typer.Option(help="With --by cost: cost of a defect let through.")] = 10.0,
     alarm_cost: Annotated[float, typer.Option(help="With --by cost: cost of a good part stopped.")] = 1.0,
-    method: options.Method = "auto",
-    backbone: options.Backbone = "bundled",
-    object_name: options.ObjectName = "object",
-    checkpoint: options.Checkpoint = None,
-    any_backbone: options.AnyBackbone = False,
-    size: options.Size = None,
-    tile: options.Tile = None,
-    also: options.Also = None,
-    batch_size: options.BatchSize = 8,
-    device: options.Device = "auto",
-    dtype: options.Precision = options.Dtype.float32,
-    seed: options.Seed = 0,
-    offline: options.Offline = False,
-    chosen: options.Set = None,
+    options: LoadOptions = LoadOptions(),
 ) -> None:
     """Turn a handful of unlabelled normal images into a threshold with a guarantee, or labels into a good threshold.
 
@@ -63,8 +52,8 @@ def calibrate(
     from anomalens.cli.console import errors, output, progress_bar
     from anomalens.datasets.layouts import open_dataset
     from anomalens.decision.conformal import needed
-    from anomalens.detection.calibrating import from_labels, from_normals
-    from anomalens.detection.detector import load_detector
+    from anomalens.detection import calibrating
+    from anomalens.detection.loading import load_detector
     from anomalens.images.sources import list_images
 
     if (normals is None) == (data is None):
@@ -79,36 +68,21 @@ def calibrate(
             "add images or raise the rate"
         )
     with errors.status("loading the backbone"):
-        detector = load_detector(
-            method,
-            backbone,
-            object_name=object_name,
-            checkpoint=checkpoint,
-            any_backbone=any_backbone,
-            size=size,
-            tile=tile,
-            also=also or (),
-            batch_size=batch_size,
-            device=device,
-            dtype=dtype.value,
-            offline=offline,
-            seed=seed,
-            **options.method_options(chosen),
-        )
+        detector = load_detector(options)
     with progress_bar() as bar:
         task = bar.add_task("calibrating", total=len(images) if labelled is None else None)
         step = partial(bar.advance, task)
         if labelled is None:
-            saved, failures = from_normals(detector, images, fpr, step)
+            saved = calibrating.calibrate(detector, images, fpr=fpr, progress=step)
         else:
             costs = {"miss": miss_cost, "alarm": alarm_cost}
-            saved, failures = from_labels(detector, labelled, by.value, recall=recall, **costs, progress=step)
+            saved = calibrating.calibrate_on_labels(detector, labelled, by.value, recall=recall, **costs, progress=step)
     try:
         saved.write(out)
     except OSError as error:
         raise ConfigError(f"cannot write {out}: {error.strerror or error}; choose another --out") from error
-    for failure in failures:
-        errors.print(f"left out: {failure.error}", highlight=False, markup=False, soft_wrap=True)
+    for reason in saved.left_out:
+        errors.print(f"left out: {reason}", highlight=False, markup=False, soft_wrap=True)
     output.print(_words(saved), highlight=False, markup=False, soft_wrap=True)
     output.print(f"written to {out}", highlight=False, markup=False, soft_wrap=True)
 

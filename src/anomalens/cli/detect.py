@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anomalens.cli import options
+from anomalens.cli.options import load_options
 from anomalens.errors import ConfigError
+from anomalens.options import LoadOptions
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -31,6 +32,7 @@ class EngineName(StrEnum):
     ray = "ray"
 
 
+@load_options()
 def detect(
     inputs: Annotated[
         list[str],
@@ -40,26 +42,6 @@ def detect(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for predictions.jsonl, heatmaps and masks.")],
-    method: options.Method = "auto",
-    backbone: options.Backbone = "bundled",
-    object_name: options.ObjectName = "object",
-    checkpoint: options.Checkpoint = None,
-    any_backbone: options.AnyBackbone = False,
-    calibration: Annotated[
-        Path | None, typer.Option("--calibration", help="Decide by this file of `anomalens calibrate`.")
-    ] = None,
-    threshold: Annotated[float | None, typer.Option(help="Image score above which an image is anomalous.")] = None,
-    pixel_threshold: Annotated[float | None, typer.Option(help="Map value above which a pixel is in the mask.")] = None,
-    size: options.Size = None,
-    tile: options.Tile = None,
-    also: options.Also = None,
-    draft: Annotated[
-        bool, typer.Option("--draft", help="Decode large JPEGs smaller: faster, and scores move a little.")
-    ] = False,
-    batch_size: options.BatchSize = 8,
-    device: options.Device = "auto",
-    dtype: options.Precision = options.Dtype.float32,
-    seed: options.Seed = 0,
     maps: Annotated[Maps, typer.Option(help="Also write raw anomaly maps: 16-bit PNG or .npy.")] = Maps.none,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in --out.")] = False,
     engine: Annotated[
@@ -70,8 +52,7 @@ def detect(
         int | None,
         typer.Option("--part-size", min=1, help="With --engine ray: inputs in a file; 1,024 or fewer unless given."),
     ] = None,
-    offline: options.Offline = False,
-    chosen: options.Set = None,
+    options: LoadOptions = LoadOptions(),
 ) -> None:
     """Find defects: one row, one heatmap and one mask for every image.
 
@@ -90,7 +71,7 @@ def detect(
     import functools
 
     from anomalens.cli.console import errors, progress_bar
-    from anomalens.detection.detector import load_detector
+    from anomalens.detection.loading import load_detector
     from anomalens.images.sources import list_images
     from anomalens.runs.folder import detect_files
 
@@ -98,32 +79,10 @@ def detect(
     _check_engine(scaled, maps, actors, part_size)
     paths = [] if scaled else list_images(inputs)
     with errors.status("loading the backbone"):
-        load = functools.partial(
-            load_detector,
-            method,
-            backbone,
-            object_name=object_name,
-            checkpoint=checkpoint,
-            any_backbone=any_backbone,
-            calibration=calibration,
-            threshold=threshold,
-            pixel_threshold=pixel_threshold,
-            size=size,
-            tile=tile,
-            also=also or (),
-            draft=draft,
-            batch_size=batch_size,
-            device=device,
-            dtype=dtype.value,
-            offline=offline,
-            seed=seed,
-            **options.method_options(chosen),
-        )
         # Where actors do the work, this process only has to know what they compute.
-        detector = load(device="cpu") if scaled else load()
+        detector = load_detector(options.replace(device="cpu") if scaled else options)
     # For run.json, and for refusing to resume under others.
-    settings = detector.settings | {"calibration": detector.calibration.to_dict()}
-    settings |= {"dtype": dtype.value, "seed": seed, "maps": maps.value}
+    settings = detector.settings | {"calibration": detector.calibration.to_dict(), "maps": maps.value}
     try:
         with progress_bar() as bar:
             progress = functools.partial(_show, bar, bar.add_task("starting", total=None))
@@ -133,9 +92,9 @@ def detect(
                 summary = detect_scaled(
                     inputs,
                     out,
-                    load,
+                    functools.partial(load_detector, options),
                     settings,
-                    device=device,
+                    device=options.device,
                     actors=actors,
                     part_size=part_size,
                     resume=resume,

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anomalens.cli import options
+from anomalens.cli.options import load_options
+from anomalens.options import LoadOptions
 
 if TYPE_CHECKING:
     from anomalens.evaluation.evaluator import Evaluation
@@ -14,32 +15,20 @@ if TYPE_CHECKING:
 _EXAMPLES = 5  # failed images named on the screen
 
 
+@load_options()
 def evaluate(
     data: Annotated[list[str], typer.Option("--data", help="LAYOUT:PATH of a labelled data set; may be repeated.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for metrics.json, metrics.csv, scores.parquet.")],
-    method: options.Method = "auto",
-    backbone: options.Backbone = "bundled",
-    checkpoint: options.Checkpoint = None,
-    any_backbone: options.AnyBackbone = False,
-    object_name: options.ObjectName = "object",
     class_names: Annotated[bool, typer.Option("--class-names", help="Name each class in its prompts.")] = False,
     eval_size: Annotated[int, typer.Option(min=16, help="Side in pixels at which maps meet masks.")] = 518,
     limit: Annotated[float, typer.Option(help="Largest false-positive rate of AUPRO.")] = 0.3,
     exact: Annotated[bool, typer.Option("--exact", help="Keep every pixel, not histograms (needs memory).")] = False,
-    size: options.Size = None,
-    tile: options.Tile = None,
-    also: options.Also = None,
-    batch_size: options.BatchSize = 8,
-    device: options.Device = "auto",
-    dtype: options.Precision = options.Dtype.float32,
-    seed: options.Seed = 0,
     gallery: Annotated[int, typer.Option(min=0, help="Pictures kept for the report, of each sort and class.")] = 3,
     allow_same_data: Annotated[
         bool, typer.Option("--allow-same-data", help="Measure also on what the checkpoint was trained on.")
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse data with faults, do not only report them.")] = False,
-    offline: options.Offline = False,
-    chosen: options.Set = None,
+    options: LoadOptions = LoadOptions(),
 ) -> None:
     """Measure a method: image and pixel AUROC, AP, F1-max and AUPRO, per class and in the mean, in per cent.
 
@@ -53,7 +42,7 @@ def evaluate(
     """
     from anomalens.cli.console import errors, output, progress_bar
     from anomalens.datasets.layouts import open_dataset
-    from anomalens.detection.detector import load_detector
+    from anomalens.detection.loading import load_detector
     from anomalens.evaluation.evaluator import EvaluationConfig, check_folder, tested
     from anomalens.evaluation.evaluator import evaluate as measure
 
@@ -65,22 +54,7 @@ def evaluate(
         errors.print(one.summary(), highlight=False, markup=False, soft_wrap=True)
     totals = [sum(map(len, tested(one).values())) for one in datasets]
     check_folder(out)
-    detector = load_detector(
-        method,
-        backbone,
-        object_name=object_name,
-        checkpoint=checkpoint,
-        any_backbone=any_backbone,
-        size=size,
-        tile=tile,
-        also=also or (),
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype.value,
-        offline=offline,
-        seed=seed,
-        **options.method_options(chosen),
-    )
+    detector = load_detector(options)
     failed = 0
     for number, (one, total) in enumerate(zip(datasets, totals, strict=True)):
         with progress_bar() as bar:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anomalens.cli import options
+from anomalens.cli.options import load_options
 from anomalens.errors import ConfigError
+from anomalens.options import LoadOptions
 
 if TYPE_CHECKING:
     from anomalens.export.exporter import Report
@@ -22,15 +23,10 @@ class Format(StrEnum):
     openvino = "openvino"
 
 
+@load_options(without=("tile", "overlap", "extra_sizes", "fast_jpeg", "dtype", "batch_size", "workers", "device"))
 def export(
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write: .onnx, or .xml for OpenVINO.")],
     format: Annotated[Format, typer.Option("--format", help="What the file is for.")] = Format.onnx,
-    method: options.Method = "auto",
-    backbone: options.Backbone = "bundled",
-    object_name: options.ObjectName = "object",
-    checkpoint: options.Checkpoint = None,
-    any_backbone: options.AnyBackbone = False,
-    size: options.Size = None,
     any_size: Annotated[
         bool, typer.Option("--dynamic-size", help="Leave the size open, for --size at the time of use.")
     ] = False,
@@ -44,9 +40,7 @@ def export(
     images: Annotated[int, typer.Option(help="With --int8: images to judge it on.", min=1)] = 32,
     auroc_drop: Annotated[float, typer.Option(help="With --int8: largest loss of pixel AUROC.", min=0)] = 0.005,
     aupro_drop: Annotated[float, typer.Option(help="With --int8: largest loss of AUPRO.", min=0)] = 0.01,
-    seed: options.Seed = 0,
-    offline: options.Offline = False,
-    chosen: options.Set = None,
+    options: LoadOptions = LoadOptions(),
 ) -> None:
     """Write a detector as one graph, with a JSON file beside it, for machines without PyTorch.
 
@@ -58,7 +52,7 @@ def export(
       anomalens detect shots/ --method bottle.onnx --out results
     """
     from anomalens.cli.console import errors
-    from anomalens.detection.detector import load_detector
+    from anomalens.detection.loading import load_detector
     from anomalens.engines.exported import format_of
     from anomalens.export import gate
     from anomalens.export.exporter import export as write
@@ -70,19 +64,7 @@ def export(
         raise ConfigError(f"{out.parent} is no folder; make it, or choose another --out")
     paths = list_images(check or [])
     with errors.status("loading the backbone") as status:
-        detector = load_detector(
-            method,
-            backbone,
-            object_name=object_name,
-            checkpoint=checkpoint,
-            any_backbone=any_backbone,
-            size=size,
-            batch_size=2,
-            device="cpu",
-            seed=seed,
-            offline=offline,
-            **options.method_options(chosen),
-        )
+        detector = load_detector(options.replace(batch_size=2))
         status.update("painting scenes")
         seen = paths or [image for image, _ in gate.procedural(_SCENES)]
         labelled = (gate.dataset(judge_on, images) if judge_on else gate.procedural(images)) if int8 else None

@@ -1,67 +1,80 @@
-"""Options that several commands share, written once so that they mean the same everywhere."""
+"""Give commands the options of `LoadOptions`, so that they are written once and mean the same everywhere."""
 
+import functools
 import inspect
 import json
-from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, Field, fields
+from typing import Annotated, Any, get_origin
 
 import typer
 
 from anomalens.errors import ConfigError
+from anomalens.options import HINTS, LoadOptions
 
 
-class Dtype(StrEnum):
-    """Precision of the tower."""
+def load_options(
+    *, only: Sequence[str] = LoadOptions.names(), without: Sequence[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command a flag for every option of `LoadOptions`, or for `only` some, but not for those in `without`.
 
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
-
-Method = Annotated[
-    str, typer.Option("--method", help="A method (`anomalens methods`), or a file made by `anomalens export`.")
-]
-Backbone = Annotated[
-    str, typer.Option("--backbone", help="A name (`anomalens backbones`), hub id, folder or file of weights.")
-]
-ObjectName = Annotated[str, typer.Option("--object", help="What the images show, for the prompts: 'bottle'.")]
-Checkpoint = Annotated[Path | None, typer.Option("--checkpoint", help="Learned prompts of a learned method.")]
-AnyBackbone = Annotated[
-    bool, typer.Option("--any-backbone", help="Use a checkpoint that was learned with other weights.")
-]
-Size = Annotated[int | None, typer.Option("--size", min=16, help="Side in pixels at which the tower looks.")]
-Tile = Annotated[int | None, typer.Option("--tile", min=16, help="Cut images into overlapping tiles of PX pixels.")]
-Also = Annotated[
-    list[int] | None,
-    typer.Option("--also", min=16, help="Look at PX pixels too, and take the mean of all maps; may be repeated."),
-]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images or tiles in one pass.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
-Precision = Annotated[Dtype, typer.Option("--dtype", help="Precision of the tower.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of methods that draw random numbers (anoclip+).")]
-Offline = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", help="An option of the method as NAME=VALUE, for instance views=1.")
-]
-
-
-def method_options(given: list[str] | None) -> dict[str, Any]:
-    """["views=1", "adapter=linear"] -> {"views": 1, "adapter": "linear"}.
-
-    Raises ConfigError without a "=", or for what is no option of a method but an argument of `load_detector`.
+    The command has a parameter `options`, which receives them all as one `LoadOptions`.
     """
-    from anomalens.detection.detector import load_detector
+    chosen = [option for option in fields(LoadOptions) if option.name in only and option.name not in without]
 
-    taken = set(inspect.signature(load_detector).parameters) - {"options"}
-    found = {}
-    for text in given or []:
-        name, sign, value = text.partition("=")
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def with_options(**values: Any) -> None:
+            command(options=_collected({option.name: values.pop(option.name) for option in chosen}), **values)
+
+        own = [p for p in inspect.signature(command).parameters.values() if p.name != "options"]
+        parameters = [*own, *(_parameter(option) for option in chosen)]
+        with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        with_options.__annotations__ = {p.name: p.annotation for p in parameters}
+        return with_options
+
+    return decorate
+
+
+def _parameter(option: "Field[Any]") -> inspect.Parameter:
+    """Describe one option as Typer wants it: type, flag, help, least value."""
+    hint, default = HINTS[option.name], option.default
+    if option.name == "method_options":
+        hint, default = list[str] | None, None
+    elif get_origin(hint) is tuple:
+        hint, default = list[int] | None, None
+    flag = option.metadata["flag"] or f"--{option.name.replace('_', '-')}"
+    if hint is bool:
+        flag = f"{flag}/--no-{flag.removeprefix('--')}"
+    setting = typer.Option(flag, min=option.metadata["minimum"], help=option.metadata["help"])
+    return inspect.Parameter(
+        option.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None if default is MISSING else default,
+        annotation=Annotated[hint, setting],
+    )
+
+
+def _collected(values: dict[str, Any]) -> LoadOptions:
+    values["extra_sizes"] = tuple(values.get("extra_sizes") or ())
+    values["method_options"] = method_options(values.get("method_options"))
+    return LoadOptions(**values)
+
+
+def method_options(texts: Sequence[str] | None) -> dict[str, Any]:
+    """Read ["views=1", "adapter=linear"] as {"views": 1, "adapter": "linear"}.
+
+    Raises ConfigError without a "=", or for what is no option of a method but one of loading.
+    """
+    options = {}
+    for text in texts or ():
+        name, sign, value = (part.strip() for part in text.partition("="))
         if not sign or not name:
             raise ConfigError(f"--set takes NAME=VALUE, not {text!r}")
-        if name.strip() in taken:
-            raise ConfigError(f"--set {text}: {name.strip()} is no option of a method; see --help for what there is")
+        if name in LoadOptions.names():
+            raise ConfigError(f"--set {text}: {name} is no option of a method; see --help for its own flag")
         try:
-            found[name.strip()] = json.loads(value)
+            options[name] = json.loads(value)
         except json.JSONDecodeError:
-            found[name.strip()] = value
-    return found
+            options[name] = value
+    return options

@@ -6,28 +6,27 @@ from typing import Annotated, Any
 
 import typer
 
-from anomalens.cli import options
+from anomalens.cli.options import load_options
 from anomalens.errors import ConfigError
+from anomalens.options import LoadOptions
 
 _Out = Annotated[Path, typer.Option("--out", "-o", help="The checkpoint, FILE.safetensors.")]
 
 
+@load_options(only=("backbone", "size", "device", "offline", "method_options"))
 def train(
     method: Annotated[str, typer.Argument(help="A learned method; see `anomalens methods`.")],
     data: Annotated[
         list[str], typer.Option("--data", help="LAYOUT:PATH of auxiliary data with masks; may be repeated.")
     ],
     out: _Out,
-    backbone: options.Backbone = "bundled",
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data; default: the paper's.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Images a step; default: the paper's.")] = None,
     lr: Annotated[float | None, typer.Option(help="Step size of the optimiser; default: the paper's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of initial values and order; default: the paper's.")] = None,
-    size: options.Size = None,
     hold_out: Annotated[
         float, typer.Option("--hold-out", help="Share of the data that is measured on, not learned from.")
     ] = 0.0,
-    chosen: options.Set = None,
     name: Annotated[
         str | None, typer.Option("--name", help="What the data is called in the checkpoint; default: its folders.")
     ] = None,
@@ -35,8 +34,7 @@ def train(
     cache: Annotated[
         Path | None, typer.Option("--cache", help="Folder for features kept between runs; default: the user's cache.")
     ] = None,
-    device: options.Device = "auto",
-    offline: options.Offline = False,
+    options: LoadOptions = LoadOptions(),
 ) -> None:
     """Learn prompts on auxiliary data: normal and anomalous images with masks, of other things than will be inspected.
 
@@ -59,7 +57,7 @@ def train(
 
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out {out}: a checkpoint is a .safetensors file; call it {out.stem}.safetensors")
-    plan = TrainingPlan(epochs, batch, lr, seed, size, hold_out)
+    plan = TrainingPlan(epochs, batch, lr, seed, options.size, hold_out)
     first = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun; one alone speaks
     datasets = [open_dataset(spec) for spec in data]
     if first:
@@ -70,15 +68,15 @@ def train(
         info = learn(
             method,
             [sample for one in datasets for sample in one.samples()],
-            load_weights(backbone, offline=offline),
+            load_weights(options.backbone, offline=options.offline),
             out,
             auxiliary_data=name or "+".join(one.name for one in datasets),
             licence=licence,
             plan=plan,
-            options=options.method_options(chosen),
-            device=pick_device(device),
+            options=dict(options.method_options),
+            device=pick_device(options.device),
             cache=cache,
-            offline=offline,
+            offline=options.offline,
             report=show,
         )
     except KeyboardInterrupt:
@@ -95,7 +93,7 @@ def train(
             output.print(f"on {info.training['held_out']} images held out, per cent: {numbers}", highlight=False)
         output.print(f"{info.method} on {info.backbone}, learned from {info.auxiliary_data}: {out}", markup=False)
         output.print(
-            f"use it: anomalens detect IMAGES --checkpoint {out} --backbone {backbone} --out DIR", markup=False
+            f"use it: anomalens detect IMAGES --checkpoint {out} --backbone {options.backbone} --out DIR", markup=False
         )
 
 

@@ -1,4 +1,4 @@
-"""From scores to decisions: thresholds and the heatmap's fixed scale, as data beside the weights.
+"""Keep thresholds and the heatmap's fixed scale as data beside the weights.
 
 Raw scores are never changed by any of this; a threshold is a number that says where it came from.
 """
@@ -6,38 +6,41 @@ Raw scores are never changed by any of this; a threshold is a number that says w
 import json
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any
 
 from anomalens._version import __version__
 from anomalens.decision.conformal import p_value
-from anomalens.errors import ConfigError
+from anomalens.decision.pooling import ScorePooling
+from anomalens.errors import ConfigError, one_line
 from anomalens.files import write_json
+from anomalens.options import differences
 
-if TYPE_CHECKING:
-    from anomalens.methods.base import Method
-
-BUNDLED = "bundled"
 _SCHEMA = 1
+_POOLING = ("pooling", "top")
+"""Keys of score pooling, which files keep beside the numbers of a calibration."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What turns a method's raw numbers on one backbone into decisions and colours."""
+    """Turn a method's numbers on one backbone into decisions and colours.
 
-    threshold: float  # image-level: anomalous where score > threshold
-    pixel_threshold: float  # pixel-level: in the mask where map > pixel_threshold
-    heat_range: tuple[float, float]  # map values of the coldest and the hottest colour, fixed for all images
-    source: str  # where the numbers come from, in words
-    pooling: float = 0.0  # share of the map in the image score: score = (1 - pooling) * method's + pooling * map's top
-    top: float = 0.01  # share of the map's pixels, the highest ones, whose mean is "the map's top"
-    options: dict[str, Any] = field(default_factory=dict)  # the method's options that the numbers hold for
-    normal_scores: tuple[float, ...] = ()  # of normal images, ascending; what p-values are counted in
+    Raises ConfigError where a number is not finite or out of its range.
+    """
+
+    # Image level: an image is anomalous where its score is above this.
+    threshold: float
+    # Pixel level: a pixel is in the mask where the map is above this.
+    pixel_threshold: float
+    # Map values of the coldest and the hottest colour, the same for all images.
+    heat_range: tuple[float, float]
+    # Where the numbers come from, in words.
+    source: str
+    # Scores of normal images, ascending: what p-values are counted in.
+    normal_scores: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         low, high = self.heat_range
@@ -45,86 +48,103 @@ class Calibration:
             raise ConfigError(f"heat range {self.heat_range} must rise from cold to hot")
         if not (math.isfinite(self.threshold) and math.isfinite(self.pixel_threshold)):
             raise ConfigError(f"thresholds must be finite, found {self.threshold} and {self.pixel_threshold}")
-        if not 0 <= self.pooling <= 1 or not 0 < self.top <= 1:
-            raise ConfigError(f"pooling {self.pooling} must lie in [0, 1] and top {self.top} in (0, 1]")
         if list(self.normal_scores) != sorted(self.normal_scores) or not all(map(math.isfinite, self.normal_scores)):
             raise ConfigError("normal scores must be finite and in ascending order")
 
     @classmethod
-    def neutral(cls, method: "Method") -> "Calibration":
-        """Where nothing is known: the point where normal and abnormal prompts are equally near."""
-        low, high = method.heat_range
+    def neutral(cls, heat_range: tuple[float, float]) -> "Calibration":
+        """Return the point where normal and abnormal prompts are equally near, for weights nobody calibrated."""
+        low, high = heat_range
         return cls(0.5, (low + high) / 2, (low, high), "neutral point (not calibrated for this backbone)")
 
-    def used_with(self, *unlike: str) -> "Calibration":
-        """The same where settings differ from those it was made with, which the source then says; "size=64"."""
-        return replace(self, source=f"{self.source}; not made for {', '.join(unlike)}") if unlike else self
+    def used_with(self, *deviations: str) -> "Calibration":
+        """Return the same numbers, with a source that names the settings they were not made with ("size=64")."""
+        if not deviations:
+            return self
+        return replace(self, source=f"{self.source}; not made for {', '.join(deviations)}")
 
     def override(self, threshold: float | None, pixel_threshold: float | None) -> "Calibration":
-        """The same with numbers the user gave, which the source then says."""
-        given = self
+        """Return the same with the user's own thresholds where they are not None; the source then says so."""
+        changed = self
         if threshold is not None:
-            given = replace(given, threshold=threshold, source="given by the user")
+            changed = replace(changed, threshold=threshold, source="given by the user")
         if pixel_threshold is not None:
-            given = replace(given, pixel_threshold=pixel_threshold)
-        return given
-
-    def pooled(self, scores: npt.NDArray[np.float32], maps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """A method's scores [B] with the top of its maps [B, H, W] mixed in, as `pooling` and `top` say."""
-        if not self.pooling:
-            return scores
-        flat = maps.reshape(len(maps), -1)
-        count = max(1, round(self.top * flat.shape[1]))
-        highest = np.partition(flat, -count, axis=1)[:, -count:].mean(axis=1)
-        mixed: npt.NDArray[np.float32] = ((1 - self.pooling) * scores + self.pooling * highest).astype(np.float32)
-        return mixed
+            changed = replace(changed, pixel_threshold=pixel_threshold)
+        return changed
 
     def p_value(self, score: float) -> float | None:
-        """How rare so high a score is among normal images, in (0, 1]; None without scores of normal images."""
+        """Return how rare so high a score is among normal images, in (0, 1]; None without scores of normal images."""
         return p_value(self.normal_scores, score) if self.normal_scores else None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; `from_dict` is its inverse."""
+        """Return the calibration JSON-ready; `from_dict` is the inverse."""
         return {**asdict(self), "heat_range": list(self.heat_range), "normal_scores": list(self.normal_scores)}
 
     @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> "Calibration":
-        """Raises ConfigError naming what is missing or unknown."""
+    def from_dict(cls, value: Mapping[str, Any]) -> "Calibration":
+        """Read what `to_dict` gave, also that of version 0.1. Raises ConfigError naming what is missing or unknown."""
+        own = {name: part for name, part in value.items() if name not in (*_POOLING, "options")}
         try:
-            low, high = value["heat_range"]
-            scores = tuple(float(score) for score in value.get("normal_scores", ()))
-            return cls(**{**value, "heat_range": (float(low), float(high)), "normal_scores": scores})
+            low, high = own["heat_range"]
+            scores = tuple(float(score) for score in own.get("normal_scores", ()))
+            return cls(**{**own, "heat_range": (float(low), float(high)), "normal_scores": scores})
         except (KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"not a calibration: {error}") from error
+            raise ConfigError(f"not a calibration: {one_line(error)}") from error
+
+
+@dataclass(frozen=True)
+class ShippedMethod:
+    """What is shipped for one method on one set of weights: thresholds, score pooling, the options they hold for."""
+
+    calibration: Calibration
+    pooling: ScorePooling = ScorePooling()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the entry JSON-ready; `from_dict` is the inverse."""
+        pooling = {"pooling": self.pooling.share, "top": self.pooling.top}
+        return {**self.calibration.to_dict(), **pooling, "options": dict(self.options)}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> "ShippedMethod":
+        """Raise ConfigError naming what is missing or unknown."""
+        return cls(Calibration.from_dict(value), pooling_from_dict(value), dict(value.get("options", {})))
+
+
+def pooling_from_dict(value: Mapping[str, Any]) -> ScorePooling:
+    """Read the score pooling that a file keeps beside a calibration; none where it keeps none."""
+    return ScorePooling(float(value.get("pooling", 0.0)), float(value.get("top", 0.01)))
 
 
 @dataclass(frozen=True)
 class CalibrationTable:
-    """The calibrations of one set of weights: one a method, and which method did best."""
+    """Hold what is shipped for one set of weights: an entry a method, and which method did best."""
 
-    weights: str  # hash of the weights the numbers hold for
-    best: str  # what method="auto" means
-    methods: dict[str, Calibration]
+    # Hash of the weights that the numbers hold for.
+    weights: str
+    # What method="auto" means.
+    best: str
+    methods: dict[str, ShippedMethod]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; `from_dict` is its inverse."""
-        methods = {name: one.to_dict() for name, one in sorted(self.methods.items())}
+        """Return the table JSON-ready; `from_dict` is the inverse."""
+        methods = {name: entry.to_dict() for name, entry in sorted(self.methods.items())}
         return {"schema": _SCHEMA, "weights": self.weights, "best": self.best, "methods": methods}
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> "CalibrationTable":
-        """Raises ConfigError where the content is not of this version's form."""
+        """Raise ConfigError where the content is not of this version's form."""
         try:
             if value["schema"] != _SCHEMA:
                 raise ConfigError(f"calibration of schema {value['schema']}; this version reads schema {_SCHEMA}")
-            methods = {name: Calibration.from_dict(one) for name, one in value["methods"].items()}
+            methods = {name: ShippedMethod.from_dict(entry) for name, entry in value["methods"].items()}
             return cls(value["weights"], value["best"], methods)
         except (KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(f"not a calibration table: {error}") from error
+            raise ConfigError(f"not a calibration table: {one_line(error)}") from error
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "CalibrationTable":
-        """Raises ConfigError where the file is missing or not a calibration table."""
+        """Read a file. Raises ConfigError where it is missing or not a calibration table."""
         try:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except (OSError, json.JSONDecodeError) as error:
@@ -136,30 +156,33 @@ class SavedCalibration:
     """A calibration made on a user's own images, and all it holds for: a small JSON file."""
 
     calibration: Calibration
-    settings: dict[str, Any]  # `Detector.settings` it was made with; other settings give other scores
-    made_from: dict[str, Any]  # rule, numbers of images, and what the threshold promises
+    # `Detector.settings` it was made with; other settings give other scores.
+    settings: dict[str, Any]
+    # Rule, numbers of images, and what the threshold promises.
+    made_from: dict[str, Any]
+    # Why images were left out, a line each; not part of the file.
+    left_out: tuple[str, ...] = ()
 
-    def check(self, settings: dict[str, Any]) -> None:
+    def check(self, settings: Mapping[str, Any]) -> None:
         """Raise ConfigError unless a detector's `settings` are those the calibration was made with."""
-        now = json.loads(json.dumps(settings))
-        differing = sorted(k for k in self.settings.keys() | now.keys() if self.settings.get(k) != now.get(k))
-        if "weights" not in differing:  # the same weights under another name or at another place
-            differing = [k for k in differing if k != "backbone"]
-        if differing:
-            was = "; ".join(f"{k} was {self.settings.get(k)!r}, is {now.get(k)!r}" for k in differing)
+        changes = differences(self.settings, settings)
+        if "weights" not in changes:
+            # The same weights under another name or at another place.
+            changes.pop("backbone", None)
+        if changes:
             raise ConfigError(
-                f"the calibration was made with other settings, so its threshold means nothing here ({was}); "
-                "use the same settings, or run `anomalens calibrate` again with these"
+                f"the calibration was made with other settings, so its threshold means nothing here "
+                f"({'; '.join(changes.values())}); use the same settings, or run `anomalens calibrate` again with these"
             )
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Raises OSError when the file cannot be written."""
+        """Write the file, atomically. Raises OSError when it cannot be written."""
         head = {"schema": _SCHEMA, "anomalens": __version__, "made_from": self.made_from, "settings": self.settings}
         write_json(path, head | {"calibration": self.calibration.to_dict()})
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "SavedCalibration":
-        """Raises ConfigError where the file is missing, of another version or no such calibration."""
+        """Read a file. Raises ConfigError where it is missing, of another version or no such calibration."""
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             if content["schema"] != _SCHEMA:
@@ -167,14 +190,15 @@ class SavedCalibration:
             return cls(
                 Calibration.from_dict(content["calibration"]), dict(content["settings"]), dict(content["made_from"])
             )
+        except ConfigError:
+            raise
         except OSError as error:
             raise ConfigError(f"calibration {path}: {error.strerror or error}") from error
         except (KeyError, TypeError, ValueError) as error:
-            what = f"{type(error).__name__}: {error}"
-            raise ConfigError(f"{path} was not written by `anomalens calibrate` ({what})") from error
+            raise ConfigError(f"{path} was not written by `anomalens calibrate` ({one_line(error)})") from error
 
 
 def bundled_calibration() -> CalibrationTable:
-    """The table shipped with the bundled backbone."""
-    with resources.as_file(resources.files("anomalens") / BUNDLED / "calibration.json") as path:
+    """Return the table shipped with the bundled backbone."""
+    with resources.as_file(resources.files("anomalens") / "bundled" / "calibration.json") as path:
         return CalibrationTable.read(path)

@@ -1,11 +1,11 @@
-"""Decisions from a user's own images: run them through a detector, choose thresholds, keep what they hold for.
+"""Choose thresholds on a user's own images, and keep what they hold for.
 
-saved = from_normals(detector, "normals/", fpr=0.01)
+saved = calibrate(detector, "normals/", fpr=0.01)
 saved.write("line3.json")
 detector = load_detector(..., calibration="line3.json")      # or: anomalens detect --calibration line3.json
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -22,10 +22,8 @@ Rule = Literal["f1", "recall", "cost"]
 Progress = Callable[[], object] | None
 
 
-def from_normals(
-    detector: Detector, images: Sequence[Any], fpr: float, progress: Progress = None
-) -> tuple[SavedCalibration, list[Failure]]:
-    """Thresholds from normal images alone, with the guarantee of `anomalens.decision.conformal`.
+def calibrate(detector: Detector, images: Any, *, fpr: float = 0.01, progress: Progress = None) -> SavedCalibration:
+    """Choose thresholds on normal images alone, with the guarantee of `anomalens.decision.conformal`.
 
     Image level: a new normal image is called anomalous with probability at most `fpr`. Pixel level: a new normal
     image has anything in its mask with probability at most `fpr` (the same rule on the maps' highest values).
@@ -35,24 +33,25 @@ def from_normals(
         fpr: in (0, 1).
         progress: called after every image.
 
-    Returns the calibration and the images that could not be read, which count nowhere.
+    Returns the calibration; images that could not be read count nowhere and are listed in `left_out`.
 
     Raises:
         InputError: fewer readable images than `fpr` needs; the message says how many.
     """
-    needed(fpr)  # a rate that makes no sense is said before the tower runs
-    scores, peaks, failures = [], [], []
-    for found in _predict(detector, images, progress):
-        if isinstance(found, Failure):
-            failures.append(found)
+    # A rate that makes no sense is refused before the tower runs.
+    needed(fpr)
+    scores, peaks, left_out = [], [], []
+    for result in _predict(detector, images, progress):
+        if isinstance(result, Failure):
+            left_out.append(result.error)
         else:
-            scores.append(found.score)
-            peaks.append(float(found.anomaly_map.max()))
+            scores.append(result.score)
+            peaks.append(float(result.anomaly_map.max()))
     n = len(scores)
     try:
         cut, pixel_cut = conformal_threshold(scores, fpr), conformal_threshold(peaks, fpr)
     except InputError as error:
-        unreadable = f" ({len(failures)} more could not be read: {failures[0].error})" if failures else ""
+        unreadable = f" ({len(left_out)} more could not be read: {left_out[0]})" if left_out else ""
         raise InputError(f"{error}{unreadable}") from error
     low, high = rate_interval(n, fpr)
     calibration = replace(
@@ -67,15 +66,15 @@ def from_normals(
         "fpr": fpr,
         "n_normal": n,
         "n_anomalous": 0,
-        "n_failed": len(failures),
+        "n_failed": len(left_out),
         "n_equal_scores": n - len(set(scores)),
         "guarantee": GUARANTEE.format(fpr=f"{fpr:g}", n=n),
         "true_rate_90": [low, high],
     }
-    return SavedCalibration(calibration, detector.settings, made_from), failures
+    return SavedCalibration(calibration, detector.settings, made_from, tuple(left_out))
 
 
-def from_labels(
+def calibrate_on_labels(
     detector: Detector,
     dataset: Dataset,
     rule: Rule,
@@ -84,8 +83,8 @@ def from_labels(
     miss: float = 10.0,
     alarm: float = 1.0,
     progress: Progress = None,
-) -> tuple[SavedCalibration, list[Failure]]:
-    """An image threshold from labelled images: of the best F1, of a wanted recall, or of the least cost.
+) -> SavedCalibration:
+    """Choose an image threshold on labelled images: by the best F1, a wanted recall, or the least cost.
 
     The pixel threshold stays as it is. P-values are then counted in the normal ones of these images.
 
@@ -96,15 +95,16 @@ def from_labels(
     Raises:
         InputError: the data set has not both kinds of readable images. ConfigError: recall or costs out of range.
     """
-    check_recall(recall)  # here too, before the tower has run over everything
+    # Wrong numbers are refused before the tower has run over everything.
+    check_recall(recall)
     check_costs(miss, alarm)
     samples = [sample for sample in dataset.samples() if sample.label is not None]
-    scores, labels, failures = [], [], []
-    for sample, found in zip(samples, _predict(detector, [s.image for s in samples], progress), strict=True):
-        if isinstance(found, Failure):
-            failures.append(found)
+    scores, labels, left_out = [], [], []
+    for sample, result in zip(samples, _predict(detector, [s.image for s in samples], progress), strict=True):
+        if isinstance(result, Failure):
+            left_out.append(result.error)
         else:
-            scores.append(found.score)
+            scores.append(result.score)
             labels.append(sample.label == 1)
     choose: dict[Rule, tuple[Callable[[], float], str]] = {
         "f1": (lambda: best_f1(scores, labels), "best F1"),
@@ -126,16 +126,17 @@ def from_labels(
         **({"miss": miss, "alarm": alarm} if rule == "cost" else {}),
         "n_normal": len(normal),
         "n_anomalous": len(scores) - len(normal),
-        "n_failed": len(failures),
+        "n_failed": len(left_out),
         "missed": sum(label and not called for called, label in calls),
         "false_alarms": sum(called and not label for called, label in calls),
-        "guarantee": None,  # counted on the images it was chosen on, so no promise about others
+        # Counted on the images it was chosen on, so nothing is promised about others.
+        "guarantee": None,
     }
-    return SavedCalibration(calibration, detector.settings, made_from), failures
+    return SavedCalibration(calibration, detector.settings, made_from, tuple(left_out))
 
 
 def _predict(detector: Detector, images: Any, progress: Progress) -> Iterator[Prediction | Failure]:
-    for found in detector.predict_iter(images):
-        yield found
+    for result in detector.predict_iter(images):
+        yield result
         if progress:
             progress()

@@ -1,62 +1,85 @@
-"""What a detector computes with: pixels in, raw scores and maps out. One contract; nothing here imports a runtime.
+"""Define what a detector computes with: pixels in, raw scores and maps out. Nothing here imports a runtime.
 
-The pipeline around it (decoding, tiles, batches, pooling, decisions) is `detector.py` and the same for all of them.
+The pipeline around an engine (decoding, tiles, batches, pooling, decisions) is in `detection` and the same for all.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from anomalens.options import DEFAULT_OBJECT
+
 Floats = npt.NDArray[np.float32]
-Dtype = Literal["float32", "bfloat16"]
-DEFAULT_OBJECT = "object"
+
+GraphRun = Callable[[list[Floats]], tuple[Floats, Floats]]
+"""Run a graph: its inputs in order -> scores [B] and maps [B, H, W]."""
 
 
 class Scored(NamedTuple):
-    """What an engine says of a batch: larger = more abnormal."""
+    """The answer of an engine for a batch: larger = more abnormal."""
 
-    score: Floats  # [B] the method's own image score, in [0, 1]
-    map: Floats  # [B, H, W] at the size of the pixels; range stated by the method
+    # [B] the method's own image score, in [0, 1].
+    score: Floats
+    # [B, H, W] at the size of the pixels; range stated by the method.
+    map: Floats
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What a network is: all of it that decides scores, and what it has learned from."""
+    """Describe a network: all of it that decides scores, and what it has learned from."""
 
     method: str
     backbone: str
-    weights: str = ""  # hash of the backbone's weights
-    learned: str | None = None  # hash of what the method has learned
-    options: dict[str, Any] = field(default_factory=dict)  # the method's options, JSON-ready
-    object_name: str = DEFAULT_OBJECT  # what the prompts speak of
-    precision: str = "float32"  # of the tower
-    seed: int = 0  # of methods that draw random numbers
-    auxiliary_data: str | None = None  # data sets learned from, "visa+mvtec"
-    trained_images: frozenset[int] = frozenset()  # keys of the images learned from
-
-
-Batch = tuple[Floats, Sequence[int]]
-"""Pixels [B, 3, H, W] as `Preprocess` gives them, and one content key an image."""
+    # Hash of the backbone's weights.
+    weights: str = ""
+    # Hash of what the method has learned.
+    learned: str | None = None
+    # The method's options, JSON-ready.
+    options: dict[str, Any] = field(default_factory=dict)
+    # What the prompts call the object.
+    object_name: str = DEFAULT_OBJECT
+    # Precision of the tower.
+    precision: str = "float32"
+    # Seed of methods that draw random numbers.
+    seed: int = 0
+    # Data sets learned from, "visa+mvtec".
+    auxiliary_data: str | None = None
+    # Keys of the images learned from.
+    trained_images: frozenset[int] = frozenset()
 
 
 class Engine(Protocol):
-    """A network ready to run."""
+    """A network ready to run. Its methods may be called from several threads."""
 
     @property
     def identity(self) -> Identity:
-        """What it is."""
+        """Say what the network is."""
 
-    def score_batch(self, pixels: Floats, keys: Sequence[int]) -> Scored:
-        """One batch (`Batch`) -> raw scores and maps."""
+    @property
+    def parallel(self) -> int:
+        """Say how many batches are worth scoring at the same time, each in a thread of its own; at least 1."""
 
-    def score_batches(self, batches: Iterable[Batch]) -> Iterator[Scored]:
-        """Many batches, results in their order. They are drawn as they are needed: there may be no end of them."""
+    def score_batch(self, pixels: Floats, keys: Sequence[int], sharing: int = 1) -> Scored:
+        """Score one batch.
+
+        Args:
+            pixels: [B, 3, H, W] as `Preprocess` gives them.
+            keys: a content key for each image, the seed of its random numbers.
+            sharing: batches scored at the same time, this one included: the cores are divided among them.
+        """
 
     def for_object(self, name: str) -> "Engine":
-        """The same network with prompts about `name`; itself where it has these already.
+        """Return the same network with prompts about `name`; itself where it has these already.
 
         Raises ConfigError where the prompts cannot be changed.
         """
+
+
+def threads() -> int:
+    """Return how many threads a graph may use, by OMP_NUM_THREADS as for PyTorch; 0 leaves it to the runtime."""
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return int(limit) if limit.isdecimal() else 0

@@ -1,4 +1,4 @@
-"""A detector from a file: a graph, and a card beside it that says what the graph is. Nothing here needs torch.
+"""Read a detector from a file: a graph, and a card beside it that says what the graph is. Nothing here needs torch.
 
     model.onnx, model.onnx.json               ONNX Runtime
     model.xml, model.bin, model.xml.json      OpenVINO
@@ -7,43 +7,49 @@ The graph takes pixels in 0..1 at the size on the card and gives the method's ra
 and colours are on the card, so that they can be changed without touching the graph.
 """
 
-import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from anomalens.decision.calibration import Calibration
-from anomalens.engines.contract import Batch, Dtype, Floats, Identity, Scored
-from anomalens.errors import ConfigError, WeightsError
+from anomalens.decision.calibration import Calibration, pooling_from_dict
+from anomalens.decision.pooling import ScorePooling
+from anomalens.engines.contract import Floats, GraphRun, Identity, Scored
+from anomalens.errors import ConfigError, WeightsError, one_line
+from anomalens.files import file_digest
 from anomalens.images.preprocessing import Preprocess
 from anomalens.methods.parts.draws import Draws
+from anomalens.options import Dtype
 
 SCHEMA = 1
 FORMATS = {".onnx": "onnx", ".xml": "openvino"}
 _PARTS = {"onnx": (".onnx",), "openvino": (".bin", ".xml")}  # the file that a user names comes last
-
-Run = Callable[[list[Floats]], tuple[Floats, Floats]]
-"""Inputs in the order of the graph -> scores [B] and maps [B, H, W]."""
 
 
 @dataclass(frozen=True)
 class Card:
     """What a graph is, and what it asks of the pipeline around it: the JSON file beside it."""
 
-    format: str  # "onnx" or "openvino"
+    # "onnx" or "openvino".
+    format: str
     identity: Identity
-    preprocess: Preprocess  # mean 0, std 1: the backbone's own are inside the graph
+    # Mean 0 and std 1: the backbone's own are inside the graph.
+    preprocess: Preprocess
     calibration: Calibration
-    draws: Draws | None = None  # random numbers the graph takes, besides the pixels
-    batch_limit: int | None = None  # images at once, where memory bounds them
-    any_size: int | None = None  # the side may be any multiple of this, in pixels; None: it is that of `preprocess`
-    sha256: dict[str, str] = field(default_factory=dict)  # of each part of the model, by suffix
-    made: dict[str, Any] = field(default_factory=dict)  # versions, and how far it is from PyTorch: for readers
+    pooling: ScorePooling = ScorePooling()
+    # Random numbers the graph takes, besides the pixels.
+    draws: Draws | None = None
+    # Images at once, where memory bounds them.
+    batch_limit: int | None = None
+    # The side may be any multiple of this, in pixels; None: it is that of `preprocess`.
+    any_size: int | None = None
+    # Hash of each file of the model, by suffix.
+    sha256: dict[str, str] = field(default_factory=dict)
+    # Versions, and how far the graph is from PyTorch: for people who read the card.
+    made: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` is its inverse."""
@@ -55,7 +61,7 @@ class Card:
             "format": self.format,
             "identity": identity,
             "preprocess": prepared,
-            "calibration": self.calibration.to_dict(),
+            "calibration": self.calibration.to_dict() | {"pooling": self.pooling.share, "top": self.pooling.top},
             "draws": asdict(self.draws) if self.draws else None,
             "batch_limit": self.batch_limit,
             "any_size": self.any_size,
@@ -69,12 +75,13 @@ class Card:
         try:
             if value["schema"] != SCHEMA:
                 raise ConfigError(f"schema {value['schema']}, this version reads {SCHEMA}")
-            who = value["identity"]
+            identity = value["identity"]
             return cls(
                 value["format"],
-                Identity(**{**who, "trained_images": frozenset(who["trained_images"])}),
+                Identity(**{**identity, "trained_images": frozenset(identity["trained_images"])}),
                 Preprocess(**value["preprocess"], mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
                 Calibration.from_dict(value["calibration"]),
+                pooling_from_dict(value["calibration"]),
                 Draws(**value["draws"]) if value["draws"] else None,
                 value["batch_limit"],
                 value["any_size"],
@@ -82,7 +89,7 @@ class Card:
                 dict(value["made"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ConfigError(f"{type(error).__name__}: {error}") from error
+            raise ConfigError(one_line(error)) from error
 
     @classmethod
     def read(cls, model: Path) -> "Card":
@@ -122,20 +129,21 @@ def format_of(model: Path) -> str:
     return FORMATS[model.suffix]
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 class ExportedEngine:
-    """A graph and its card."""
+    """A graph and its card. It can be pickled: the copy opens the file anew, which must still be there."""
 
-    def __init__(self, card: Card, run: Run) -> None:
-        self.card, self.identity, self._run = card, card.identity, run
+    # The runtime shares each batch among the cores itself.
+    parallel = 1
+
+    def __init__(self, model: Path, card: Card, run: GraphRun, device: str, dtype: Dtype) -> None:
+        self.card, self.identity = card, card.identity
+        self._model, self._run, self._device, self._dtype = model.absolute(), run, device, dtype
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load, (self._model, self._device, self._dtype)
 
     def for_object(self, name: str) -> "ExportedEngine":
-        """Itself. Raises ConfigError for another name: the text features are part of the graph."""
+        """Return itself. Raises ConfigError for another name: the text features are part of the graph."""
         if name != self.identity.object_name:
             raise ConfigError(
                 f"this file was exported for objects called {self.identity.object_name!r}, not {name!r}; "
@@ -143,22 +151,22 @@ class ExportedEngine:
             )
         return self
 
-    def score_batch(self, pixels: Floats, keys: Sequence[int]) -> Scored:
-        """Pixels in 0..1 [B, 3, H, W] -> scores [B] and maps [B, H, W]."""
+    def score_batch(self, pixels: Floats, keys: Sequence[int], sharing: int = 1) -> Scored:
+        """Score pixels in 0..1 [B, 3, H, W]: scores [B] and maps [B, H, W]."""
         side = self.card.preprocess.size
         if not self.card.any_size and pixels.shape[-2:] != (side, side):
             raise ConfigError(f"pixels {pixels.shape[-2:]}, but the graph was exported for {side} x {side}")
         step = self.card.batch_limit or len(pixels)
-        found = [self._part(pixels[i : i + step], keys[i : i + step]) for i in range(0, len(pixels), step)]
-        scores, maps = zip(*found, strict=True)
+        parts = [self._score(pixels[i : i + step], keys[i : i + step]) for i in range(0, len(pixels), step)]
+        scores, maps = zip(*parts, strict=True)
         return Scored(np.concatenate(scores), np.concatenate(maps))
 
-    def score_batches(self, batches: Iterable[Batch]) -> Iterator[Scored]:
-        """One after the other: the runtime shares each among the cores."""
-        return (self.score_batch(*batch) for batch in batches)
-
-    def _part(self, pixels: Floats, keys: Sequence[int]) -> tuple[Floats, Floats]:
+    def _score(self, pixels: Floats, keys: Sequence[int]) -> tuple[Floats, Floats]:
         return self._run([np.ascontiguousarray(pixels), *(self.card.draws.draw(keys) if self.card.draws else ())])
+
+
+def _load(model: Path, device: str, dtype: Dtype) -> ExportedEngine:
+    return load(model, device=device, dtype=dtype)
 
 
 def load(model: Path, *, device: str = "auto", dtype: Dtype = "float32") -> ExportedEngine:
@@ -173,7 +181,7 @@ def load(model: Path, *, device: str = "auto", dtype: Dtype = "float32") -> Expo
         if not part.is_file():
             raise WeightsError(f"{part}: no such file; make one with `anomalens export --out {model}`")
     card = Card.read(model)
-    changed = [part.name for part in parts(model) if digest(part) != card.sha256.get(part.suffix)]
+    changed = [part.name for part in parts(model) if file_digest(part) != card.sha256.get(part.suffix)]
     if changed:
         raise WeightsError(
             f"{model}: {', '.join(changed)} and {card_path(model).name} do not belong together, or one is damaged; "
@@ -186,10 +194,4 @@ def load(model: Path, *, device: str = "auto", dtype: Dtype = "float32") -> Expo
     run = open_model(model, device, dtype)
     if dtype != "float32":
         card = replace(card, identity=replace(card.identity, precision=dtype))
-    return ExportedEngine(card, run)
-
-
-def threads() -> int:
-    """Threads a graph may use, by OMP_NUM_THREADS as for PyTorch; 0 leaves it to the runtime."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdecimal() else 0
+    return ExportedEngine(model, card, run, device, dtype)

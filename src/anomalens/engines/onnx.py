@@ -1,15 +1,15 @@
-"""Running a graph with ONNX Runtime (extra `[onnx]`)."""
+"""Run a graph with ONNX Runtime (extra `[onnx]`)."""
 
 from pathlib import Path
 
-from anomalens.engines.contract import Dtype, Floats
-from anomalens.engines.exported import Run, threads
+from anomalens.engines.contract import Floats, GraphRun, threads
 from anomalens.errors import ConfigError, WeightsError
 from anomalens.extras import optional
+from anomalens.options import Dtype
 
 
-def open_model(path: Path, device: str = "auto", dtype: Dtype = "float32") -> Run:
-    """`device`: "cpu", "cuda", or "auto" for a GPU where ONNX Runtime was built for one.
+def open_model(path: Path, device: str = "auto", dtype: Dtype = "float32") -> GraphRun:
+    """Open a graph on `device`: "cpu", "cuda", or "auto" for a GPU where ONNX Runtime was built for one.
 
     Raises MissingExtraError, ConfigError for a device or precision it has not, WeightsError for a file it cannot read.
     """
@@ -17,18 +17,20 @@ def open_model(path: Path, device: str = "auto", dtype: Dtype = "float32") -> Ru
     if dtype != "float32":
         raise ConfigError(f"ONNX Runtime computes a graph as it was exported, not in {dtype}; leave --dtype out")
     names = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-    there = [name for name, provider in names.items() if provider in runtime.get_available_providers()]
-    chosen = ("cuda" if "cuda" in there else "cpu") if device == "auto" else device
-    if chosen not in there:
-        raise ConfigError(f"device {device!r}: ONNX Runtime has {', '.join(there)} here; try 'auto'")
+    available = [name for name, provider in names.items() if provider in runtime.get_available_providers()]
+    chosen = ("cuda" if "cuda" in available else "cpu") if device == "auto" else device
+    if chosen not in available:
+        raise ConfigError(f"device {device!r}: ONNX Runtime has {', '.join(available)} here; try 'auto'")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads()
-    options.log_severity_level = 3  # errors; they arrive as exceptions as well
+    # Errors only; they arrive as exceptions as well.
+    options.log_severity_level = 3
     try:
         session = runtime.InferenceSession(str(path), options, providers=[names[chosen]])
-    except Exception as error:  # ONNX Runtime's own exceptions share no base but this
+    except Exception as error:
+        # ONNX Runtime's own exceptions share no base but this.
         raise WeightsError(f"{path}: ONNX Runtime cannot read it ({_first_line(error)}); export it again") from error
-    inputs = [one.name for one in session.get_inputs()]
+    inputs = [node.name for node in session.get_inputs()]
 
     def run(values: list[Floats]) -> tuple[Floats, Floats]:
         score, heat = session.run(["score", "map"], dict(zip(inputs, values, strict=True)))

@@ -1,17 +1,19 @@
-"""Running a graph with OpenVINO (extra `[openvino]`)."""
+"""Run a graph with OpenVINO (extra `[openvino]`)."""
 
+import queue
 from pathlib import Path
+from typing import Any
 
-from anomalens.engines.contract import Dtype, Floats
-from anomalens.engines.exported import Run, threads
+from anomalens.engines.contract import Floats, GraphRun, threads
 from anomalens.errors import ConfigError, WeightsError
 from anomalens.extras import optional
+from anomalens.options import Dtype
 
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 
 
-def open_model(path: Path, device: str = "auto", dtype: Dtype = "float32") -> Run:
-    """`device`: one of OpenVINO's ("cpu", "gpu", "npu", in any case); "auto" is the CPU.
+def open_model(path: Path, device: str = "auto", dtype: Dtype = "float32") -> GraphRun:
+    """Open a graph on `device`: one of OpenVINO's ("cpu", "gpu", "npu", in any case); "auto" is the CPU.
 
     `dtype` is held to: left to itself OpenVINO would compute in bfloat16 wherever the processor can.
 
@@ -20,22 +22,32 @@ def open_model(path: Path, device: str = "auto", dtype: Dtype = "float32") -> Ru
     openvino = optional("openvino", "openvino")
     core = openvino.Core()
     chosen = "CPU" if device == "auto" else device.upper()
-    there = core.available_devices
-    if chosen.split(".")[0] not in {name.split(".")[0] for name in there}:
-        raise ConfigError(f"device {device!r}: OpenVINO has {', '.join(there).lower()} here; try 'auto'")
+    available = core.available_devices
+    if chosen.split(".")[0] not in {name.split(".")[0] for name in available}:
+        raise ConfigError(f"device {device!r}: OpenVINO has {', '.join(available).lower()} here; try 'auto'")
     settings = {"INFERENCE_PRECISION_HINT": _PRECISIONS[dtype]}
     if chosen == "CPU" and threads():
         settings["INFERENCE_NUM_THREADS"] = str(threads())
     try:
         model = core.read_model(str(path))
-        names = [one.get_any_name() for one in model.inputs]
-        request = core.compile_model(model, chosen, settings).create_infer_request()
+        names = [node.get_any_name() for node in model.inputs]
+        compiled = core.compile_model(model, chosen, settings)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise WeightsError(f"{path}: OpenVINO cannot read it ({reason}); export it again") from error
 
+    # A request serves one thread at a time; each is kept for the next that needs one.
+    idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
     def run(values: list[Floats]) -> tuple[Floats, Floats]:
-        found = request.infer(dict(zip(names, values, strict=True)))
-        return found["score"].copy(), found["map"].copy()  # the request writes into the same memory next time
+        try:
+            request = idle.get_nowait()
+        except queue.Empty:
+            request = compiled.create_infer_request()
+        answers = request.infer(dict(zip(names, values, strict=True)))
+        # The request writes into the same memory next time.
+        scores, maps = answers["score"].copy(), answers["map"].copy()
+        idle.put(request)
+        return scores, maps
 
     return run

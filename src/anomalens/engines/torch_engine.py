@@ -5,24 +5,27 @@ load_weights -> Clip      read_checkpoint -> Method      Method.text -> the text
 
 import copy
 import hashlib
-import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, is_dataclass, replace
-from itertools import chain, islice
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.tower import Clip
-from anomalens.backbones.weights import load_weights
-from anomalens.decision.calibration import BUNDLED, Calibration, bundled_calibration
-from anomalens.engines.contract import Batch, Dtype, Floats, Identity, Scored
+from anomalens.backbones.weights import LoadedWeights, load_weights
+from anomalens.decision.calibration import Calibration, ShippedMethod, bundled_calibration
+from anomalens.decision.pooling import ScorePooling
+from anomalens.engines.contract import Floats, Identity, Scored
 from anomalens.errors import ConfigError
-from anomalens.files import cache_folder
+from anomalens.files import cache_folder, json_ready
 from anomalens.images.preprocessing import Preprocess
 from anomalens.methods import base
 from anomalens.methods.base import Method
@@ -33,14 +36,20 @@ from anomalens.methods.parts.checkpoints import (
     read_checkpoint,
     shipped_checkpoint,
 )
-from anomalens.threads import map_ordered
+from anomalens.options import LoadOptions
 
-_NARROW = 512  # width of a tower up to which its products are too small to be worth cutting up among threads
-_STREAMS = 16  # batches at once at most: each holds its activations
+# Width of a tower up to which its matrix products are too small to be worth dividing among threads.
+_NARROW = 512
+# Batches at once at most: each holds its activations.
+_MOST_PARALLEL = 16
+# Methods that adapt from image to image score one batch at a time, whichever thread asks.
+_one_at_a_time = threading.Lock()
+
+_log = logging.getLogger("anomalens")
 
 
 class TorchEngine:
-    """A dual encoder, a method and its text side, which is computed once.
+    """A dual encoder, a method and its text side, which is computed once. Threads may share it.
 
     `identity` says the names; what can be read off the network (options, precision, what was learned) is filled in.
     """
@@ -60,8 +69,17 @@ class TorchEngine:
         """Where the tower computes."""
         return self.clip.visual.proj.device
 
+    @property
+    def parallel(self) -> int:
+        """How many batches are worth scoring at once: several for a small tower on a CPU, else one.
+
+        Threads that would share a small tower's batch get a batch each, which is more done in all.
+        """
+        small = self.device.type == "cpu" and self.clip.visual.width <= _NARROW and not self.method.ordered
+        return min(torch.get_num_threads(), _MOST_PARALLEL) if small else 1
+
     def for_object(self, name: str) -> "TorchEngine":
-        """The same network, weights shared, with prompts about `name`; itself where it has these already."""
+        """Return the same network, weights shared, with prompts about `name`; itself where it has these already."""
         if name == self.identity.object_name:
             return self
         other = copy.copy(self)
@@ -69,42 +87,17 @@ class TorchEngine:
         other.text = other._read_text()
         return other
 
-    def score_batch(self, pixels: Floats, keys: Sequence[int]) -> Scored:
-        """Normalised pixels [B, 3, H, W] -> scores [B] and maps [B, H, W]."""
-        with torch.inference_mode():
-            here = torch.from_numpy(pixels)
-            if self.device.type == "cuda":  # from pinned memory the copy does not wait for what the GPU has to do yet
-                here = here.pin_memory()
-            there = here.to(self.device, non_blocking=True)
-            features = self.method.encode(self.clip, there, keys)
-            found = self.method.score(features, self.text, (pixels.shape[-2], pixels.shape[-1]))
-            return Scored(found.score.float().cpu().numpy(), found.map.float().cpu().numpy())
-
-    def score_batches(self, batches: Iterable[Batch]) -> Iterator[Scored]:
-        """Many batches, results in order: one after the other, or, for a small tower on a CPU, several at once.
-
-        The threads that a single batch would be shared among then have a batch each, which is more done in all.
-        """
-        source, threads = iter(batches), torch.get_num_threads()
-        beside = self.device.type == "cpu" and self.clip.visual.width <= _NARROW and not self.method.ordered
-        streams = min(threads, _STREAMS) if beside else 1
-        first = list(islice(source, 2)) if streams > 1 else []
-        if len(first) < 2:  # nothing to compute beside it
-            yield from (self.score_batch(*batch) for batch in chain(first, source))
-            return
-
-        def score(batch: Batch) -> Scored:
-            torch.set_num_threads(threads // streams)  # of the thread that this runs in
-            return self.score_batch(*batch)
-
-        try:
-            with closing(map_ordered(chain(first, source), score, workers=streams, ahead=streams + 1)) as results:
-                for _, found in results:
-                    if isinstance(found, Exception):
-                        raise found
-                    yield found
-        finally:
-            torch.set_num_threads(threads)  # new threads would take over the last setting anywhere
+    def score_batch(self, pixels: Floats, keys: Sequence[int], sharing: int = 1) -> Scored:
+        """Score normalised pixels [B, 3, H, W] -> scores [B] and maps [B, H, W]; see `Engine`."""
+        alone = _one_at_a_time if self.method.ordered else nullcontext()
+        with alone, _fewer_threads(sharing), torch.inference_mode():
+            batch = torch.from_numpy(pixels)
+            if self.device.type == "cuda":
+                # From pinned memory the copy does not wait for what the GPU still has to do.
+                batch = batch.pin_memory()
+            features = self.method.encode(self.clip, batch.to(self.device, non_blocking=True), keys)
+            answer = self.method.score(features, self.text, (pixels.shape[-2], pixels.shape[-1]))
+            return Scored(answer.score.float().cpu().numpy(), answer.map.float().cpu().numpy())
 
     def _read_text(self) -> Any:
         with torch.inference_mode():
@@ -118,78 +111,94 @@ class Loaded:
     engine: TorchEngine
     preprocess: Preprocess
     calibration: Calibration
-    unlike: tuple[str, ...] | None  # what differs from the settings of the calibration; None: it is merely neutral
+    pooling: ScorePooling
+    # What differs from the settings the calibration was made with ("size=64"); None where it is merely neutral.
+    deviations: tuple[str, ...] | None
 
 
-def load(
-    method: str,
-    backbone: str,
-    *,
-    object_name: str,
-    checkpoint: str | Path | None = None,
-    any_backbone: bool = False,
-    size: int | None = None,
-    device: str = "auto",
-    dtype: Dtype = "float32",
-    seed: int = 0,
-    offline: bool = False,
-    cache: str | Path | None = None,
-    **options: Any,
-) -> Loaded:
-    """Build the engine of `method` on `backbone`; arguments and errors as `detector.load_detector`."""
-    if dtype not in ("float32", "bfloat16"):
-        raise ConfigError(f"dtype must be 'float32' or 'bfloat16', not {dtype!r}")
-    where = pick_device(device)
-    loaded = load_weights(backbone, offline=offline)
-    table = bundled_calibration() if loaded.name == BUNDLED else None
-    if table and table.weights != loaded.hash:  # other weights were put in the package: the numbers mean nothing
-        table = None
-    if method == "auto":
-        best = table.best if table else "anoclip"
-        method = read_checkpoint(checkpoint).info.method if checkpoint is not None else best
-    held = _learned(method, checkpoint, loaded.name)
-    # Calibrated numbers are those of the shipped prompts.
-    known = table.methods.get(method) if table and checkpoint is None else None
-    given, options = options, (known.options if known else {}) | options
-    if base.entry(method).accepts("seed"):
-        options["seed"] = seed
-    if held is None:
-        built = base.create(method, loaded.config, offline=offline, **options)
+def load(options: LoadOptions) -> Loaded:
+    """Build the engine that `options` ask for; arguments and errors as `load_detector`."""
+    device = pick_device(options.device)
+    weights = load_weights(options.backbone, offline=options.offline)
+    name = resolve_method(options, weights)
+    checkpoint = _learned(name, options.checkpoint, weights)
+    # What is calibrated is the shipped prompts.
+    shipped = None if options.checkpoint else _shipped(weights).get(name)
+    method_options = dict(shipped.options if shipped else {}) | dict(options.method_options)
+    if base.entry(name).accepts("seed"):
+        method_options["seed"] = options.seed
+    if checkpoint is None:
+        method = base.create(name, weights.config, offline=options.offline, **method_options)
     else:
-        built = load_method(held, loaded, method, any_backbone=any_backbone, offline=offline, **options)
-    clip = loaded.clip().to(where, getattr(torch, dtype))
-    built = built.to(where).eval()
-    learned_at = held.info.training.get("size") if held else None
-    side = size or learned_at or built.working_size(loaded.image_size)
-    sizes = Preprocess(
-        size=side - side % loaded.config.vision.patch,
-        mean=loaded.pixels.mean,
-        std=loaded.pixels.std,
-        interpolation=built.interpolation,
-        geometry=built.geometry,
-        multiple=loaded.config.vision.patch,
+        method = load_method(
+            checkpoint,
+            weights,
+            name,
+            strict_backbone=options.strict_backbone,
+            offline=options.offline,
+            **method_options,
+        )
+    clip = weights.clip().to(device, getattr(torch, options.dtype))
+    method = method.to(device).eval()
+    preferred = resolve_size(None, checkpoint, method, weights)
+    preprocess = Preprocess(
+        size=resolve_size(options.size, checkpoint, method, weights),
+        mean=weights.pixels.mean,
+        std=weights.pixels.std,
+        interpolation=method.interpolation,
+        geometry=method.geometry,
+        multiple=weights.config.vision.patch,
     )
-    unlike = None
-    if known:
-        native = learned_at or built.working_size(loaded.image_size)
-        now = given | {"size": sizes.size}
-        usual = asdict(base.entry(method).config()) | known.options | {"size": native}
-        unlike = tuple(f"{name}={value}" for name, value in now.items() if value != usual.get(name))
     identity = Identity(
-        method,
-        loaded.name,
-        loaded.hash,
-        object_name=object_name,
-        seed=seed,
-        auxiliary_data=held.info.auxiliary_data if held else None,
-        trained_images=held.images if held else frozenset(),
+        name,
+        weights.name,
+        weights.hash,
+        object_name=options.object_name,
+        seed=options.seed,
+        auxiliary_data=checkpoint.info.auxiliary_data if checkpoint else None,
+        trained_images=checkpoint.images if checkpoint else frozenset(),
     )
-    encoder = PromptEncoder(clip, loaded.hash, Path(cache) if cache else cache_folder())
-    return Loaded(TorchEngine(clip, built, encoder, identity), sizes, known or Calibration.neutral(built), unlike)
+    encoder = PromptEncoder(clip, weights.hash, Path(options.cache) if options.cache else cache_folder())
+    engine = TorchEngine(clip, method, encoder, identity)
+    if shipped is None:
+        return Loaded(engine, preprocess, Calibration.neutral(method.heat_range), ScorePooling(), None)
+    changed = dict(options.method_options) | {"size": preprocess.size}
+    usual = asdict(base.entry(name).config()) | dict(shipped.options) | {"size": preferred}
+    return Loaded(engine, preprocess, shipped.calibration, shipped.pooling, describe_deviation(changed, usual))
+
+
+def resolve_method(options: LoadOptions, weights: LoadedWeights) -> str:
+    """Return the name of the method: what was asked for; for "auto" the checkpoint's, else the best one shipped."""
+    if options.method != "auto":
+        return options.method
+    if options.checkpoint is not None:
+        return read_checkpoint(options.checkpoint).info.method
+    return bundled_calibration().best if _shipped(weights) else "anoclip"
+
+
+def resolve_size(asked: int | None, checkpoint: Checkpoint | None, method: Method, weights: LoadedWeights) -> int:
+    """Return the side in pixels of what the tower sees, a multiple of its patch.
+
+    It is what was asked for, else the size that prompts were learned at, else what the method prefers.
+    """
+    learned_at = checkpoint.info.training.get("size") if checkpoint else None
+    side: int = asked or learned_at or method.working_size(weights.image_size)
+    patch = weights.config.vision.patch
+    if asked and asked % patch:
+        _log.warning("size %d is no multiple of the patch of %d pixels; %d is used", asked, patch, side - side % patch)
+    return side - side % patch
+
+
+def describe_deviation(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return "name=value" for each setting that is not the usual one."""
+    return tuple(f"{name}={value}" for name, value in settings.items() if value != usual.get(name))
 
 
 def pick_device(name: str) -> torch.device:
-    """ "auto" takes a GPU where there is one. Raises ConfigError for a device that is not there."""
+    """Return the device called `name`; "auto" takes a GPU where one is available.
+
+    Raises ConfigError for a device that this machine does not have.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -200,26 +209,48 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def _learned(method: str, checkpoint: str | Path | None, backbone: str) -> Checkpoint | None:
-    """What `method` has learned: what is given, else what is shipped; None for a method that learns nothing."""
+def _shipped(weights: LoadedWeights) -> dict[str, ShippedMethod]:
+    """Return what is shipped for these weights, by method; nothing for other weights than the bundled ones."""
+    table = bundled_calibration() if weights.is_bundled else None
+    # If other weights were put in the package, its numbers mean nothing.
+    return table.methods if table and table.weights == weights.hash else {}
+
+
+def _learned(method: str, checkpoint: str | None, weights: LoadedWeights) -> Checkpoint | None:
+    """Return what `method` has learned: the checkpoint asked for, else the shipped one; None if it learns nothing."""
     if not base.entry(method).learned:
         if checkpoint is not None:
             raise ConfigError(f"method {method!r} learns nothing, so it takes no checkpoint")
         return None
-    if checkpoint is None and backbone != BUNDLED:
-        raise missing_checkpoint(method, backbone)
+    if checkpoint is None and not weights.is_bundled:
+        raise missing_checkpoint(method, weights.name)
     return read_checkpoint(shipped_checkpoint(method) if checkpoint is None else checkpoint)
+
+
+def _fewer_threads(sharing: int) -> Any:
+    """Divide the cores by `sharing` for this thread alone, as a context."""
+    if sharing == 1:
+        return nullcontext()
+    # PyTorch sets up a thread's OpenMP at its first use, which would undo a limit set before.
+    threads = torch.get_num_threads()
+    return _controller().limit(limits=max(1, threads // sharing), user_api="openmp")
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    """Find the OpenMP libraries of this process, once: they are loaded when torch is."""
+    return ThreadpoolController()
 
 
 def _options(method: Method) -> dict[str, Any]:
     config = getattr(method, "config", None)
     if not is_dataclass(config) or isinstance(config, type):
         return {}
-    return dict(json.loads(json.dumps(asdict(config))))
+    return dict(json_ready(asdict(config)))
 
 
 def _hash(values: dict[str, Tensor]) -> str | None:
-    """Short content hash of named tensors; None of none."""
+    """Return a short hash of named tensors' contents; None of none."""
     if not values:
         return None
     digest = hashlib.sha256()

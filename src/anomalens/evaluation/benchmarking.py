@@ -21,12 +21,13 @@ from typing import Any, Literal, Protocol
 from anomalens._version import __version__
 from anomalens.datasets import catalog
 from anomalens.datasets.layouts import Dataset, open_dataset
-from anomalens.decision.calibration import BUNDLED
-from anomalens.detection.detector import Detector, load_detector
+from anomalens.detection.detector import Detector
+from anomalens.detection.loading import load_detector
 from anomalens.errors import AnomalensError, ConfigError
 from anomalens.evaluation.evaluator import check_folder, evaluate, tested
 from anomalens.evaluation.plan import DataPlan, MethodPlan, Plan
 from anomalens.files import atomic_write, file_digest, stamp, write_json
+from anomalens.options import BUNDLED
 
 State = Literal["done", "failed", "not run"]
 

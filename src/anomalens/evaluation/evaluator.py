@@ -20,7 +20,7 @@ from typing import Any, get_args
 import numpy as np
 
 from anomalens.datasets.layouts import Dataset, Sample, read_truth
-from anomalens.detection.detector import Detector, Result
+from anomalens.detection.detector import Detector
 from anomalens.errors import ConfigError, InputError
 from anomalens.evaluation.gallery import Gallery
 from anomalens.evaluation.trained_data import refuse_trained_data
@@ -41,7 +41,7 @@ from anomalens.metrics.summary import (
     roc_curve,
     summarise,
 )
-from anomalens.prediction import Failure, Prediction
+from anomalens.prediction import Failure, Prediction, Result
 
 _POINTS = 200  # of a curve kept for the report
 
@@ -182,7 +182,7 @@ def evaluate(
     samples = tested(dataset)
     if not config.allow_same_data:
         images = [sample.image for members in samples.values() for sample in members]
-        refuse_trained_data(detector.auxiliary_data, detector.trained_images, dataset.name, images)
+        refuse_trained_data(detector.identity.auxiliary_data, detector.identity.trained_images, dataset.name, images)
     rows: list[Row] = []
     classes, curves = {}, {}
     gallery = Gallery(config.gallery)
@@ -260,26 +260,26 @@ def _protocol(detector: Detector, dataset: Dataset, config: EvaluationConfig) ->
     who = detector.engine.identity
     return {
         "layout": dataset.layout,
-        "auxiliary_data": detector.auxiliary_data,
+        "auxiliary_data": detector.identity.auxiliary_data,
         "same_data_allowed": config.allow_same_data,
-        "weights": detector.weights_hash,
+        "weights": detector.identity.weights,
         "image_size": detector.preprocess.size,
-        "also": detector.settings["also"],
+        "extra_sizes": detector.settings["extra_sizes"],
         "geometry": detector.preprocess.geometry,
         "interpolation": detector.preprocess.interpolation,
-        "tile": detector.config.tile,
-        "overlap": detector.config.overlap if detector.config.tile else None,
+        "tile": detector.options.tile,
+        "overlap": detector.options.overlap if detector.options.tile else None,
         "precision": who.precision,
         "evaluation_size": config.size,
         "mask_rule": "not black; antialiased bilinear to the evaluation size, above one half",
         "aupro_limit": config.limit,
         "pixel_mode": config.mode,
         "prompts": {
-            "object": "class name" if config.class_names else detector.config.object_name,
+            "object": "class name" if config.class_names else detector.options.object_name,
             "options": who.options,
         },
         "calibration": detector.calibration.to_dict(),
-        "seed": detector.seed,
+        "seed": detector.identity.seed,
         "versions": versions(),
         "faults": len(dataset.faults),
     }

@@ -4,7 +4,6 @@ Nothing stands at the target that was not compared: a graph further than LIMIT f
 loses more than its gate allows, are thrown away.
 """
 
-import copy
 import os
 import tempfile
 from collections.abc import Sequence
@@ -14,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from anomalens.detection.detector import Detector, load_detector
+from anomalens.detection.detector import Detector
+from anomalens.detection.loading import load_detector
 from anomalens.engines import exported
 from anomalens.engines.exported import Card
 from anomalens.engines.torch_engine import TorchEngine
@@ -22,7 +22,8 @@ from anomalens.errors import ConfigError
 from anomalens.export import gate
 from anomalens.export.graph import Graph, refuse, write_onnx, write_openvino
 from anomalens.extras import optional, versions
-from anomalens.files import write_json
+from anomalens.files import file_digest, write_json
+from anomalens.prediction import predictions_of
 
 LIMIT = 1e-3  # largest difference allowed: of the map in units of its range, of the score as it is
 SWITCHED = 0.01  # share of a map's pixels that may differ by more, where a tie decides (`ExportTraits.switches`)
@@ -92,7 +93,7 @@ def export(
         raise ConfigError("this detector is an exported one already; name the method it was made from")
     if not images:
         raise ConfigError("no image to compare on; leave --check out to use procedural scenes")
-    if detector.config.also and not any_size:
+    if detector.options.extra_sizes and not any_size:
         raise ConfigError("this detector looks at several sizes; export it with its size left open (--dynamic-size)")
     if labelled is not None and kind != "onnx":
         raise ConfigError("int8 is made for ONNX Runtime; use --format onnx, or leave --int8 out")
@@ -129,7 +130,7 @@ def export(
 
 def compare(detector: Detector, other: Detector, images: Sequence[Any]) -> Difference:
     """The largest differences between two detectors' predictions of the same images."""
-    pairs = list(zip(detector.predict(list(images)), other.predict(list(images)), strict=True))
+    pairs = list(zip(*(predictions_of(each.predict_iter(list(images))) for each in (detector, other)), strict=True))
     span = max(a.anomaly_map.max() for a, _ in pairs) - min(a.anomaly_map.min() for a, _ in pairs)
     apart = [np.abs(a.anomaly_map - b.anomaly_map) / (span or 1) for a, b in pairs]
     beyond = np.mean([np.mean(~(one <= LIMIT)) for one in apart])
@@ -182,6 +183,7 @@ def _card(detector: Detector, kind: str, graph: Graph) -> Card:
             multiple=graph.unit if graph.any_size else prepared.multiple,
         ),
         detector.calibration,
+        detector.pooling,
         graph.traits.draws,
         graph.traits.batch_limit,
         graph.unit if graph.any_size else None,
@@ -190,23 +192,21 @@ def _card(detector: Detector, kind: str, graph: Graph) -> Card:
 
 
 def _describe(model: Path, card: Card) -> None:
-    sums = {part.suffix: exported.digest(part) for part in exported.parts(model)}
+    sums = {part.suffix: file_digest(part) for part in exported.parts(model)}
     write_json(exported.card_path(model), replace(card, sha256=sums).to_dict())
 
 
 def _open(model: Path, like: Detector) -> Detector:
-    config = like.config
+    options = like.options
     return load_detector(
         str(model),
         size=like.preprocess.size,
-        tile=config.tile,
-        overlap=config.overlap,
-        also=config.also,
-        batch_size=config.batch_size,
+        tile=options.tile,
+        overlap=options.overlap,
+        extra_sizes=options.extra_sizes,
+        batch_size=options.batch_size,
     )
 
 
 def _sized(detector: Detector, side: int) -> Detector:
-    other = copy.copy(detector)
-    other.preprocess = replace(detector.preprocess, size=side)
-    return other
+    return detector.replace(preprocess=replace(detector.preprocess, size=side))

@@ -12,6 +12,7 @@ from anomalens.detection.detector import Detector
 from anomalens.errors import ConfigError
 from anomalens.images.maps import resize_map
 from anomalens.metrics.accumulator import PixelAccumulator
+from anomalens.prediction import predictions_of
 from anomalens_lab.synthesis import HELD_OUT_FAMILIES, SynthesisConfig, scenes
 
 _SIDE = 256  # pixels at which maps and masks are compared
@@ -69,7 +70,9 @@ def judge(exact: Detector, rounded: Detector, images: Labelled, gate: Gate) -> V
 
 def _measure(detector: Detector, images: Labelled) -> tuple[float, float]:
     pixels = PixelAccumulator("histogram")
-    for found, (_, mask) in zip(detector.predict([image for image, _ in images]), images, strict=True):
+    for found, (_, mask) in zip(
+        predictions_of(detector.predict_iter([image for image, _ in images])), images, strict=True
+    ):
         pixels.update(resize_map(found.anomaly_map, mask.shape), mask)
     measured = pixels.compute()
     auroc, aupro = measured["pixel_auroc"], measured["aupro"]

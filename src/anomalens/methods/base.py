@@ -197,7 +197,7 @@ def register(
     return add
 
 
-def entries() -> list[Entry]:
+def list_methods() -> list[Entry]:
     """Return all methods, by year and name. Imports every file of methods."""
     package = importlib.import_module("anomalens.methods")
     for module in pkgutil.iter_modules(package.__path__):
@@ -214,7 +214,7 @@ def entry(name: str) -> Entry:
     if name not in _REGISTRY and name.rstrip("+").isidentifier() and importlib.util.find_spec(module):
         importlib.import_module(module)
     if name not in _REGISTRY:
-        known = sorted(entry.name for entry in entries())
+        known = sorted(entry.name for entry in list_methods())
         if name not in known:
             raise ConfigError(f"unknown method {name!r}; known: {', '.join(known)}")
     return _REGISTRY[name]

@@ -16,9 +16,9 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from anomalens.detection.detector import Detector, Result
+from anomalens.detection.detector import Detector
 from anomalens.errors import ConfigError, InputError
-from anomalens.prediction import Failure, Prediction
+from anomalens.prediction import Failure, Prediction, Result
 from anomalens.runs.record import ROWS, open_folder, read_record, write_record
 from anomalens.runs.store import Row, RunCounts, RunSummary, fill
 from anomalens.threads import map_ordered
@@ -131,8 +131,8 @@ def _rows(detector: Detector, store: JsonLines, maps: MapFormat) -> Generator[Ro
 
     Raises OSError, after the rows before it, where a picture cannot be written.
     """
-    first, workers = store.done().rows, detector.config.workers
-    results = enumerate(detector.predict_iter(iter(store.inputs[first:])), start=first)
+    first, workers = store.done().rows, detector.options.workers
+    results = enumerate(detector.predict_iter(store.inputs[first:]), start=first)
 
     def write(numbered: tuple[int, Result]) -> Row:
         index, result = numbered

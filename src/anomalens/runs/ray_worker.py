@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from anomalens.detection.detector import Detector, Result
+from anomalens.detection.detector import Detector
 from anomalens.errors import one_line
-from anomalens.prediction import Failure
+from anomalens.prediction import Failure, Result
 from anomalens.runs.ray_addresses import fetch
 from anomalens.runs.ray_parts import FinishedPart, RunPart
 from anomalens.runs.store import Row
@@ -159,7 +159,7 @@ class Worker:
         return detector
 
     def _make_detector(self, name: str | None) -> Detector:
-        if name in (None, self._detector.config.object_name):
+        if name in (None, self._detector.options.object_name):
             return self._detector
         return self._detector.for_object(str(name))
 
@@ -168,7 +168,7 @@ class Worker:
         unreadable: dict[int, Failure] = {}
 
         def sources() -> Iterator[Path | bytes]:
-            ahead = 2 * detector.config.batch_size + _FETCHES
+            ahead = 2 * detector.options.batch_size + _FETCHES
             fetched = map_ordered(paths, lambda path: fetch(path, self._root), workers=_FETCHES, ahead=ahead)
             for index, (_, source) in enumerate(fetched):
                 if isinstance(source, Exception):
@@ -184,7 +184,7 @@ class Worker:
                 return unreadable.get(index, renamed).to_dict()
             return result.to_dict() | {"path": path}
 
-        workers = detector.config.workers
+        workers = detector.options.workers
         results = enumerate(detector.predict_iter(sources()))
         rows = []
         for _, row in map_ordered(results, to_row, workers=workers, ahead=2 * workers):

@@ -178,7 +178,7 @@ def load_method(
     loaded: LoadedWeights,
     method: str | None = None,
     *,
-    any_backbone: bool = False,
+    strict_backbone: bool = True,
     offline: bool = False,
     **options: Any,
 ) -> "Method":
@@ -188,7 +188,7 @@ def load_method(
         checkpoint: from `read_checkpoint`.
         loaded: the backbone it is used with.
         method: what it must be; None takes what it is.
-        any_backbone: use it although it was learned with other weights (sizes must fit all the same).
+        strict_backbone: refuse it where it was learned with other weights; False needs no more than fitting sizes.
         offline: never touch the network.
         options: fields of the method's Config that shall differ from those it was learned with.
 
@@ -199,7 +199,7 @@ def load_method(
     info, where = checkpoint.info, checkpoint.source
     if method is not None and info.method != method:
         raise WeightsError(f"{where}: holds {info.method!r}, not {method!r}; ask for --method {info.method}")
-    if not any_backbone:
+    if strict_backbone:
         _check_backbone(checkpoint, loaded)
     foreign = sorted(info.config.keys() - set(base.entry(info.method).options))
     if foreign:
@@ -223,7 +223,8 @@ def _check_backbone(checkpoint: Checkpoint, loaded: LoadedWeights) -> None:
         theirs = f"{info.backbone!r} " + (f"(weights {info.weights[:12]}…)" if info.weights else "(by its token table)")
         raise WeightsError(
             f"{checkpoint.source}: learned with backbone {theirs}, which is not {ours}; take that backbone, learn anew "
-            f"with `{_how(info.method, loaded.name)}`, or use it all the same with --any-backbone (any_backbone=True)"
+            f"with `{_how(info.method, loaded.name)}`, or use it all the same with --no-strict-backbone "
+            "(strict_backbone=False)"
         )
 
 
