@@ -241,7 +241,7 @@ def test_no_and_yes_folders(tmp_path: Path) -> None:
     picture(tmp_path / "yes" / "y.jpg")
     picture(tmp_path / "pred" / "p.jpg")  # Br35H holds unlabelled images too
     (counts,) = open_dataset(prepare("br35h", tmp_path), strict=True).counts().values()
-    assert (counts.normal, counts.anomalous, counts.pixel_level) == (1, 1, False)
+    assert (counts.normal, counts.anomalous, counts.masks) == (1, 1, 0)
     (tmp_path / "no" / "n.jpg").unlink()
     (tmp_path / "no").rmdir()
     with pytest.raises(InputError, match="no/ and yes/"):

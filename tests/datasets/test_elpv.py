@@ -30,7 +30,7 @@ def test_the_cut_decides_which_are_defective() -> None:
         assert list(counts) == ["monocrystalline solar cell", "polycrystalline solar cell"]
         assert sum(c.anomalous for c in counts.values()) == defective
         assert sum(c.normal for c in counts.values()) == 2624 - defective
-        assert all(c.image_level and not c.pixel_level for c in counts.values())
+        assert all(c.normal and c.anomalous and not c.masks for c in counts.values())
     with pytest.raises(ConfigError, match=r"in \[0, 1\), found 1\.5"):
         elpv.open_elpv(1.5)
 

@@ -58,23 +58,13 @@ class Fault:
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """How many test images a class has, and what can be measured on it."""
+    """How many test images a class has."""
 
     normal: int
     anomalous: int
     unlabelled: int
     # Anomalous test images that have a usable mask.
     masks: int
-
-    @property
-    def image_level(self) -> bool:
-        """Return whether both labels are present, so that image metrics are defined."""
-        return self.normal > 0 and self.anomalous > 0
-
-    @property
-    def pixel_level(self) -> bool:
-        """Return whether at least one mask is present, so that pixel metrics are defined."""
-        return self.masks > 0
 
 
 @dataclass(frozen=True)
