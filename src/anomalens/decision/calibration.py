@@ -88,6 +88,8 @@ class Calibration:
             low, high = own["heat_range"]
             scores = tuple(float(score) for score in own.get("normal_scores", ()))
             return cls(**{**own, "heat_range": (float(low), float(high)), "normal_scores": scores})
+        except ConfigError:
+            raise
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"not a calibration: {one_line(error)}") from error
 
