@@ -299,3 +299,13 @@ def test_bfloat16_by_one_word(tiny_weights: Path) -> None:
 def test_wrong_options_are_named(tiny_weights: Path, options: dict[str, Any], error: type, reason: str) -> None:
     with pytest.raises(error, match=reason):
         load_detector(**{"method": "anoclip", "backbone": str(tiny_weights), **options})
+
+
+def test_an_option_without_effect_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING", logger="anomalens"):
+        load_detector("anoclip", views=1)
+        assert caplog.messages == []
+        load_detector("anoclip", views=22)
+        load_detector("anoclip", size=450)
+    assert "views" in caplog.messages[0]
+    assert "448 is used" in caplog.messages[1]

@@ -7,7 +7,7 @@ import copy
 import hashlib
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from functools import cache
@@ -162,9 +162,16 @@ def load(options: LoadOptions) -> Loaded:
     engine = TorchEngine(clip, method, encoder, identity)
     if shipped is None:
         return Loaded(engine, preprocess, Calibration.neutral(method.heat_range), ScorePooling(), None)
-    changed = dict(options.method_options) | {"size": preprocess.size}
     usual = asdict(base.entry(name).config()) | dict(shipped.options) | {"size": preferred}
-    return Loaded(engine, preprocess, shipped.calibration, shipped.pooling, describe_deviation(changed, usual))
+    changed = {
+        option: value
+        for option, value in {**options.method_options, "size": preprocess.size}.items()
+        if value != usual.get(option)
+    }
+    if shipped.pooling.ignores_method_score:
+        base.warn_score_only(method, changed)
+    deviations = tuple(f"{option}={value}" for option, value in changed.items())
+    return Loaded(engine, preprocess, shipped.calibration, shipped.pooling, deviations)
 
 
 def resolve_method(options: LoadOptions, weights: LoadedWeights) -> str:
@@ -187,11 +194,6 @@ def resolve_size(asked: int | None, checkpoint: Checkpoint | None, method: Metho
     if asked and asked % patch:
         _log.warning("size %d is no multiple of the patch of %d pixels; %d is used", asked, patch, side - side % patch)
     return side - side % patch
-
-
-def describe_deviation(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return "name=value" for each setting that is not the usual one."""
-    return tuple(f"{name}={value}" for name, value in settings.items() if value != usual.get(name))
 
 
 def pick_device(name: str) -> torch.device:
