@@ -1,6 +1,7 @@
 """What every registered method must do, on a tiny random dual encoder."""
 
 import re
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
@@ -96,6 +97,36 @@ def test_a_value_of_another_type_is_refused_in_plain_words(name: str, tiny_confi
     for option in base.entry(name).options:
         with pytest.raises(ConfigError, match=f"^{option} must be "):
             base.create(name, tiny_config, **{option: {"a": 1}})
+
+
+def other_value(option: str, name: str) -> Any:
+    """A value that an option does not have by default."""
+    config = base.entry(name).config
+    hint, value = get_type_hints(config)[option], getattr(config(), option)
+    if get_origin(hint) is Literal:
+        return next(choice for choice in get_args(hint) if choice != value)
+    return value / 2 if hint is float else 1
+
+
+def test_score_only_options_leave_the_map_alone(
+    name: str, tiny_config: ClipConfig, tiny_clip: Clip, caplog: pytest.LogCaptureFixture
+) -> None:
+    usual = run(build(name, tiny_config), tiny_clip, pixels())
+    method = build(name, tiny_config)
+    caplog.clear()
+    scores = []
+    for option in method.score_only_options:
+        torch.manual_seed(2)
+        other = base.create(name, tiny_config, **{option: other_value(option, name)}).eval()
+        changed = run(other, tiny_clip, pixels())
+        assert torch.equal(changed.map, usual.map)
+        scores.append(changed.score)
+        base.warn_score_only(method, [option, "seed"])
+        assert f"{option} changes nothing here" in caplog.text
+    assert not scores or any(not torch.equal(score, usual.score) for score in scores)
+    caplog.clear()
+    base.warn_score_only(method, ["seed"])
+    assert not caplog.text
 
 
 def test_an_unknown_method_lists_what_there_is(tiny_config: ClipConfig) -> None:
