@@ -71,7 +71,7 @@ def test_a_tower_in_bfloat16_gives_the_same_ranking(name: str, tiny_config: Clip
     full, half = run(method, tiny_clip, pixels()), run(method, Clip.from_state_dict(tiny_config, state), pixels())
     assert half.map.dtype == half.score.dtype == torch.float32
     assert (full.score - half.score).abs().max() < 0.4 * full.score.std()
-    assert (full.map - half.map).abs().max() < 0.2 * full.map.std()
+    assert (full.map - half.map).abs().max() < 0.4 * full.map.std()
 
 
 def test_parameters_survive_saving(name: str, tiny_config: ClipConfig, tiny_clip: Clip) -> None:
