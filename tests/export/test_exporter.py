@@ -57,7 +57,11 @@ def _one_export_a_method() -> Iterator[None]:
     real, kept = graph._export, {}
 
     def remembered(one: graph.Graph) -> Any:
-        key = (one.any_size, type(one.method), repr(one.method.config))  # weights and sizes are the same in all of this file
+        key = (
+            one.any_size,
+            type(one.method),
+            repr(one.method.config),
+        )  # weights and sizes are the same in all of this file
         if key not in kept:
             kept[key] = real(one)
         return kept[key]

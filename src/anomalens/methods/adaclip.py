@@ -88,6 +88,7 @@ class Text:
 class AdaCLIP(LearnedMethod):
     """AdaCLIP."""
 
+    config: Config
     score_only_options: ClassVar[tuple[str, ...]] = ("clusters", "iterations", "fusion")
     recipe: ClassVar[Recipe] = Recipe("adamw", lr=0.01, weight_decay=0.01, epochs=5, batch=1)
     frozen_features: ClassVar[bool] = False

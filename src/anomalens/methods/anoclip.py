@@ -114,6 +114,7 @@ class TextSide:
 class AnoCLIP(Method):
     """AnoCLIP, or AnoCLIP+ with `config.adapt`. Map and score are probabilities near ½ (never threshold at 0.5)."""
 
+    config: Config
     interpolation = "bilinear"
     # Where real photographs lie (MVTec AD, ViT-B/16-plus: 0.471 to 0.490).
     heat_range = (0.47, 0.50)
@@ -129,7 +130,7 @@ class AnoCLIP(Method):
     @property
     def ordered(self) -> bool:
         """True with one optimiser for all images, as the published code has it."""
-        return bool(self.config.adapt and self.config.carry_optimizer)
+        return self.config.adapt and self.config.carry_optimizer
 
     def text(self, encoder: PromptEncoder, name: str) -> TextSide:
         """Encode 924 sentences at once: their raw means give the pair, their unit rows the dictionary."""

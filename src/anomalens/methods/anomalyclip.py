@@ -57,6 +57,7 @@ class Config(PromptConfig):
 class AnomalyCLIP(LearnedMethod):
     """AnomalyCLIP. The text side is the unit pair [C, E]."""
 
+    config: Config
     cls: ClassVar[Literal["normed", "raw"]] = "raw"
     positions: ClassVar[Positions] = "bilinear"
 
@@ -73,7 +74,7 @@ class AnomalyCLIP(LearnedMethod):
     def probabilities(self, features: Features, text: Tensor) -> Tensor:
         """Compute p of every tap: [taps, B, h, w], probability "abnormal" of each patch."""
         tokens = F.normalize(torch.stack(features.dense[0]), dim=-1)
-        logits: Tensor = tokens @ ((text[1] - text[0]) / self.config.temperature)
+        logits = tokens @ ((text[1] - text[0]) / self.config.temperature)
         return logits.sigmoid().view(*tokens.shape[:2], *features.grid)
 
     def score(self, features: Features, text: Tensor, size: tuple[int, int]) -> ScoreMap:

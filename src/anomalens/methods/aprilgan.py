@@ -57,6 +57,7 @@ class Config(MethodConfig):
 class AprilGan(LearnedMethod):
     """APRIL-GAN. The text side is the unit pair [C, E] of an object's name."""
 
+    config: Config
     # With MVTec as source; the paper trains 15 epochs on VisA.
     recipe: ClassVar[Recipe] = Recipe(epochs=3)
     uses_names: ClassVar[bool] = True
@@ -77,7 +78,7 @@ class AprilGan(LearnedMethod):
         """Compute 100 · unit(Y_k) · (t_a - t_n) of every stage: [stages, B, h, w]."""
         stages = zip(self.maps, features.dense[0], strict=True)
         unit = torch.stack([F.normalize(cast(Tensor, affine(tokens)), dim=-1) for affine, tokens in stages])
-        logits: Tensor = self.config.scale * unit @ (text[1] - text[0])
+        logits = self.config.scale * unit @ (text[1] - text[0])
         return logits.view(*unit.shape[:2], *features.grid)
 
     def score(self, features: Features, text: Tensor, size: tuple[int, int]) -> ScoreMap:

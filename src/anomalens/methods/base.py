@@ -100,7 +100,7 @@ class Method(nn.Module, ABC):
     dense: tuple[Dense, ...] = ()
     # Options that change the method's own image score and nothing else; without effect where the map alone is scored.
     score_only_options: ClassVar[tuple[str, ...]] = ()
-    # A Config of the subclass's own kind.
+    # Of the subclass's own kind, which it declares: `config: Config`.
     config: Any
 
     def __init__(self, clip: ClipConfig, config: MethodConfig = MethodConfig()) -> None:

@@ -119,6 +119,7 @@ _SOURCE = "Salehi et al. 2025 (arXiv 2504.11055)"
 class Crane(LearnedMethod):
     """Crane, and Crane+ with `guided`."""
 
+    config: Config
     positions: ClassVar[Positions] = "bilinear"
     score_only_options: ClassVar[tuple[str, ...]] = ("pooling",)
     image_options: ClassVar[tuple[str, ...]] = ("guide", "beta", "gamma", "batch_threshold")
@@ -225,6 +226,8 @@ class PlusConfig(Config):
 @register("crane+", title="Crane+", source=_SOURCE, year=2025, config=PlusConfig)
 class CranePlus(Crane):
     """Crane+: with the D-Attn map, guided by `config.guide`, by a guide of the caller's, or by the backbone's stem."""
+
+    config: PlusConfig
 
     def load_networks(self, *, offline: bool) -> None:
         """Load the guide that `config.guide` names; the published one is "facebook/dinov2-with-registers-base"."""

@@ -105,6 +105,7 @@ class Text:
 class TokenCLIP(LearnedMethod):
     """TokenCLIP: two pairs of prompts, and heads that turn the local pair into Q subspaces."""
 
+    config: Config
     cls: ClassVar[Literal["normed", "raw"]] = "raw"
     positions: ClassVar[Positions] = "bilinear"
     score_only_options: ClassVar[tuple[str, ...]] = ("image_score",)
@@ -171,13 +172,11 @@ class TokenCLIP(LearnedMethod):
         if self.config.combine == "probability":
             normal, abnormal = similarity.unbind(dim=2)
             probabilities = ((abnormal - normal) / self.config.temperature).sigmoid()
-            mean: Tensor = (weights.mean(dim=2) * probabilities).sum(-1)
-            return mean
+            return (weights.mean(dim=2) * probabilities).sum(-1)
         mixed = (weights * similarity).sum(-1)  # [B, M, C]
         if self.config.combine == "vector":
             mixed = mixed / self._mixture_norm(weights, text)
-        logits: Tensor = (mixed[..., 1] - mixed[..., 0]) / self.config.temperature
-        return logits.sigmoid()
+        return ((mixed[..., 1] - mixed[..., 0]) / self.config.temperature).sigmoid()
 
     def _mixture_norm(self, weights: Tensor, text: Text) -> Tensor:
         """Compute |Σ_q w_iq t^q_c| of every token and class, from the Gram matrix of the subspaces: [B, M, C]."""
@@ -189,8 +188,7 @@ class TokenCLIP(LearnedMethod):
 
     def base(self, tokens: Tensor, text: Text) -> Tensor:
         """Compute b, the probability "abnormal" of unit tokens [B, M, E] under the local pair alone: [B, M]."""
-        logits: Tensor = tokens @ ((text.local_pair[1] - text.local_pair[0]) / self.config.temperature)
-        return logits.sigmoid()
+        return (tokens @ ((text.local_pair[1] - text.local_pair[0]) / self.config.temperature)).sigmoid()
 
     def maps(self, features: Features, text: Text) -> tuple[Tensor, Tensor]:
         """Compute the base and the dynamic probabilities of the patches of every tap, each [taps, B, h, w]."""

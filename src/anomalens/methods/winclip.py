@@ -81,7 +81,7 @@ class WindowFeatures(Features):
 class WinCLIP(Method):
     """WinCLIP without reference images. Map and score are probabilities of "abnormal", sharpened by 1/τ."""
 
-    interpolation = "bicubic"
+    config: Config
 
     def __init__(self, clip: ClipConfig, config: Config) -> None:
         super().__init__(clip, config)
