@@ -1,7 +1,9 @@
-"""Thresholds, heatmap scale and pooling of the bundled backbone, chosen on scenes of families training never saw and on
-photographs of one kind of thing that no result is claimed on:
+"""Choose thresholds, heatmap scale and score pooling of the bundled backbone.
 
-    python -m anomalens_lab.calibrate WORK --photographs mvtec:PATH
+They are chosen on scenes of families training never saw and on photographs of one kind of thing that no result is
+claimed on:
+
+    python -m anomalens_lab calibrate WORK --photographs mvtec:PATH
 
     pooling          share and size of the map's top in the image score. What users rank are images of one kind of
                      thing, so the scenes judge it by how often a faulty one outscores its sound twin, the photographs
@@ -17,7 +19,6 @@ photographs of one kind of thing that no result is claimed on:
 On one's own parts one does better with a handful of normal images (`anomalens calibrate`).
 """
 
-import argparse
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -210,20 +211,3 @@ def calibrate_bundled(
     best = table.best if set(entries) - set(reached) else max(reached, key=reached.__getitem__)
     write_json(path, CalibrationTable(weights, best, entries).to_dict())
     return reached
-
-
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", type=Path, help="folder for the scenes; a second call uses what is there")
-    parser.add_argument("--photographs", help="LAYOUT:PATH of one labelled class that no result is claimed on")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    asked = parser.parse_args()
-    held_out_scenes(asked.work, workers=2)
-    chosen = {name: METHODS[name] for name in asked.methods}
-    for name, reached in calibrate_bundled(asked.work, asked.photographs, methods=chosen).items():
-        print(f"{name}: {100 * reached:.1f}", flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""The prompts shipped with the bundled backbone: `python -m anomalens_lab.ship WORK` makes all of them anew.
+"""Learn the prompts shipped with the bundled backbone: `python -m anomalens_lab ship WORK` makes all of them anew.
 
 Auxiliary data are procedural scenes: drawn from other seeds than the backbone's, without the families that calibration
 and the choice of the best method are made on, so these stay unseen by backbone and prompts alike. Recipes are the
@@ -6,7 +6,6 @@ papers' but for `PLANS`. Everything is a function of the seeds and of the backbo
 must run again (a checkpoint names the weights it was learned with and is refused with others).
 """
 
-import argparse
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -75,22 +74,3 @@ def ship(
         checkpoints.SHIPPED.mkdir(exist_ok=True)
         shutil.copyfile(out, checkpoints.SHIPPED / out.name)
     return done
-
-
-def _say(line: dict[str, Any]) -> None:
-    if line["event"] == "epoch":
-        print(f"epoch {line['epoch']} of {line['epochs']}: loss {line['loss']:.4f}", flush=True)
-
-
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", type=Path, help="folder for scenes, features, logs and pictures")
-    parser.add_argument("--methods", nargs="+", default=METHODS)
-    asked = parser.parse_args()
-    for info in ship(asked.work, asked.methods, report=_say):
-        print(f"{info.method}: {info.metrics}", flush=True)
-
-
-if __name__ == "__main__":
-    main()

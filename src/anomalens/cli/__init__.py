@@ -1,18 +1,25 @@
 """The command line: thin commands over the library. `anomalens --help` lists them."""
 
 import sys
+from collections.abc import Callable
 
 from anomalens.cli.app import app
 
 
 def main() -> None:
-    """Entry point. Errors a user can cause become one line and exit status 2, never a stack trace."""
+    """Run `anomalens`."""
+    run_app(app)
+
+
+def run_app(app: Callable[[], object]) -> None:
+    """Run a Typer application. Errors a user can cause become one line and exit status 2, never a stack trace."""
     from anomalens.cli.console import errors
     from anomalens.errors import AnomalensError
 
     try:
         app()
-    except (AnomalensError, OSError) as error:  # no such folder, no permission, disk full
+    except (AnomalensError, OSError) as error:
+        # OSError: no such folder, no permission, disk full.
         errors.print(f"[red]error:[/] {_plain(error)}", highlight=False)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -1,0 +1,129 @@
+"""Define `python -m anomalens_lab scenes | pretrain | calibrate | ship`: thin commands over the rooms beside this file.
+
+Each imports what it needs when it runs, so that `--help` answers at once.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from anomalens.cli import run_app
+
+app = typer.Typer(
+    name="python -m anomalens_lab",
+    help="Make the weights bundled with anomalens anew: draw scenes, train, calibrate, learn the shipped prompts.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run the command line. Errors a user can cause become one line and exit status 2."""
+    run_app(app)
+
+
+@app.command("scenes")
+def scenes(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new data set, in MVTec layout.")],
+    count: Annotated[int, typer.Option(min=1, help="Images to make.")] = 1000,
+    size: Annotated[int, typer.Option(min=64, help="Side of the images in pixels.")] = 256,
+    seed: Annotated[int, typer.Option(help="Same seed, same images.")] = 0,
+) -> None:
+    """Draw surfaces and parts with defects, exact masks and captions.
+
+    A run that was interrupted goes on where it stopped when started again with the same options.
+    """
+    from anomalens.cli.console import output, progress_bar
+    from anomalens_lab.synthesis import synthesize
+
+    with progress_bar() as bar:
+        task = bar.add_task("drawing", total=count)
+        new = synthesize(out, count, seed=seed, size=size, progress=lambda done: bar.update(task, completed=done))
+    output.print(f"{new} new images in {out}, in MVTec layout; captions in {out / 'captions.jsonl'}", markup=False)
+
+
+@app.command("pretrain")
+def pretrain(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of scenes, checkpoints, log and weights.")],
+    materials: Annotated[
+        list[Path] | None,
+        typer.Option("--materials", help="Folder of texture photographs; may be repeated. None: drawn surfaces alone."),
+    ] = None,
+    scenes: Annotated[int | None, typer.Option(min=512, help="Training scenes to paint; default: 28,672.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps, more than 100; default: 1,500.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, scenes and machine: same weights.")] = 0,
+    initial: Annotated[
+        Path | None, typer.Option("--initial", help="checkpoint.pt of another run: a further stage, from its weights.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that paint scenes.")] = 2,
+) -> None:
+    """Train the bundled backbone: paint scenes, then align image tokens with words.
+
+    Needs `pip install 'anomalens-lab\\[pretrain]'` and 24 GB of disk; on two cores a quarter of an hour of painting
+    and a good hour of training. Stopped? The same command goes on where it was. The log is log.jsonl in --out.
+
+    docs/model-card.md lists the material the shipped weights were made of and how to fetch it.
+
+    Examples:
+
+      python -m anomalens_lab pretrain -o runs/backbone --materials textures
+
+      anomalens detect photos/ -o results --backbone runs/backbone/backbone.safetensors --method anoclip
+    """
+    from dataclasses import replace
+
+    from anomalens.cli.console import output
+    from anomalens_lab.backbone import PretrainConfig
+    from anomalens_lab.pretraining import SCENES, pretrain_backbone
+
+    config = PretrainConfig(seed=seed)
+    config = replace(config, steps=steps or config.steps)
+    path = pretrain_backbone(
+        out, materials or (), config=config, scenes=scenes or SCENES, workers=workers, initial=initial
+    )
+    output.print(f"weights: {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command("calibrate")
+def calibrate(
+    work: Annotated[Path, typer.Argument(help="Folder for the scenes; a second call uses what is there.")],
+    photographs: Annotated[
+        str | None, typer.Option("--photographs", help="LAYOUT:PATH of one labelled class no result is claimed on.")
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option("--method", help="A method; may be repeated. None: all that ship.")
+    ] = None,
+) -> None:
+    """Choose thresholds, heatmap scale and score pooling of the shipped methods, and write the package's table."""
+    from anomalens.cli.console import output
+    from anomalens.errors import ConfigError
+    from anomalens_lab.calibrate import METHODS, calibrate_bundled, held_out_scenes
+
+    if unknown := sorted(set(method or ()) - set(METHODS)):
+        raise ConfigError(f"{', '.join(unknown)} does not ship; there is {', '.join(METHODS)}")
+    chosen = {name: METHODS[name] for name in method or METHODS}
+    held_out_scenes(work, workers=2)
+    for name, quality in calibrate_bundled(work, photographs, methods=chosen).items():
+        output.print(f"{name}: {100 * quality:.1f}", highlight=False)
+
+
+@app.command("ship")
+def ship(
+    work: Annotated[Path, typer.Argument(help="Folder for scenes, features, logs and pictures.")],
+    method: Annotated[
+        list[str] | None, typer.Option("--method", help="A learned method; may be repeated. None: all that ship.")
+    ] = None,
+) -> None:
+    """Learn the shipped prompts anew, on drawn scenes, and put them beside the bundled backbone."""
+    from anomalens.cli.console import output
+    from anomalens_lab.ship import METHODS
+    from anomalens_lab.ship import ship as learn
+
+    def show(line: dict[str, Any]) -> None:
+        if line["event"] == "epoch":
+            output.print(f"epoch {line['epoch']} of {line['epochs']}: loss {line['loss']:.4f}", highlight=False)
+
+    for info in learn(work, tuple(method or METHODS), report=show):
+        output.print(f"{info.method}: {info.metrics}", markup=False, highlight=False)
