@@ -1,7 +1,7 @@
 """What each part of the backbone's recipe buys: one short schedule with parts left out, and three seeds of the whole.
 
-    python benchmarks/ablation.py WORK ../shared/data --materials photographs
-    python benchmarks/ablation.py WORK ../shared/data --only text          one variant, beside other processes
+    python lab/benchmarks/ablation.py WORK ../shared/data --materials photographs
+    python lab/benchmarks/ablation.py WORK ../shared/data --only text          one variant, beside other processes
 
     stem          nothing trained: how unlike the rest of its image a place is to the frozen ImageNet stem
     text          trained on words for whole images alone: captions, states of the class token, the sentence teacher

@@ -1,8 +1,8 @@
 """Accuracy of the bundled backbone on real sets, by class, beside a baseline that learns nothing: a Markdown table.
 
-    python benchmarks/accuracy.py ../shared/data --method anoclip --method crane
-    python benchmarks/accuracy.py ../shared/data --saliency
-    python benchmarks/accuracy.py ../shared/data --method anoclip --backbone runs/backbone/backbone.safetensors \\
+    python lab/benchmarks/accuracy.py ../shared/data --method anoclip --method crane
+    python lab/benchmarks/accuracy.py ../shared/data --saliency
+    python lab/benchmarks/accuracy.py ../shared/data --method anoclip --backbone runs/backbone/backbone.safetensors \\
         --calibrate runs/held-out --photographs mvtec:../shared/data/peeled_hazelnut
 
 Every folder below the given one that holds classes in MVTec layout is a set. The baseline is the local contrast of
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--calibrate", type=Path, help="folder of scenes: calibrate first, as the shipped weights were")
     parser.add_argument("--photographs", help="LAYOUT:PATH, with --calibrate")
     parser.add_argument("--size", type=int, help="side in pixels at which the tower looks")
-    parser.add_argument("--also", type=int, action="append", default=[], help="a further side; maps are averaged")
+    parser.add_argument("--extra-size", dest="also", type=int, action="append", default=[], help="a further side; maps are averaged")
     parser.add_argument("--eval-size", type=int, default=256, help="side at which maps meet masks")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="precision of the tower")
     parser.add_argument("--threads", type=int, default=2)

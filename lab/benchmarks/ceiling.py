@@ -1,7 +1,7 @@
 """What words cost the bundled backbone: heads of the same size on the same frozen stem, trained on pixels alone.
 
-    python benchmarks/ceiling.py runs/ceiling --materials textures
-    python benchmarks/ceiling.py runs/ceiling --only fine                  one head, beside another process
+    python lab/benchmarks/ceiling.py runs/ceiling --materials textures
+    python lab/benchmarks/ceiling.py runs/ceiling --only fine                  one head, beside another process
 
     coarse   the stem's fused channels, four transformer blocks, one logit for each patch of 16 pixels
     fine     the same with two convolutions behind that see the stem's own stride of 8: four logits a patch

@@ -1,7 +1,7 @@
 """The papers' claims on the bundled backbone: what each part of a method is worth, over seeds, in two regimes.
 
-    python benchmarks/claims.py ../shared/data runs/claims
-    python benchmarks/claims.py ../shared/data runs/claims --family tokenclip --seeds 1
+    python lab/benchmarks/claims.py ../shared/data runs/claims
+    python lab/benchmarks/claims.py ../shared/data runs/claims --family tokenclip --seeds 1
 
 Regimes: "procedural" learns from drawn scenes and is tested on every real class; "real" learns from magnetic tiles,
 cookies and roads and is tested on the other classes. Test images never choose anything. Each number is the mean over

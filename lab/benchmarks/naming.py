@@ -1,7 +1,7 @@
 """Naming the kind of a defect among words given at run time: top-1 accuracy and a confusion matrix as a picture.
 
-    python benchmarks/naming.py runs/held --picture docs/naming.png
-    python benchmarks/naming.py runs/held --tiles ../shared/data/magnetic_tile
+    python lab/benchmarks/naming.py runs/held --picture docs/naming.png
+    python lab/benchmarks/naming.py runs/held --tiles ../shared/data/magnetic_tile
 
 The first argument holds scenes of held-out families (`paint_scenes(..., held_out=True)`). A defect is read where it is:
 its value-to-value tokens, weighted by the share of each patch that the true mask covers, against the mean of each

@@ -1,7 +1,7 @@
 """What TokenCLIP's subspaces do on the bundled backbone: how evenly they are used, and where.
 
-    python benchmarks/subspaces.py --picture docs/images/subspaces.png      procedural scenes of held-out families
-    python benchmarks/subspaces.py --data ../shared/data/peeled_hazelnut    the anomalous images of a data set
+    python lab/benchmarks/subspaces.py --picture docs/images/subspaces.png      procedural scenes of held-out families
+    python lab/benchmarks/subspaces.py --data ../shared/data/peeled_hazelnut    the anomalous images of a data set
 
 For every image each patch is coloured by the subspace that weighs most in its mixture. Usage is the share of the
 weights over all patches and images; a subspace that had a region to itself would be concentrated (see "regions": the

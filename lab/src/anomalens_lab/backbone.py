@@ -352,7 +352,7 @@ def pretrain(
         initial: checkpoint.pt of an earlier run, whose weights (not its optimiser) are the starting point.
 
     Returns:
-        The path of the weights: float16, in the project's own format (clip/bundle.py).
+        The path of the weights: float16, in the project's own format (backbones/bundle.py).
 
     Raises:
         InputError: no scenes. ConfigError: a checkpoint of another config, scenes or start; training diverged.

@@ -18,7 +18,7 @@ class VisionConfig:
     layers: int  # transformer blocks
     heads: int  # attention heads; width / heads is the head size
     mlp_ratio: float = 4.0  # hidden width of the feed-forward layers over `width`
-    stem: str | None = None  # a convolutional stem by name (clip/stem.py); None: one strided convolution
+    stem: str | None = None  # a convolutional stem by name (backbones/stem.py); None: one strided convolution
 
     @property
     def grid(self) -> int:
