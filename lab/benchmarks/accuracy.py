@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--calibrate", type=Path, help="folder of scenes: calibrate first, as the shipped weights were")
     parser.add_argument("--photographs", help="LAYOUT:PATH, with --calibrate")
     parser.add_argument("--size", type=int, help="side in pixels at which the tower looks")
-    parser.add_argument("--extra-size", dest="also", type=int, action="append", default=[], help="a further side; maps are averaged")
+    parser.add_argument("--extra-size", type=int, action="append", default=[], help="a further side; maps are averaged")
     parser.add_argument("--eval-size", type=int, default=256, help="side at which maps meet masks")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="precision of the tower")
     parser.add_argument("--threads", type=int, default=2)
@@ -122,7 +122,7 @@ def main() -> None:
             found |= untrained(dataset, given.eval_size)
         print(f"\nlocal contrast, no learning\n\n{table(found)}", flush=True)
     for method in given.method:
-        settings = {"size": given.size, "also": given.also, "dtype": given.dtype, "batch_size": 4}
+        settings = {"size": given.size, "extra_sizes": given.extra_size, "dtype": given.dtype, "batch_size": 4}
         detector = load_detector(method, given.backbone, **settings, **calibrate.METHODS.get(method, {}))
         if given.calibrate:
             detector = calibrated(detector, given.calibrate, given.photographs)

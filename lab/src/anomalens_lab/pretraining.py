@@ -1,4 +1,4 @@
-"""`python -m anomalens_lab pretrain` in one call: photographs sorted, scenes painted, the backbone trained; each step resumes."""
+"""`python -m anomalens_lab pretrain`: sort photographs, paint scenes, train the backbone; each step resumes."""
 
 import os
 from collections.abc import Sequence
