@@ -1,12 +1,15 @@
 """`anomalens benchmark` from the outside."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from anomalens.evaluation import evaluator as evaluate
+from anomalens.evaluation import benchmarking
+from anomalens.evaluation.result import Evaluation
 from commands import Command, runner
 
 
@@ -44,9 +47,9 @@ def test_a_file_and_a_failing_cell(benchmark: Command, data: Path, tiny_weights:
         [evaluation]
         size = 32
         [[method]]
-        name = "anoclip"
+        method = "anoclip"
         [[method]]
-        name = "no such method"
+        method = "no such method"
         [[data]]
         path = "set"
     """
@@ -63,16 +66,19 @@ def test_stopped_and_resumed(
     out = tmp_path / "out"
     flags = ("--data", data, "--backbone", tiny_weights, "--size", 64, "--eval-size", 32, "--out", out)
     flags += ("--method", "anoclip", "--method", "winclip")
-    real, calls = evaluate._measure, 0
+    real, calls = benchmarking.evaluate, 0
 
-    def stop(*arguments: object) -> object:
-        nonlocal calls
-        calls += 1
-        if calls == 6:
-            raise KeyboardInterrupt
-        return real(*arguments)  # type: ignore[arg-type]
+    def stopping(*arguments: Any, progress: Callable[[], object]) -> Evaluation:
+        def image_done() -> None:
+            nonlocal calls
+            calls += 1
+            if calls == 6:
+                raise KeyboardInterrupt
+            progress()
 
-    monkeypatch.setattr(evaluate, "_measure", stop)
+        return real(*arguments, progress=image_done)
+
+    monkeypatch.setattr(benchmarking, "evaluate", stopping)
     ran = benchmark(*flags)
     assert ran.code == 130
     assert "the same command goes on" in ran.err

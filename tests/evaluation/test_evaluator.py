@@ -1,7 +1,10 @@
 """Measuring a detector on folders made by hand: the toy's scores are the brightness, so every number is known."""
 
+import copy
 import csv
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +14,15 @@ import pytest
 from PIL import Image
 
 from anomalens.backbones.tower import Clip
-from anomalens.datasets.layouts import Sample, open_dataset
+from anomalens.datasets.layouts import Sample, open_dataset, read_truth
 from anomalens.detection.detector import Detector
-from anomalens.errors import ConfigError, InputError
-from anomalens.evaluation.evaluator import Evaluation, EvaluationConfig, check_folder, evaluate
+from anomalens.errors import ConfigError, InputError, MissingExtraError
+from anomalens.evaluation.evaluator import EvaluationConfig, evaluate
 from anomalens.evaluation.gallery import MASK_COLOURS
+from anomalens.evaluation.result import Evaluation, check_folder, read_evaluation
 from anomalens.files import file_key
-from anomalens.metrics.summary import SUMMARY_KEYS
+from anomalens.images.maps import resize_map
+from anomalens.metrics.summary import SUMMARY_KEYS, aupimo, pixel_intervals
 from anomalens.prediction import Prediction
 from toys import grey, make
 
@@ -27,6 +32,13 @@ SMALL = EvaluationConfig(size=32)
 @pytest.fixture
 def detector(tiny_clip: Clip) -> Detector:
     return make(tiny_clip)
+
+
+def with_identity(detector: Detector, **facts: Any) -> Detector:
+    """The same detector, saying other things of what it has learned."""
+    engine = copy.copy(detector.engine)
+    engine.identity = replace(engine.identity, **facts)  # type: ignore[misc]
+    return detector.replace(engine=engine)
 
 
 def picture(path: Path, value: int, spot: int | None = None) -> Path:
@@ -67,17 +79,51 @@ def test_a_perfect_class_and_the_schema(detector: Detector, tmp_path: Path) -> N
     found = run(detector, part(tmp_path / "set", "nut"))
     found.write(tmp_path / "out")
     content = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert list(content) == ["dataset", "method", "backbone", "protocol", "classes", "mean"]
+    assert list(content) == ["dataset", "method", "backbone", "protocol", "classes", "mean", "intervals"]
     assert (content["dataset"], content["method"], content["backbone"]) == ("set", "brightness", "tiny")
     assert list(content["classes"]["nut"]) == ["n_normal", "n_anomalous", *SUMMARY_KEYS]
     assert content["classes"]["nut"] == {"n_normal": 2, "n_anomalous": 2} | dict.fromkeys(SUMMARY_KEYS, 100.0)
     assert content["mean"] == dict.fromkeys(SUMMARY_KEYS, 100.0)
-    protocol = content["protocol"]
-    assert protocol["image_size"] == 64
-    assert protocol["evaluation_size"] == 32
-    assert protocol["prompts"]["object"] == "object"
-    for key in ("auxiliary_data", "weights", "seed", "versions", "aupro_limit", "calibration"):
-        assert key in protocol
+    assert content["intervals"]["nut"] == {key: [100.0, 100.0] for key in SUMMARY_KEYS[:3]}
+
+
+def test_the_protocol_keeps_the_names_it_always_had_and_takes_in_every_setting(
+    detector: Detector, tmp_path: Path
+) -> None:
+    detector = detector.replace(options=detector.options.replace(extra_sizes=(96,), tile=48, overlap=0.5))
+    protocol = run(detector, part(tmp_path, "nut")).protocol
+    fixed = {
+        "layout": "mvtec",
+        "auxiliary_data": None,
+        "same_data_allowed": False,
+        "image_size": 64,
+        "also": [96],
+        "geometry": "squash",
+        "interpolation": "bicubic",
+        "tile": 48,
+        "overlap": 0.5,
+        "precision": "float32",
+        "evaluation_size": 32,
+        "mask_rule": "not black; antialiased bilinear to the evaluation size, above one half",
+        "aupro_limit": 0.3,
+        "pixel_mode": "histogram",
+        "prompts": {"object": "object", "options": {}},
+        "seed": 0,
+        "faults": 0,
+        "failed_images": 0,
+    }
+    assert {name: protocol[name] for name in fixed} == fixed
+    assert {"weights", "versions"} <= protocol.keys()
+    kept = protocol["calibration"]
+    assert (kept["threshold"], kept["pixel_threshold"], kept["heat_range"], kept["pooling"]) == (
+        0.5,
+        0.6,
+        [0.0, 1.0],
+        0,
+    )
+    renamed = {"size", "extra_sizes", "dtype", "object_name", "method_options", "pooling", "top", "method", "backbone"}
+    assert detector.settings.keys() - renamed <= protocol.keys()
+    assert not renamed & protocol.keys()
 
 
 def test_known_numbers(detector: Detector, tmp_path: Path) -> None:
@@ -165,19 +211,17 @@ def test_training_images_are_not_measured(detector: Detector, tmp_path: Path) ->
 
 
 def test_data_the_detector_was_trained_on_is_refused(detector: Detector, tmp_path: Path) -> None:
-    detector.auxiliary_data = "visa+mvtec"
+    root = part(tmp_path / "mvtec_anomaly_detection", "nut")
     with pytest.raises(ConfigError, match="would not be zero-shot"):
-        run(detector, part(tmp_path / "mvtec_anomaly_detection", "nut"))
-    detector.auxiliary_data = "visa"
-    assert run(detector, tmp_path / "mvtec_anomaly_detection").protocol["auxiliary_data"] == "visa"
-    detector.auxiliary_data = "My Scans"
-    with pytest.raises(ConfigError, match="other data"):
-        run(detector, part(tmp_path / "my scans", "nut"))
+        run(with_identity(detector, auxiliary_data="visa+mvtec"), root)
+    learned_elsewhere = with_identity(detector, auxiliary_data="visa")
+    assert run(learned_elsewhere, root).protocol["auxiliary_data"] == "visa"
 
 
 def test_images_the_detector_was_trained_on_are_refused_under_any_name(detector: Detector, tmp_path: Path) -> None:
     root = part(tmp_path / "renamed", "nut")
-    detector.trained_images = frozenset({file_key(root / "nut" / "test" / "hole" / "1.png")})
+    trained = frozenset({file_key(root / "nut" / "test" / "hole" / "1.png")})
+    detector = with_identity(detector, trained_images=trained)
     with pytest.raises(ConfigError, match="1 of 4 test images were trained on"):
         run(detector, root)
     found = run(detector, root, EvaluationConfig(size=32, allow_same_data=True))
@@ -208,10 +252,71 @@ def test_the_table_and_the_rows(detector: Detector, tmp_path: Path) -> None:
     assert table[2]["n_normal"] == ""
     rows = parquet.read_table(tmp_path / "out" / "scores.parquet").to_pylist()
     assert len(rows) == 6
-    assert set(rows[0]) == {"path", "class_name", "kind", "label", "score", "decision", "error"}
+    assert list(rows[0]) == ["path", "class_name", "kind", "label", "score", "decision", "error"]
     assert rows[-1]["kind"] == "hole"
     assert rows[-1]["decision"] == "normal"  # mean brightness below one half
     assert not list(tmp_path.rglob(".writing-*"))
+
+
+def test_what_is_written_is_read_back(detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part(tmp_path / "in", 'nut, "large"\nor small')
+    cut = tmp_path / "in" / 'nut, "large"\nor small' / "test" / "good" / "0.png"
+    cut.write_bytes(cut.read_bytes()[:60])
+    written = run(detector, tmp_path / "in")
+    out = tmp_path / "out"
+    written.write(out)
+    stored = read_evaluation(out)
+    assert stored.rows == written.rows
+    assert [row.score is None for row in stored.rows] == [True, False, False, False]
+    assert stored.metrics == json.loads(json.dumps(written.to_dict()))
+    assert stored.curves == written.curves
+    (out / "scores.csv").unlink()  # as version 0.1 left it
+    assert read_evaluation(out).rows == written.rows
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(MissingExtraError, match=r"anomalens\[data\]"):
+        read_evaluation(out)
+
+
+def test_nothing_beyond_the_core_is_needed(detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    written = run(detector, part(tmp_path / "in", "nut"))
+    written.write(tmp_path / "out")
+    assert not (tmp_path / "out" / "scores.parquet").exists()
+    assert read_evaluation(tmp_path / "out").rows == written.rows
+
+
+def test_a_detailed_evaluation_is_that_of_the_whole_maps(detector: Detector, tmp_path: Path) -> None:
+    part(tmp_path, "nut", normal=4, holes=3)
+    mask(tmp_path / "nut" / "ground_truth" / "hole" / "0_mask.png", right=False)
+    picture(tmp_path / "nut" / "test" / "good" / "3.png", 10, spot=90)
+    part(tmp_path, "no masks", masks=False)
+    maps, masks = [], []
+
+    def keep(sample: Sample, prediction: Prediction) -> None:
+        if sample.class_name == "nut":
+            maps.append(resize_map(prediction.anomaly_map, (32, 32)))
+            masks.append(read_truth(sample, (32, 32)))
+
+    plain = run(detector, tmp_path)
+    detailed = run(detector, tmp_path, EvaluationConfig(size=32, detailed=True), inspect=keep)
+    whole = aupimo(maps, masks).value
+    assert whole is not None
+    assert 0 < whole < 1
+    assert detailed.classes["nut"] == plain.classes["nut"] | {"aupimo": 100 * whole}
+    assert detailed.classes["no masks"]["aupimo"] is None
+    assert detailed.mean["aupimo"] == 100 * whole
+    expected = pixel_intervals(maps, masks)
+    for name in ("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro"):
+        interval = expected[name]
+        assert interval is not None
+        assert detailed.intervals["nut"][name] == [100 * interval.low, 100 * interval.high]
+        assert interval.low < interval.high
+        assert detailed.intervals["no masks"][name] is None
+    assert plain.intervals["nut"].items() <= detailed.intervals["nut"].items()
+    detailed.write(tmp_path / "out")
+    table = list(csv.DictReader((tmp_path / "out" / "metrics.csv").read_text().splitlines()))
+    assert [row["aupimo"] for row in table] == ["", str(100 * whole), str(100 * whole)]
 
 
 def test_the_report_has_what_it_draws(detector: Detector, tmp_path: Path) -> None:
@@ -267,7 +372,14 @@ def test_large_images_are_drawn_small(detector: Detector, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("wrong", "reason"),
-    [({"limit": 0.0}, "limit"), ({"size": 0}, "size 0"), ({"mode": "fast"}, "'fast'"), ({"gallery": -1}, "gallery -1")],
+    [
+        ({"limit": 0.0}, "limit"),
+        ({"size": 0}, "size 0"),
+        ({"size": "x"}, "size must be a whole number, not 'x'"),
+        ({"mode": "fast"}, "mode must be 'exact' or 'histogram', not 'fast'"),
+        ({"gallery": -1}, "gallery -1"),
+        ({"detailed": 1}, "detailed must be true or false, not 1"),
+    ],
 )
 def test_wrong_options_are_said_before_anything_runs(wrong: dict[str, Any], reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):

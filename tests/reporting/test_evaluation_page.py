@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from anomalens.backbones.tower import Clip
 from anomalens.datasets.layouts import open_dataset
 from anomalens.errors import InputError
 from anomalens.evaluation.evaluator import EvaluationConfig, evaluate
-from anomalens.reporting.charts import Line, Mark, curves, histogram
 from anomalens.reporting.evaluation_page import write_report
 from browser import Scheme, look
 from commands import runner
@@ -69,9 +69,10 @@ def test_everything_a_person_asks_for_is_on_it(page: Path) -> None:
         assert text.count(f">{words}<") == 2, words  # one of each class
     for words in ("image AUROC", "AUPRO-200", "evaluation size", "calibration: threshold", "95 % intervals", "mean"):
         assert words in text
-    assert "found 0 of 4 anomalous images and called 0 of 3 normal ones" in text
-    assert "1 images or masks could not be used" in text
-    assert "not defined here" in text  # the class without masks has no overlap curve
+    assert "found 0 of 4 anomalous images and called 0 of 3 normal images anomalous" in text
+    assert "1 image or mask could not be used." in text
+    assert "16 images in 2 classes" in text
+    assert "Per-region overlap: not defined, because" in text  # the class without masks has no overlap curve
     assert "no mask<br>given" in text
 
 
@@ -130,12 +131,37 @@ def test_folders_without_an_evaluation(evaluated: Path, tmp_path: Path) -> None:
         write_report(evaluated.parent)
 
 
+def test_an_evaluation_of_version_0_1_still_gives_its_page(evaluated: Path, page: Path, tmp_path: Path) -> None:
+    """Its rows are Parquet alone, and metrics.json has no intervals."""
+    shutil.copytree(evaluated, tmp_path / "old")
+    (tmp_path / "old" / "scores.csv").unlink()
+    content = json.loads((tmp_path / "old" / "metrics.json").read_text())
+    del content["intervals"]
+    (tmp_path / "old" / "metrics.json").write_text(json.dumps(content))
+    text = write_report(tmp_path / "old").read_text(encoding="utf-8")
+    assert re.sub(r"<small>.*?</small>", "", page.read_text(encoding="utf-8")).split() == text.split()
+
+
+def test_a_detailed_evaluation_shows_aupimo_and_intervals_of_pixel_metrics(
+    evaluated: Path, page: Path, tiny_clip: Clip
+) -> None:
+    data = open_dataset(evaluated.parent / "data")
+    evaluate(make(tiny_clip), data, EvaluationConfig(size=32, detailed=True)).write(evaluated.parent / "detailed")
+    plain = page.read_text(encoding="utf-8")
+    detailed = write_report(evaluated.parent / "detailed").read_text(encoding="utf-8")
+    assert '<th scope="col">AUPIMO</th>' in detailed
+    assert '<th scope="col">AUPIMO</th>' not in plain
+    assert "--detailed" in plain
+    # Three image metrics in both classes; four pixel metrics in the class with masks.
+    assert (plain.count("<small>"), detailed.count("<small>")) == (6, 10)
+
+
 def test_damaged_evaluations(evaluated: Path, tmp_path: Path) -> None:
-    for name in ("metrics.json", "report.json", "scores.parquet"):
+    for name in ("metrics.json", "report.json", "scores.csv"):
         (tmp_path / name).write_bytes((evaluated / name).read_bytes())
     text = write_report(tmp_path).read_text(encoding="utf-8")  # the gallery is not there: a page all the same
     assert "picture<br>missing" in text
-    for name in ("scores.parquet", "report.json", "metrics.json"):
+    for name in ("scores.csv", "report.json", "metrics.json"):
         (tmp_path / name).write_text("{")
         with pytest.raises(InputError, match="damaged"):
             write_report(tmp_path)
@@ -151,40 +177,6 @@ def test_from_the_command_line(
     ran = run("report", evaluated, "--out", tmp_path / "no" / "r.html")
     assert ran.code == 2
     assert "choose another --out" in ran.err
-
-
-# ---------------------------------------------------------------- charts
-
-
-def test_curves_lie_inside_their_axes() -> None:
-    text = curves("C", [Line([[0, 0], [0.1, 0.5], [0.3, 1]], "a", "first")], "x", "y", x_end=0.3)
-    (path,) = re.findall(r'd="M([^"]*)"', text)
-    points = [tuple(map(float, point.split())) for point in path.split("L")]
-    xs, ys = zip(*points, strict=True)
-    assert list(xs) == sorted(xs)
-    assert list(ys) == sorted(ys, reverse=True)  # up on the screen
-    assert 0 <= min(xs) < max(xs) <= 320
-    assert 0 <= min(ys) < max(ys) <= 240
-
-
-@pytest.mark.parametrize(
-    ("normal", "anomalous", "bars"),
-    [([], [], 0), ([0.5], [], 1), ([0.5, 0.5], [0.5], 2), ([-1e30, 0.0], [1e30], 3), ([0.0], [], 1)],
-)
-def test_histograms_of_few_and_of_wild_scores(normal: list[float], anomalous: list[float], bars: int) -> None:
-    text = histogram("H", normal, anomalous, [Mark(0.5, "threshold", "decision")])
-    assert text.count("<rect") == bars
-    assert "nan" not in text
-    if bars == 0:
-        assert "no image could be read" in text
-
-
-def test_a_far_threshold_is_named_and_not_drawn() -> None:
-    scores = [0.50, 0.51, 0.52]
-    far, near = (histogram("H", scores, [], [Mark(at, "threshold", "decision")]) for at in (0.9, 0.53))
-    assert "threshold 0.9 (far outside)" in far
-    assert 'class="mark' not in far
-    assert near.count('class="mark decision"') == 1
 
 
 def test_what_is_kept_for_the_page_stays_small(evaluated: Path) -> None:

@@ -12,7 +12,7 @@ from anomalens.options import LoadOptions
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from anomalens.evaluation.benchmarking import Cell
+    from anomalens.evaluation.benchmarking import BenchmarkCell
 
 
 @load_options(without=("method", "calibration", "threshold", "pixel_threshold", "method_options"))
@@ -34,7 +34,7 @@ def benchmark(
       backbone = "bundled"
 
       [[method]]
-      name = "anoclip"
+      method = "anoclip"
 
       [[data]]
       path = "mvtec:datasets/mvtec"
@@ -42,9 +42,9 @@ def benchmark(
     Exit status: 0 all cells done, 1 some failed, 2 wrong usage, 130 stopped.
     """
     from anomalens.cli.console import errors, output, progress_bar
+    from anomalens.evaluation.benchmark_plan import flags_plan, read_plan
     from anomalens.evaluation.benchmarking import collect, run
     from anomalens.evaluation.evaluator import EvaluationConfig
-    from anomalens.evaluation.plan import flags_plan, read_plan
     from anomalens.reporting.benchmark_tables import write_tables
 
     if config is not None:
@@ -53,7 +53,7 @@ def benchmark(
         plan = read_plan(config)
     else:
         evaluation = EvaluationConfig(size=eval_size, class_names=class_names)
-        plan = flags_plan(method or [], data or [], options.chosen(), evaluation)
+        plan = flags_plan(method or [], data or [], options, evaluation)
     try:
         with progress_bar() as bar:
             cells = run(plan, out, _Screen(bar, len(plan.methods) * len(plan.data)))
@@ -76,7 +76,7 @@ class _Screen:
         self.cells = bar.add_task("cells", total=cells)
         self.images: TaskID | None = None
 
-    def begin(self, cell: "Cell", images: int) -> None:
+    def begin(self, cell: "BenchmarkCell", images: int) -> None:
         from rich.markup import escape
 
         self.images = self.bar.add_task(f"{escape(cell.label)} on {escape(cell.data)}", total=images)
@@ -85,7 +85,7 @@ class _Screen:
         if self.images is not None:
             self.bar.advance(self.images)
 
-    def end(self, cell: "Cell", kept: bool) -> None:
+    def end(self, cell: "BenchmarkCell", kept: bool) -> None:
         if self.images is not None:
             self.bar.remove_task(self.images)
             self.images = None
@@ -94,7 +94,7 @@ class _Screen:
             self.bar.console.print(f"{cell.label} on {cell.data}: {cell.reason}", markup=False, highlight=False)
 
 
-def _summary(cells: "list[Cell]") -> object:
+def _summary(cells: "list[BenchmarkCell]") -> object:
     from rich.markup import escape
     from rich.table import Table
 

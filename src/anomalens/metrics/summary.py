@@ -29,6 +29,7 @@ from anomalens.metrics.ranks import Floats, Ranks
 from anomalens.metrics.regions import label_regions
 
 __all__ = [
+    "METRIC_NAMES",
     "SUMMARY_KEYS",
     "Aupimo",
     "Curve",
@@ -53,16 +54,21 @@ __all__ = [
     "summarise",
 ]
 
-SUMMARY_KEYS = (
-    "image_auroc",
-    "image_ap",
-    "image_f1max",
-    "pixel_auroc",
-    "pixel_ap",
-    "pixel_f1max",
-    "aupro",
-    "aupro_200",
-)
+METRIC_NAMES = {
+    "image_auroc": "image AUROC",
+    "image_ap": "image AP",
+    "image_f1max": "image F1-max",
+    "pixel_auroc": "pixel AUROC",
+    "pixel_ap": "pixel AP",
+    "pixel_f1max": "pixel F1-max",
+    "aupro": "AUPRO",
+    "aupro_200": "AUPRO-200",
+    "aupimo": "AUPIMO",
+}
+"""What tables call each metric, by its key in files."""
+
+SUMMARY_KEYS = tuple(key for key in METRIC_NAMES if key != "aupimo")
+"""The metrics that `summarise` computes, in the order of the tables."""
 
 
 class F1Max(NamedTuple):

@@ -1,0 +1,146 @@
+"""Say what a benchmark runs: methods x data sets, from one TOML file or from flags.
+
+[settings]                      # options of every method; any field of `anomalens.options.LoadOptions`
+backbone = "bundled"
+size = 448
+
+[evaluation]                    # fields of `EvaluationConfig`
+size = 518
+
+[[method]]                      # options of one method, which go before those of [settings]
+method = "anoclip"
+label = "AnoCLIP, one view"     # in the tables; the method's name unless given
+method_options = { views = 1 }
+
+[[data]]
+path = "mvtec:datasets/mvtec"   # LAYOUT:PATH or PATH
+name = "MVTec AD"               # in the tables; the folder's name unless given
+published = "mvtec"             # data set whose published numbers to compare with; the folder's name unless given
+
+Paths, also those of weights, checkpoints and calibrations, are relative to the file.
+"""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from anomalens.datasets.layouts import parse_spec
+from anomalens.errors import ConfigError
+from anomalens.evaluation.evaluator import EvaluationConfig
+from anomalens.options import RENAMED, LoadOptions, refuse_unknown
+
+_OLD_NAMES = RENAMED | {"name": "method", "any_backbone": "strict_backbone (which means the opposite)"}
+
+
+@dataclass(frozen=True)
+class BenchmarkMethod:
+    """One line of the benchmark: a method and how it is run."""
+
+    label: str
+    options: LoadOptions
+
+
+@dataclass(frozen=True)
+class BenchmarkData:
+    """One data set of the benchmark."""
+
+    # LAYOUT:PATH or PATH.
+    path: str
+    # In the tables; the folder's name where None.
+    name: str | None = None
+    # Key of the published numbers; the folder's name where None.
+    published: str | None = None
+
+
+@dataclass(frozen=True)
+class BenchmarkPlan:
+    """The whole benchmark. Raises ConfigError when it is empty or two methods share a label."""
+
+    methods: tuple[BenchmarkMethod, ...]
+    data: tuple[BenchmarkData, ...]
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        if not self.methods or not self.data:
+            raise ConfigError("a benchmark needs at least one method and one data set")
+        refuse_repeated([method.label for method in self.methods], "methods", "[[method]] a label")
+
+
+def refuse_repeated(names: list[str], things: str, remedy: str) -> None:
+    """Raise ConfigError where two of `names` are equal."""
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"several {things} are called {repeated[0]!r}; give each {remedy} of its own")
+
+
+def read_plan(path: str | Path) -> BenchmarkPlan:
+    """Read a TOML file of the form above. Raises ConfigError naming what is missing, unknown or of a wrong type."""
+    file = Path(path)
+    try:
+        return _plan(tomllib.loads(file.read_text(encoding="utf-8")), file.parent)
+    except OSError as error:
+        raise ConfigError(f"benchmark file {file}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"benchmark file {file} is no TOML: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"benchmark file {file}: {error}") from error
+
+
+def flags_plan(
+    methods: Iterable[str], data: Iterable[str], options: LoadOptions, evaluation: EvaluationConfig
+) -> BenchmarkPlan:
+    """Return the plan of command-line flags: every method with the same options."""
+    lines = tuple(BenchmarkMethod(name, options.replace(method=name)) for name in dict.fromkeys(methods))
+    return BenchmarkPlan(lines, tuple(map(BenchmarkData, dict.fromkeys(data))), evaluation)
+
+
+def _plan(content: dict[str, Any], folder: Path) -> BenchmarkPlan:
+    refuse_unknown(content, ("settings", "evaluation", "method", "data"), "the file")
+    settings, evaluation = _table(content, "settings"), _table(content, "evaluation")
+    refuse_unknown(evaluation, _names(EvaluationConfig), "[evaluation]")
+    methods = tuple(_method(settings, entry, folder) for entry in _tables(content, "method"))
+    data = tuple(_data(entry, folder) for entry in _tables(content, "data"))
+    return BenchmarkPlan(methods, data, EvaluationConfig(**evaluation))
+
+
+def _method(settings: Mapping[str, Any], entry: dict[str, Any], folder: Path) -> BenchmarkMethod:
+    label = entry.pop("label", None)
+    for place, table in (("[settings]", settings), ("[[method]]", entry)):
+        if old := next((name for name in table if name in _OLD_NAMES), None):
+            raise ConfigError(f"{place}: {old!r} is now called {_OLD_NAMES[old]}")
+        refuse_unknown(table, LoadOptions.names(), place)
+    values = {**settings, **entry}
+    for name in ("method", "backbone", "checkpoint", "calibration"):
+        path = folder / str(values.get(name, ""))
+        # Weights may be a folder; a folder that happens to be called as a method is, is not meant.
+        if name in values and (path.is_file() or (name == "backbone" and path.is_dir())):
+            values[name] = str(path)
+    options = LoadOptions(**values)
+    return BenchmarkMethod(options.method if label is None else str(label), options)
+
+
+def _data(entry: dict[str, Any], folder: Path) -> BenchmarkData:
+    refuse_unknown(entry, _names(BenchmarkData), "[[data]]")
+    if not isinstance(entry.get("path"), str):
+        raise ConfigError("every [[data]] needs a path, for instance path = 'mvtec:datasets/mvtec'")
+    layout, path = parse_spec(entry["path"])
+    return BenchmarkData(**entry | {"path": f"{layout}:{folder / path}" if layout else str(folder / path)})
+
+
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(option.name for option in fields(kind))
+
+
+def _table(content: dict[str, Any], key: str) -> dict[str, Any]:
+    table = content.get(key, {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"write [{key}] as a table")
+    return table
+
+
+def _tables(content: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    tables = content.get(key, [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise ConfigError(f"write every {key} as [[{key}]]")
+    return tables

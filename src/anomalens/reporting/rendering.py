@@ -1,0 +1,47 @@
+"""Fill the templates of this room: pages of one file that fetch nothing, and Markdown tables.
+
+What a template shows is escaped for its own format, so no name of a class, file or method can become markup.
+"""
+
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from anomalens.metrics.summary import METRIC_NAMES
+
+
+def render(template: str, **values: Any) -> str:
+    """Return the text of `template`, a file of templates/, filled with `values`."""
+    return environment().get_template(template).render(values)
+
+
+@cache
+def environment() -> Environment:
+    """Return the templates with the filters and names they all share."""
+    made = Environment(
+        loader=PackageLoader("anomalens.reporting"),
+        autoescape=select_autoescape(("html",)),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    made.filters |= {"percent": _percent, "count": _count, "cell": _cell}
+    made.globals["metric_names"] = METRIC_NAMES
+    return made
+
+
+def _percent(value: float | None, undefined: str = "–") -> str:
+    """Return a number in per cent with one decimal."""
+    return undefined if value is None else f"{value:.1f}"
+
+
+def _count(number: int, singular: str, plural: str = "") -> str:
+    """Return a number of things in words: "1 image", "2 images", "2 classes"."""
+    return f"{number} {singular if number == 1 else plural or singular + 's'}"
+
+
+def _cell(value: object) -> str:
+    """Return `value` as the text of a cell of a Markdown table."""
+    return str(value).replace("\n", " ").replace("|", "\\|").replace("<", "&lt;")
