@@ -55,7 +55,7 @@ def main() -> None:
     options: dict[str, object] = {"size": asked.size, "device": "cpu"}
     torch_detector = load_detector(asked.method, size=asked.size, device="cpu", batch_size=2)
     with tempfile.TemporaryDirectory() as folder:
-        images = [image for image, _ in gate.procedural(2)]
+        images = [image for image, _ in gate.labelled_images(gate.SCENES, 2)]
         files = {"onnx": Path(folder, "model.onnx"), "openvino": Path(folder, "model.xml")}
         for out in files.values():
             if not (report := export(torch_detector, out, images)).passed:
@@ -69,7 +69,7 @@ def main() -> None:
         }
         if asked.int8:
             rounded = Path(folder, "int8.onnx")
-            verdict = export(torch_detector, rounded, images, labelled=gate.procedural(32)).verdict
+            verdict = export(torch_detector, rounded, images, labelled=gate.labelled_images(gate.SCENES, 32)).verdict
             print(verdict)
             if verdict and verdict.passed:
                 candidates["ONNX Runtime, int8"] = (str(rounded), "float32")

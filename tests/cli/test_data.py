@@ -24,24 +24,6 @@ def picture(path: Path, marked: bool = False, size: tuple[int, int] = (6, 4)) ->
     return path
 
 
-def test_synthesize_says_what_is_new(data: Command, tmp_path: Path) -> None:
-    out = tmp_path / "[red]set"
-    for count, new in ((2, 2), (3, 1), (3, 0)):
-        ran = data("synthesize", "--out", out, "--count", count, "--size", 64)
-        assert ran.code == 0, ran.err
-        assert f"{new} new images in" in ran.out
-    assert "[red]set" in ran.out.replace("\n", "")
-    assert sum(map(len, open_dataset(f"mvtec:{out}").classes.values())) == 3
-
-
-def test_a_folder_that_cannot_be_made_is_one_line(data: Command, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    ran = data("synthesize", "--out", tmp_path / "file" / "set", "--count", 1, "--size", 64)
-    assert ran.code == 2
-    assert "Not a directory" in ran.err
-    assert "Traceback" not in ran.err
-
-
 def whole(root: Path) -> Path:
     picture(root / "part" / "test" / "good" / "0.png")
     picture(root / "part" / "test" / "hole" / "1.png")

@@ -15,6 +15,7 @@ from PIL import Image
 from anomalens.backbones.config import ClipConfig, TextConfig, VisionConfig
 from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.tower import Clip
+from anomalens.datasets.layouts import open_dataset
 from anomalens.decision.calibration import Calibration
 from anomalens.decision.pooling import ScorePooling
 from anomalens.detection.detector import Detector
@@ -251,10 +252,15 @@ def test_wrong_arguments_are_named(small: Clip, tmp_path: Path) -> None:
         export(load_detector(str(tmp_path / "a.onnx")), tmp_path / "b.onnx", IMAGES)
 
 
-def test_procedural_scenes_for_the_gate_are_labelled() -> None:
-    found = gate.procedural(6)
-    assert all(mask.shape == (256, 256) for _, mask in found)
-    assert any(mask.any() for _, mask in found)
+def test_bundled_scenes_are_whole_and_half_of_them_are_faulty() -> None:
+    dataset = open_dataset(gate.SCENES, deep=True)
+    assert dataset.faults == ()
+    labels = [sample.label for sample in dataset.samples("test")]
+    assert (labels.count(0), labels.count(1)) == (22, 22)
+    assert sum(path.stat().st_size for path in dataset.root.rglob("*") if path.is_file()) < 3_000_000
+    faulty = [bool(mask.any()) for _, mask in gate.labelled_images(gate.SCENES, 32)]
+    assert len(faulty) == 32
+    assert 12 <= sum(faulty) <= 20
 
 
 def test_a_data_set_for_the_gate(tmp_path: Path) -> None:
@@ -265,6 +271,6 @@ def test_a_data_set_for_the_gate(tmp_path: Path) -> None:
     mask = np.zeros(IMAGES[0].shape[:2], np.uint8)
     mask[10:30, 10:30] = 255
     Image.fromarray(mask).save(tmp_path / "nut" / "ground_truth" / "hole" / "0_mask.png")
-    found = gate.dataset(f"mvtec:{tmp_path}", 10)
-    assert sorted(bool(truth.any()) for _, truth in found) == [False, True]  # without a mask nothing can be judged
-    assert len(gate.dataset(f"mvtec:{tmp_path}", 1)) == 1
+    labelled = gate.labelled_images(f"mvtec:{tmp_path}", 10)
+    assert sorted(bool(mask.any()) for _, mask in labelled) == [False, True]  # without a mask nothing can be judged
+    assert len(gate.labelled_images(f"mvtec:{tmp_path}", 1)) == 1

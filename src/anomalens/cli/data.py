@@ -1,4 +1,4 @@
-"""`anomalens data ...`: data sets to look up, check, prepare or make."""
+"""`anomalens data ...`: look up, check and prepare data sets."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,7 @@ import typer
 
 from anomalens.errors import ConfigError
 
-app = typer.Typer(help="Data sets: look up, check, prepare, or make procedural ones.", no_args_is_help=True)
+app = typer.Typer(help="Data sets: look up, check or prepare them.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -87,23 +87,3 @@ def prepare(
         raise ConfigError(f"name the folder where {benchmark.title} is unpacked: anomalens data prepare {name} FOLDER")
     spec = bring(name, source or Path(), out, force=force)
     output.print(spec, markup=False, highlight=False, soft_wrap=True)
-
-
-@app.command("synthesize")
-def synthesize(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new data set, in MVTec layout.")],
-    count: Annotated[int, typer.Option(min=1, help="Images to make.")] = 1000,
-    size: Annotated[int, typer.Option(min=64, help="Side of the images in pixels.")] = 256,
-    seed: Annotated[int, typer.Option(help="Same seed, same images.")] = 0,
-) -> None:
-    """Make images of procedural surfaces and parts with defects, exact masks and captions.
-
-    A run that was interrupted goes on where it stopped when started again with the same options.
-    """
-    from anomalens.cli.console import output, progress_bar
-    from anomalens_lab.synthesis import synthesize as make
-
-    with progress_bar() as bar:
-        task = bar.add_task("synthesising", total=count)
-        new = make(out, count, seed=seed, size=size, progress=lambda done: bar.update(task, completed=done))
-    output.print(f"{new} new images in {out}, in MVTec layout; captions in {out / 'captions.jsonl'}", markup=False)

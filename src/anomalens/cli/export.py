@@ -13,7 +13,7 @@ from anomalens.options import LoadOptions
 if TYPE_CHECKING:
     from anomalens.export.exporter import Report
 
-_SCENES = 4  # procedural scenes compared where no images are given
+_SCENES = 4  # bundled scenes compared where no images are given
 
 
 class Format(StrEnum):
@@ -65,13 +65,12 @@ def export(
     paths = list_images(check or [])
     with errors.status("loading the backbone") as status:
         detector = load_detector(options.replace(batch_size=2))
-        status.update("painting scenes")
-        seen = paths or [image for image, _ in gate.procedural(_SCENES)]
-        labelled = (gate.dataset(judge_on, images) if judge_on else gate.procedural(images)) if int8 else None
+        compared = paths or [image for image, _ in gate.labelled_images(gate.SCENES, _SCENES)]
+        labelled = gate.labelled_images(judge_on or gate.SCENES, images) if int8 else None
         status.update("exporting and comparing")
         try:
             report = write(
-                detector, out, seen, any_size=any_size, labelled=labelled, limits=gate.Gate(auroc_drop, aupro_drop)
+                detector, out, compared, any_size=any_size, labelled=labelled, limits=gate.Gate(auroc_drop, aupro_drop)
             )
         except OSError as error:
             raise ConfigError(f"cannot write {out}: {error.strerror or error}; choose another --out") from error

@@ -92,7 +92,7 @@ def export(
     if not isinstance(engine, TorchEngine):
         raise ConfigError("this detector is an exported one already; name the method it was made from")
     if not images:
-        raise ConfigError("no image to compare on; leave --check out to use procedural scenes")
+        raise ConfigError("no image to compare on; leave --check out to use the bundled scenes")
     if detector.options.extra_sizes and not any_size:
         raise ConfigError("this detector looks at several sizes; export it with its size left open (--dynamic-size)")
     if labelled is not None and kind != "onnx":

@@ -1,17 +1,17 @@
 """Writing scenes as a data set in MVTec layout, with captions."""
 
-import io
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from PIL import Image as Pillow
+from PIL import Image
 
 from anomalens.errors import ConfigError, InputError
 from anomalens.files import atomic_write, write_json
+from anomalens.images.encoding import encode_image
 from anomalens_lab.synthesis.fields import chance, generator
 from anomalens_lab.synthesis.scene import Scene, SynthesisConfig, scenes
 from anomalens_lab.synthesis.words import KINDS
@@ -22,14 +22,7 @@ CAPTIONS = "captions.jsonl"
 CHUNK = 256
 
 
-def _png(pixels: np.ndarray[Any, Any]) -> bytes:
-    store = io.BytesIO()
-    # A low compression level halves the time; the files grow by a tenth.
-    Pillow.fromarray(pixels).save(store, "PNG", compress_level=3)
-    return store.getvalue()
-
-
-def _place(picture: Scene, train_share: float) -> tuple[str, str]:
+def _split_and_state(picture: Scene, train_share: float) -> tuple[str, str]:
     """Split and state folder of a scene: the largest defect names an anomalous one."""
     if picture.anomalous:
         counts = np.bincount(picture.kinds[picture.mask])
@@ -38,11 +31,17 @@ def _place(picture: Scene, train_share: float) -> tuple[str, str]:
     return ("train" if chance(generator(picture.seed, stream=2), train_share) else "test"), "good"
 
 
-def _write(out: Path, picture: Scene, train_share: float) -> dict[str, Any]:
-    """Write one scene's files; returns its line for the captions."""
-    split, state = _place(picture, train_share)
+def write_scene(
+    out: Path, picture: Scene, *, train_share: float = 0.0, kind: Literal["PNG", "JPEG"] = "PNG"
+) -> dict[str, Any]:
+    """Write the image of a scene, as a file of `kind`, and its mask, a PNG, below `out` in MVTec layout.
+
+    `train_share` is the probability with which a sound scene goes to train/good instead of test/good.
+    Returns the scene's line of captions.jsonl.
+    """
+    split, state = _split_and_state(picture, train_share)
     stem = f"{picture.seed:08d}"
-    image = Path(picture.family) / split / state / f"{stem}.png"
+    image = Path(picture.family) / split / state / f"{stem}.{'png' if kind == 'PNG' else 'jpg'}"
     line: dict[str, Any] = {
         "image": image.as_posix(),
         "mask": None,
@@ -56,11 +55,17 @@ def _write(out: Path, picture: Scene, train_share: float) -> dict[str, Any]:
     if picture.anomalous:
         mask = Path(picture.family) / "ground_truth" / state / f"{stem}_mask.png"
         (out / mask).parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(out / mask, _png(picture.mask.astype(np.uint8) * 255))
+        atomic_write(out / mask, _encode(picture.mask.astype(np.uint8) * 255, "PNG"))
         line["mask"] = mask.as_posix()
     (out / image).parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(out / image, _png(picture.image))
+    atomic_write(out / image, _encode(picture.image, kind))
     return line
+
+
+def _encode(pixels: np.ndarray[Any, Any], kind: Literal["PNG", "JPEG"]) -> bytes:
+    # A low compression level halves the time of a PNG; the file grows by a tenth.
+    settings = {"compress_level": 3} if kind == "PNG" else {"quality": 90}
+    return encode_image(Image.fromarray(pixels), kind, **settings)
 
 
 def _finished(path: Path, seed: int) -> list[str]:
@@ -127,7 +132,7 @@ def synthesize(
     lines = _finished(out / CAPTIONS, seed)
     start = len(lines)
     for picture in scenes(max(0, count - start), seed + start, config, workers=workers):
-        lines.append(json.dumps(_write(out, picture, train_share), ensure_ascii=False))
+        lines.append(json.dumps(write_scene(out, picture, train_share=train_share), ensure_ascii=False))
         if len(lines) % CHUNK == 0:
             atomic_write(out / CAPTIONS, "\n".join(lines) + "\n")
         if progress is not None:
