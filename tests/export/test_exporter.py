@@ -217,7 +217,7 @@ def test_int8_passes_its_gate_or_is_not_kept(small: Clip, tmp_path: Path) -> Non
     assert kept.passed
     assert out.stat().st_size < exact.stat().st_size
     rounded = load_detector(str(out))
-    assert rounded.settings["precision"] == "int8"
+    assert rounded.settings["dtype"] == "int8"
     assert rounded.predict(IMAGES[0]).score == pytest.approx(detector.predict(IMAGES[0]).score, abs=0.05)
     made = json.loads((tmp_path / "int8.onnx.json").read_text())["made"]
     assert made["int8"]["images"] == 3

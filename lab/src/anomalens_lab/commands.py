@@ -115,9 +115,17 @@ def ship(
     method: Annotated[
         list[str] | None, typer.Option("--method", help="A learned method; may be repeated. None: all that ship.")
     ] = None,
+    scenes_only: Annotated[
+        bool, typer.Option("--scenes-only", help="Learn nothing; draw the scenes that come with the package.")
+    ] = False,
 ) -> None:
-    """Learn the shipped prompts anew, on drawn scenes, and put them beside the bundled backbone."""
+    """Put beside the bundled backbone what belongs to it: prompts learned on drawn scenes, and held-out scenes.
+
+    `anomalens export` compares a graph with its original on these held-out scenes, and judges int8 by them.
+    """
+    from anomalens.backbones.bundle import BUNDLED_FILE
     from anomalens.cli.console import output
+    from anomalens_lab.check_scenes import write_check_scenes
     from anomalens_lab.ship import METHODS
     from anomalens_lab.ship import ship as learn
 
@@ -125,5 +133,7 @@ def ship(
         if line["event"] == "epoch":
             output.print(f"epoch {line['epoch']} of {line['epochs']}: loss {line['loss']:.4f}", highlight=False)
 
-    for info in learn(work, tuple(method or METHODS), report=show):
+    for info in () if scenes_only else learn(work, tuple(method or METHODS), report=show):
         output.print(f"{info.method}: {info.metrics}", markup=False, highlight=False)
+    folder = BUNDLED_FILE.parent / "scenes"
+    output.print(f"{write_check_scenes(folder)} scenes in {folder}", markup=False, highlight=False, soft_wrap=True)
