@@ -10,9 +10,9 @@ from anomalens.backbones.stem import (
     EfficientNetLite0,
     LiteStem,
     SameConvolution,
+    append_deviations,
     build_stem,
     novelty,
-    standing_out,
 )
 from anomalens.errors import ConfigError
 
@@ -99,10 +99,10 @@ def test_novelty_of_a_repeated_image_does_not_change() -> None:
 def test_standing_out_measures_in_spreads() -> None:
     plane = torch.zeros(1, 1, 2, 2)
     plane[0, 0, 0, 0] = 4.0
-    found = standing_out(plane)
+    found = append_deviations(plane)
     assert torch.equal(found[:, :1], plane)
     assert math.isclose(float(found[0, 1, 0, 0]), 3 / (math.sqrt(3) + 0.02), rel_tol=1e-5)
-    assert not standing_out(torch.ones(1, 1, 3, 3))[:, 1].any()
+    assert not append_deviations(torch.ones(1, 1, 3, 3))[:, 1].any()
 
 
 def test_unknown_stem_names_the_known() -> None:

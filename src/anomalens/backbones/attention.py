@@ -1,16 +1,16 @@
-"""Attention, fused; the one place that knows where another way of computing the same is faster."""
+"""Compute attention without a map of tokens x tokens, in whichever way is faster on the device."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_LONG = 512  # query rows from which a head alone is worth a product of its own
+_LONG = 512  # query rows from which a matrix product of each head alone is faster than the fused kernel
 
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, is_causal: bool = False) -> Tensor:
-    """softmax(q kᵀ/√d) v, [B, heads, M, d] x [B, heads, L, d] -> [B, heads, M, d].
+    """Compute softmax(q kᵀ/√d) v: q [B, heads, M, d], k and v [B, heads, L, d] -> [B, heads, M, d].
 
-    No map of tokens x tokens of all heads is ever written out.
+    The map [M, L] of all heads is never in memory at once.
     """
     if _headwise(q, is_causal):
         return _by_head(q, k, v)
@@ -18,7 +18,7 @@ def fused_attention(q: Tensor, k: Tensor, v: Tensor, is_causal: bool = False) ->
 
 
 def _headwise(q: Tensor, causal: bool) -> bool:
-    # torch's fused kernel for CPUs is no faster in bfloat16 than in float32; plain products are, twice and more.
+    # torch's fused kernel for CPUs is no faster in bfloat16 than in float32; plain matrix products are, at least twice.
     return (
         q.dtype == torch.bfloat16
         and q.device.type == "cpu"
@@ -30,7 +30,7 @@ def _headwise(q: Tensor, causal: bool) -> bool:
 
 
 def _by_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """One head after the other through one map [M, L], which stays in the cache."""
+    """Compute one head after the other in one map [M, L], which stays in the processor's cache."""
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     weights = q.new_empty(q.shape[-2], k.shape[-2])
     scaled = q * q.shape[-1] ** -0.5

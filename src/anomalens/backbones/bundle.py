@@ -30,7 +30,7 @@ BUNDLED_FILE = Path(str(files("anomalens").joinpath("bundled", "weights.safetens
 
 @dataclass(frozen=True)
 class BundleInfo:
-    """What the header says."""
+    """Hold what the header says."""
 
     config: ClipConfig
     pixels: PixelFormat

@@ -1,4 +1,4 @@
-"""The sizes of a dual encoder, nothing else: what must be known before weights can be loaded."""
+"""Describe the sizes of a dual encoder, which must be known before weights can be loaded."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -10,7 +10,7 @@ Activation = Literal["quick_gelu", "gelu"]
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """Sizes of the image tower (Dosovitskiy et al. 2021, as used by Radford et al. 2021)."""
+    """Describe the image tower (Dosovitskiy et al. 2021, as used by Radford et al. 2021)."""
 
     image_size: int  # native side in pixels: image_size / patch is the grid of the position table
     patch: int  # pixels a side of one patch token
@@ -18,17 +18,17 @@ class VisionConfig:
     layers: int  # transformer blocks
     heads: int  # attention heads; width / heads is the head size
     mlp_ratio: float = 4.0  # hidden width of the feed-forward layers over `width`
-    stem: str | None = None  # a convolutional stem by name (backbones/stem.py); None: one strided convolution
+    stem: str | None = None  # a convolutional stem by name (`stem.py`); None: one strided convolution
 
     @property
     def grid(self) -> int:
-        """Patches a side at the native size."""
+        """Return the patches a side at the native size."""
         return self.image_size // self.patch
 
 
 @dataclass(frozen=True)
 class TextConfig:
-    """Sizes of the text tower."""
+    """Describe the text tower."""
 
     width: int
     layers: int
@@ -39,7 +39,7 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """Sizes of both towers and of the space they share (E = `joint`)."""
+    """Describe both towers and the space they share (E = `joint`). Raises ConfigError where sizes do not fit."""
 
     vision: VisionConfig
     text: TextConfig
@@ -61,12 +61,12 @@ class ClipConfig:
             raise ConfigError(f"activation must be 'quick_gelu' or 'gelu', not {self.activation!r}")
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready dictionary; `from_dict` is its inverse."""
+        """Return a JSON-ready dictionary; `from_dict` is its inverse."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> "ClipConfig":
-        """The config that `to_dict` wrote. Raises ConfigError on unknown or missing fields."""
+        """Return the config that `to_dict` wrote. Raises ConfigError on unknown or missing fields."""
         try:
             rest = {k: v for k, v in value.items() if k not in ("vision", "text")}
             return cls(vision=VisionConfig(**value["vision"]), text=TextConfig(**value["text"]), **rest)

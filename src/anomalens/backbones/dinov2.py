@@ -1,11 +1,11 @@
-"""DINOv2 with registers, as a guide: which patches of an image belong together.
+"""Guide a method by DINOv2 with registers, whose features say which patches of an image belong together.
 
 Papers: Oquab et al., "DINOv2", 2023 (arXiv 2304.07193); Darcet et al., "Vision Transformers Need Registers", ICLR 2024
 (arXiv 2309.16588). Weights: facebook/dinov2-with-registers-base on the Hugging Face hub (Apache-2.0), the ViT-B/14 that
 Crane+ uses; every size in that layout with an ordinary feed-forward loads. Equal to `transformers`'
 Dinov2WithRegistersModel to float32 (tested on random weights).
 
-The blocks are those of `transformer.py`; DINOv2's layer scale is a factor on the output of either half of a block, so
+The blocks are those of `transformer.py`: DINOv2's layer scale is a factor on the output of either half of a block, so
 it is multiplied into the last matrix of that half when weights are loaded (exact).
 
 Shapes: B images, H W pixels, h w patch grid, N = h*w, D width, R registers.
@@ -39,7 +39,7 @@ _ATTENTION = {
 
 
 class Dinov2(nn.Module):
-    """The network; build one with `load_dinov2` or `from_state_dict`."""
+    """Compute DINOv2's patch features; build the network with `load_dinov2` or `from_state_dict`."""
 
     def __init__(self, width: int, layers: int, heads: int, patch: int, grid: int, registers: int, eps: float) -> None:
         super().__init__()
@@ -55,9 +55,9 @@ class Dinov2(nn.Module):
                 module.eps = eps
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Pixels normalised for ImageNet [B, 3, H, W], sides multiples of the patch -> patch features [B, N, D].
+        """Return patch features [B, N, D] of pixels normalised for ImageNet [B, 3, H, W], sides multiples of the patch.
 
-        The last block's output after the final LayerNorm; class token and registers are dropped.
+        They are the last block's output after the final LayerNorm; class token and registers are dropped.
         """
         patches = self.conv(pixels)
         grid = (patches.shape[-2], patches.shape[-1])
@@ -72,12 +72,12 @@ class Dinov2(nn.Module):
         *blocks, last = self.transformer.blocks
         for block in blocks:
             x = block(x)
-        behind = slice(1 + self.registers.shape[0], None)
-        return cast(Tensor, self.norm(last(x, rows=behind)))
+        patch_rows = slice(1 + self.registers.shape[0], None)
+        return cast(Tensor, self.norm(last(x, rows=patch_rows)))
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Tensor], heads: int | None = None, eps: float = 1e-6) -> "Dinov2":
-        """A frozen network from tensors in the hub layout; `heads` defaults to one for every 64 channels.
+        """Build a frozen network from tensors in the hub layout; `heads` defaults to one for every 64 channels.
 
         Raises WeightsError where they are not DINOv2 with registers.
         """
@@ -88,7 +88,7 @@ class Dinov2(nn.Module):
             layers = 1 + max(int(k.split(".")[2]) for k in state if k.startswith("encoder.layer."))
             grid = round((table.shape[0] - 1) ** 0.5)
             width = conv.shape[0]
-            found = {
+            tensors = {
                 "conv.weight": conv,
                 "conv.bias": state["embeddings.patch_embeddings.projection.bias"],
                 "class_token": state["embeddings.cls_token"].flatten(),
@@ -98,10 +98,10 @@ class Dinov2(nn.Module):
                 "norm.bias": state["layernorm.bias"],
             }
             for layer in range(layers):
-                found |= _block(state, f"encoder.layer.{layer}.", f"transformer.resblocks.{layer}.")
+                tensors |= _block(state, f"encoder.layer.{layer}.", f"transformer.resblocks.{layer}.")
             with torch.device("meta"):
                 model = cls(width, layers, heads or width // 64, conv.shape[-1], grid, len(registers), eps)
-            model.load_state_dict(found, strict=True, assign=True)
+            model.load_state_dict(tensors, strict=True, assign=True)
         except (KeyError, ValueError, IndexError, RuntimeError) as error:
             raise WeightsError(
                 f"these are no weights of DINOv2 with registers in the hub's layout ({error}); give, for instance,"
@@ -111,7 +111,7 @@ class Dinov2(nn.Module):
 
 
 def _block(state: dict[str, Tensor], source: str, target: str) -> dict[str, Tensor]:
-    """One block's tensors under the names of `clip.tower.Block`, layer scales folded in."""
+    """Return a block's tensors under the names of `transformer.Block`, layer scales folded in."""
 
     def matrix(name: str) -> str:
         return next((n for n in _ATTENTION[name] if f"{source}{n}.weight" in state), _ATTENTION[name][0])
@@ -168,7 +168,7 @@ class Dinov2Guide:
 
     @torch.no_grad()
     def features(self, pixels: Tensor, mean: Triple, std: Triple) -> Tensor:
-        """Pixels as the backbone sees them [B, 3, H, W], normalised by `mean` and `std` -> features [B, N, D].
+        """Return features [B, N, D] of pixels as the backbone sees them [B, 3, H, W], normalised by `mean` and `std`.
 
         That normalisation is undone and ImageNet's, by which DINOv2 was trained, put in its place.
         """

@@ -111,7 +111,7 @@ def is_offline(asked: bool) -> bool:
 
 
 class Repository:
-    """One repository on the hub, through its own client."""
+    """Read one repository of the hub through the hub's own client."""
 
     def __init__(self, hub_id: str, cache_dir: str | Path | None) -> None:
         self.hub_id = hub_id

@@ -1,4 +1,4 @@
-"""Key-value cache for a shared prompt prefix: the prefix goes through the text tower once, the rest for each prompt.
+"""Cache keys and values of a shared prompt prefix: it goes through the text tower once, the rest for each prompt.
 
 Under the causal mask a row never sees the rows behind it, so keys and values of a prefix are the same whatever
 follows. Keeping them is exact; nothing is approximated. Crane's prompts differ between images from row 13 on only.
@@ -17,7 +17,7 @@ from anomalens.backbones.tower import TextTower, place_deep
 
 @dataclass(frozen=True)
 class Prefix:
-    """Keys and values of P prefixes of n rows, block by block."""
+    """Hold keys and values of P prefixes of n rows, block by block."""
 
     keys: tuple[Tensor, ...]  # per block [P, heads, n, d]
     values: tuple[Tensor, ...]  # per block [P, heads, n, d]

@@ -23,7 +23,7 @@ _BATCH = 256  # prompts a pass: bounds memory, changes nothing else
 
 
 class PromptEncoder:
-    """Encodes prompts with a text tower and remembers the features under (weights hash, precision, prompts).
+    """Encode prompts with a text tower and remember the features under (weights hash, precision, prompts).
 
     Threads may share it: a list that several of them ask for at once is encoded once. Pickled, it leaves its memory.
 

@@ -17,7 +17,7 @@ from anomalens.images.normalisation import CLIP_PIXELS, PixelFormat
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """One published file."""
+    """Describe a published file."""
 
     name: str
     bytes: int  # size; exact where the sha256 is known, else 4 bytes a parameter
@@ -31,7 +31,7 @@ class WeightsFile:
 
 @dataclass(frozen=True)
 class Backbone:
-    """One set of weights and all that must travel with it."""
+    """Describe a set of weights and all that must travel with it."""
 
     name: str
     config: ClipConfig

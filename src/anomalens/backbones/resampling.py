@@ -1,4 +1,4 @@
-"""Interpolation matrices by formula, for graphs whose size is not known when they are made.
+"""Compute interpolation matrices by formula, for graphs whose size is not known when they are made.
 
 What `torch.nn.functional.interpolate` does along one side is a matrix [target, source] whose rows sum to 1; written as
 a function of its indices it needs no more than ranges, which every runtime has and computes alike.
@@ -9,12 +9,13 @@ from torch import Tensor
 
 
 def is_open(*lengths: int) -> bool:
-    """Whether a length is left open: true only while a graph of any size is made."""
+    """Return whether a length is left open, as it is only while a graph of any size is made."""
     return any(isinstance(length, torch.SymInt) for length in lengths)
 
 
 def linear(source: int, target: int, at: Tensor | None = None, *, align_corners: bool = False) -> Tensor:
-    """Bilinear along one side, not filtered when it shrinks: [target, source], or [..., source] at the targets `at`."""
+    """Return bilinear weights along one side, not filtered when it shrinks: [target, source], or [..., source] at the
+    targets `at`."""
     at = torch.arange(target).float() if at is None else at
     position = at * (source - 1) / (target - 1) if align_corners else (at + 0.5) * source / target - 0.5
     position = position.clamp(min=0).minimum(torch.scalar_tensor(source - 1))
@@ -22,7 +23,7 @@ def linear(source: int, target: int, at: Tensor | None = None, *, align_corners:
 
 
 def cubic(source: int, target: int) -> Tensor:
-    """Bicubic along one side with coefficient -½, filtered when it shrinks ("antialias"): [target, source]."""
+    """Return bicubic weights along one side, coefficient -½, antialiased when it shrinks: [target, source]."""
     scale = torch.scalar_tensor(source) / torch.scalar_tensor(target)
     centre = (torch.arange(target) + 0.5) * scale
     x = ((torch.arange(source) + 0.5 - centre.unsqueeze(-1)) / scale.clamp(min=1)).abs()
@@ -33,8 +34,8 @@ def cubic(source: int, target: int) -> Tensor:
 
 
 def mirrored(target: int, sigma: float) -> tuple[Tensor, Tensor]:
-    """A Gaussian along one side, cut at 4 sigma, borders mirrored: which places each reads [target, taps] as floats,
-    and their weights [taps]. The side must be longer than the taps."""
+    """Return a Gaussian along one side, cut at 4 sigma, borders mirrored: the source positions that each target reads
+    [target, taps] as floats, and their weights [taps]. The side must be longer than the taps."""
     radius = int(4 * sigma + 0.5)
     taps = torch.arange(-radius, radius + 1).float()
     read = torch.arange(target).float().unsqueeze(-1) + taps

@@ -1,4 +1,4 @@
-"""How pixels become patch embeddings: CLIP's one strided convolution, or a convolutional stem by name."""
+"""Embed pixels as patches: by CLIP's one strided convolution, or by a convolutional stem that is found by name."""
 
 from collections.abc import Callable
 from typing import cast
@@ -11,7 +11,7 @@ from anomalens.errors import ConfigError
 
 
 class PatchConvolution(nn.Module):
-    """CLIP's patch embedding: one convolution, kernel = stride = patch, no bias."""
+    """Embed patches as CLIP does: one convolution, kernel = stride = patch, no bias."""
 
     def __init__(self, width: int, patch: int) -> None:
         super().__init__()
@@ -19,27 +19,27 @@ class PatchConvolution(nn.Module):
         self.patch = patch
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """[B, 3, H, W] -> [B, D, h, w]."""
+        """Embed patches: [B, 3, H, W] -> [B, D, h, w]."""
         return torch.conv2d(pixels, self.weight, stride=self.patch)
 
 
 class SameConvolution(nn.Conv2d):
-    """A convolution of stride 1 or 2 padded as TensorFlow's SAME: an odd pixel of padding goes right and below."""
+    """Convolve at stride 1 or 2, padded as TensorFlow's SAME: an odd pixel of padding goes right and below."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__(inputs, outputs, kernel, stride, kernel // 2 if stride == 1 else 0, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C', ceil(H / stride), ceil(W / stride)]."""
+        """Convolve: [B, C, H, W] -> [B, C', ceil(H / stride), ceil(W / stride)]."""
         k, s = self.kernel_size[0], self.stride[0]
         if s == 1:
             return super().forward(x)
-        # A graph's sides may be open, neither odd nor even, and exporters lose a weight that is padded.
+        # In a graph the sides may be unknown, neither odd nor even, and exporters lose a weight that is padded.
         if torch.compiler.is_compiling():
             high, wide = (max((-(-n // s) - 1) * s + k - n, 0) for n in x.shape[-2:])
             return super().forward(F.pad(x, (wide // 2, wide - wide // 2, high // 2, high - high // 2)))
-        # Padded alike on all sides, a kernel with a row of zeros before it reads what padding would have moved; the
-        # image, far larger, need not be copied into a frame.
+        # Padding all sides alike and a row of zeros before the kernel reads the same pixels as one-sided padding, and
+        # spares copying the image, which is far larger than the kernel.
         high, wide = (1 - n % 2 for n in x.shape[-2:])
         kernel = F.pad(self.weight, (wide, 0, high, 0))
         return torch.conv2d(x, kernel, self.bias, s, k // 2, groups=self.groups)
@@ -57,7 +57,7 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C', H / stride, W / stride]."""
+        """Apply the block: [B, C, H, W] -> [B, C', H / stride, W / stride]."""
         y = F.relu6(self.expand(x), inplace=True) if self.expand is not None else x
         y = self.project(F.relu6(self.filter(y), inplace=True))
         # In place throughout: at 448 pixels fresh memory costs more than the arithmetic.
@@ -65,7 +65,7 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """The 16 blocks of EfficientNet-Lite0 (Tan & Le 2019; "lite": no squeeze-excite, ReLU6), without its head."""
+    """Run the 16 blocks of EfficientNet-Lite0 (Tan & Le 2019; "lite": no squeeze-excite, ReLU6), without its head."""
 
     # (repeats, kernel, first stride, expansion, outputs)
     STAGES = (
@@ -92,25 +92,25 @@ class EfficientNetLite0(nn.Module):
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """[B, 3, H, W] -> features of TAPS, each [B, CHANNELS[i], H / s, W / s] with s = 4, 8, 16, 32."""
+        """Return the features of TAPS, each [B, CHANNELS[i], H / s, W / s] with s = 4, 8, 16, 32, of [B, 3, H, W]."""
         x = F.relu6(self.first(pixels), inplace=True)
-        found = []
+        features = []
         for number, block in enumerate(self.blocks):
             x = block(x)
             if number in self.TAPS:
-                found.append(x)
-        return tuple(found)
+                features.append(x)
+        return tuple(features)
 
 
 def novelty(features: Tensor, references: Tensor, *sharpness: float) -> Tensor:
-    """How unlike the rest of its image each place is: -(1/β) log mean_j exp(β (cos(f_i, r_j) - 1)), β = sharpness.
+    """Measure how unlike the rest of its image each place is: -(1/β) log mean_j exp(β (cos(f_i, r_j) - 1)).
 
-    A soft nearest-neighbour distance in [0, 2]: large β asks for the nearest look-alikes only, small β for the
-    average. A mean over places, so it does not depend on the size of the image.
+    This is a soft nearest-neighbour distance in [0, 2]: with large β the most similar places count alone, with small β
+    all of them. It is a mean over places, so it does not depend on the size of the image.
 
     Args:
         features: [B, C, H, W].
-        references: [B, C, h, w] of the same image, what each place is compared with.
+        references: [B, C, h, w] of the same image; each place is compared with all of them.
         sharpness: S values of β, at most 40 (the exponentials stay above float32's smallest number).
 
     Returns:
@@ -118,23 +118,23 @@ def novelty(features: Tensor, references: Tensor, *sharpness: float) -> Tensor:
     """
     queries = F.normalize(features.flatten(2).float(), dim=1)
     keys = F.normalize(references.flatten(2).float(), dim=1)
-    short = torch.baddbmm(queries.new_full((1, 1, 1), -1.0), queries.transpose(1, 2), keys)  # cos - 1
-    unlike = [(short * beta).exp_().mean(dim=2).log() / -beta for beta in sharpness]
+    deficit = torch.baddbmm(queries.new_full((1, 1, 1), -1.0), queries.transpose(1, 2), keys)  # cos - 1
+    unlike = [(deficit * beta).exp_().mean(dim=2).log() / -beta for beta in sharpness]
     return torch.stack(unlike, dim=1).view(features.shape[0], -1, *features.shape[2:])
 
 
-def standing_out(channels: Tensor) -> Tensor:
-    """Each channel beside itself in units of its spread over the image: [B, C, h, w] -> [B, 2C, h, w]."""
+def append_deviations(channels: Tensor) -> Tensor:
+    """Append each channel in units of its spread over the image, mean removed: [B, C, h, w] -> [B, 2C, h, w]."""
     spread, mean = torch.std_mean(channels, dim=(2, 3), keepdim=True, unbiased=False)
     return torch.cat([channels, (channels - mean) / (spread + 0.02)], dim=1)
 
 
 class LiteStem(nn.Module):
-    """A frozen EfficientNet-Lite0 read at four strides, with each place's novelty within its image, at stride 16.
+    """Read a frozen EfficientNet-Lite0 at four strides, with each place's novelty within its image, at stride 16.
 
-    A defect is what differs from the rest of its image; a small transformer finds that hard to compute on surfaces
-    it never saw, so the comparison is made for it, without parameters, at three strides (`novelty`). Everything
-    before `proj` is fixed: `shift` and `scale` standardise its channels, `whiten*` decorrelate those compared.
+    A defect differs from the rest of its image. A small transformer learns badly to see that on surfaces it never saw,
+    so the comparison is computed for it, without parameters, at three strides (`novelty`). Everything before `proj` is
+    fixed: `shift` and `scale` standardise the channels, `whiten` decorrelates those compared.
     """
 
     SHARPNESS = (8.0, 32.0)  # β of the two novelty channels at each stride
@@ -157,14 +157,14 @@ class LiteStem(nn.Module):
         self.mix = nn.Conv2d(width, width, 3, padding=1)
 
     def fixed_parameters(self) -> list[nn.Parameter]:
-        """What no training step changes."""
+        """Return the parameters that no training step changes."""
         return [*self.backbone.parameters(), *self.whiten.parameters(), self.shift, self.scale]
 
     def gather(self, pixels: Tensor) -> Tensor:
-        """The fixed part, not standardised: [B, 3, H, W] -> [B, channels, H / 16, W / 16]. H, W multiples of 16."""
+        """Run the fixed part, not standardised: [B, 3, H, W], sides multiples of 16 -> [B, channels, h, w]."""
         if pixels.device.type != "cpu" or torch.compiler.is_compiling():
             return self._gather(pixels)
-        # A CPU's caches and its allocator hold the early features of one image, not of a batch.
+        # The early features of one image fit a CPU's caches, those of a batch do not.
         return torch.cat([self._gather(image) for image in torch.split(pixels, 1)])
 
     def _gather(self, pixels: Tensor) -> Tensor:
@@ -181,7 +181,7 @@ class LiteStem(nn.Module):
             torch.split(coarse, 1, 1),
             strict=True,
         )
-        unlike = [part for one in parts for part in one]
+        unlike = [part for strides in parts for part in strides]
         return torch.cat(
             [
                 F.max_pool2d(f4, 4),
@@ -189,18 +189,18 @@ class LiteStem(nn.Module):
                 F.pixel_unshuffle(f8, 2),
                 f16,
                 F.interpolate(f32, size=grid, mode="bilinear"),
-                standing_out(torch.cat(unlike, dim=1)).to(f16.dtype),
+                append_deviations(torch.cat(unlike, dim=1)).to(f16.dtype),
             ],
             dim=1,
         )
 
     def fuse(self, gathered: Tensor) -> Tensor:
-        """The trained part: [B, channels, h, w] -> [B, D, h, w]."""
+        """Run the trained part: [B, channels, h, w] -> [B, D, h, w]."""
         x = self.proj((gathered - self.shift) * self.scale)
         return cast(Tensor, x + self.mix(F.gelu(x)))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels [B, 3, H, W], sides multiples of 16 -> [B, D, H / 16, W / 16]."""
+        """Embed normalised pixels, sides multiples of 16: [B, 3, H, W] -> [B, D, H / 16, W / 16]."""
         return self.fuse(self.gather(pixels))
 
 
@@ -208,7 +208,7 @@ STEMS: dict[str, Callable[[int], nn.Module]] = {"efficientnet-lite0": LiteStem}
 
 
 def build_stem(name: str, width: int) -> nn.Module:
-    """The stem called `name`, giving `width` channels. Raises ConfigError for an unknown name."""
+    """Build the stem called `name` with `width` output channels. Raises ConfigError for an unknown name."""
     if name not in STEMS:
-        raise ConfigError(f"unknown stem {name!r}; known: {', '.join(sorted(STEMS)) or 'none'}")
+        raise ConfigError(f"unknown stem {name!r}; known: {', '.join(sorted(STEMS))}")
     return STEMS[name](width)

@@ -1,4 +1,4 @@
-"""Dense token streams: what a method may ask of the image tower besides the ordinary tokens.
+"""Define dense token streams, which a method may ask of the image tower besides the ordinary tokens.
 
 A stream is a second residual path that starts as a copy of the ordinary one and gathers, block by block, what the
 ordinary queries, keys and values give under another attention. It never feeds back. With u = LN1_l(o_{l-1}) of the
@@ -46,7 +46,7 @@ ATTENTIONS: dict[str, Callable[[Tensor, Tensor, Tensor, slice], Tensor]] = {
 
 @dataclass(frozen=True)
 class Dense:
-    """One dense stream asked of the tower's single pass.
+    """Ask for one dense stream of the tower's single pass.
 
     `plain` reads the ordinary residual path. `guided` replaces the last block's attention over patches by a matrix
     given to the tower (Crane's D-Attn): LN_post(Proj_L(A v)) with v taken from the middle of the last block; it has
@@ -75,7 +75,7 @@ class Dense:
 
 @dataclass
 class Reading:
-    """One request while a pass goes through the blocks, numbered from 1: its stream so far, and tokens read at taps."""
+    """Follow one request through a pass, whose blocks are numbered from 1: its stream so far and the tokens read."""
 
     request: Dense  # resolved
     rows: slice  # of the ordinary path, that the stream has: the patches, with or without the class row

@@ -1,4 +1,4 @@
-"""Text to CLIP's byte-pair token ids, with the vocabulary in the package and a compiled library doing the work.
+"""Turn text into CLIP's byte-pair token ids, by the `tokenizers` library and the vocabulary in this package.
 
 The ids are those of the reference tokenizer (OpenAI's SimpleTokenizer, as open_clip carries it, with its text repair by
 the `ftfy` package). Known differences, all outside ordinary prompts:
@@ -9,7 +9,7 @@ the `ftfy` package). Known differences, all outside ordinary prompts:
   early; the references disagree on the spelling they would obey;
 * characters younger than the Unicode tables of the installed `tokenizers` split as unassigned ones.
 
-Source: https://github.com/openai/CLIP, clip/simple_tokenizer.py (MIT); the vocabulary's notice lies beside it.
+Source: https://github.com/openai/CLIP, clip/simple_tokenizer.py (MIT); the vocabulary's notice is in its folder.
 """
 
 import gzip
@@ -38,7 +38,7 @@ _PIECES = r"'[sſ]|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}\x{0345}]
 
 
 def tokenize(texts: Sequence[str], context: int = CONTEXT) -> torch.Tensor:
-    """Token ids of every text between the control tokens, zero-padded.
+    """Return the token ids of every text between the control tokens, zero-padded.
 
     Args:
         texts: P texts; case, repeated blanks and HTML entities do not matter.
@@ -64,7 +64,7 @@ def tokenize(texts: Sequence[str], context: int = CONTEXT) -> torch.Tensor:
 
 
 def encode(texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of every text, from the start to the end control token, at full length.
+    """Return the token ids of every text, from the start to the end control token, at full length.
 
     Raises ConfigError where a bare string is given: its letters would pass for texts.
     """
@@ -75,14 +75,14 @@ def encode(texts: Sequence[str]) -> list[list[int]]:
 
 
 def clean(text: str) -> str:
-    """The text as the byte pairs see it: entities resolved, typographic variants made plain, lower case, single blanks.
+    """Return the text that is split: entities resolved, typographic variants made plain, lower case, single blanks.
 
     Equal to the reference's cleaning up to the differences named in the module text.
     """
     if not text.isascii():
         # Halves of UTF-16 pairs, as undecodable file names hold them: paired ones join, others become U+FFFD.
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if "<" not in text:  # with a tag in sight the reference leaves entities to the last step
+    if "<" not in text:  # where a text holds a tag, the reference leaves entities to the last step
         text = html.unescape(text)
     text = unicodedata.normalize("NFC", text.translate(_plain_variants()))
     return " ".join(html.unescape(html.unescape(text)).split()).lower()
@@ -90,10 +90,10 @@ def clean(text: str) -> str:
 
 @cache
 def _plain_variants() -> dict[int, str | None]:
-    """The single characters that ftfy replaces or removes: control characters, C1 bytes meant as Windows-1252, curly
-    quotes, Latin ligatures, full and half width."""
-    gone = [*range(0x09), 0x0B, *range(0x0E, 0x20), 0x7F, *range(0x206A, 0x2070), 0xFEFF, *range(0xFFF9, 0xFFFD)]
-    table: dict[int, str | None] = dict.fromkeys(gone)
+    """Return the single characters that ftfy replaces or removes: control characters, C1 bytes meant as Windows-1252,
+    curly quotes, Latin ligatures, full and half width."""
+    removed = [*range(0x09), 0x0B, *range(0x0E, 0x20), 0x7F, *range(0x206A, 0x2070), 0xFEFF, *range(0xFFF9, 0xFFFD)]
+    table: dict[int, str | None] = dict.fromkeys(removed)
     table |= dict.fromkeys([0x2BC, *range(0x2018, 0x201C)], "'")
     table |= dict.fromkeys(range(0x201C, 0x2020), '"')
     ligatures = "Ĳ:IJ ĳ:ij ŉ:'n Ǳ:DZ ǲ:Dz ǳ:dz Ǆ:DŽ ǅ:Dž ǆ:dž Ǉ:LJ ǈ:Lj ǉ:lj Ǌ:NJ ǋ:Nj ǌ:nj"
@@ -110,7 +110,7 @@ def _plain_variants() -> dict[int, str | None]:
 
 @cache
 def token_strings() -> tuple[str, ...]:
-    """What each token spells, by id; an end of word shows no blank, a lone byte of a longer character shows "�"."""
+    """Return the text of each token, by id: without a blank at the end of a word, "�" for a part of a character."""
     from tokenizers.decoders import ByteLevel
 
     library, decoder = _library(), ByteLevel()
@@ -127,9 +127,10 @@ def _library() -> "Tokenizer":
     packed = files("anomalens.backbones").joinpath("vocabulary/merges.txt.gz").read_bytes()
     lines = gzip.decompress(packed).decode("utf-8").splitlines()
     merges = [(first, second) for first, _, second in (line.partition(" ") for line in lines)]
-    # Bytes that print stand for themselves, the others for the characters from U+0100 on; that order is their id.
-    shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    alphabet = [chr(code) for code in [*shown, *range(0x100, 0x200 - len(shown))]]
+    # Printable bytes are written as themselves, the others as the characters from U+0100 on; in that order they are
+    # the first ids.
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    alphabet = [chr(code) for code in [*printable, *range(0x100, 0x200 - len(printable))]]
     words = [*alphabet, *(letter + "</w>" for letter in alphabet), *("".join(pair) for pair in merges)]
     vocabulary = {word: number for number, word in enumerate([*words, "<start_of_text>", "<end_of_text>"])}
     library = Tokenizer(BPE(vocab=vocabulary, merges=merges, end_of_word_suffix="</w>"))

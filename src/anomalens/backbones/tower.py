@@ -1,4 +1,4 @@
-"""The dual encoder (Radford et al. 2021), written once: an image tower with dense streams, a text tower, both fused.
+"""Build the dual encoder (Radford et al. 2021): an image tower with dense streams, a text tower, and both as one.
 
 Parameter names are those of OpenAI's state dict (`visual.…` for the image tower; the text tower's names stand at the
 root there and under `text.` here), so published checkpoints load without a table of exceptions.
@@ -30,7 +30,7 @@ _WINDOW_ROWS = 16_384
 
 @dataclass
 class Features:
-    """What one pass of the image tower gave; tensors are float32 whatever the tower's precision."""
+    """Hold the result of one pass of the image tower; tensors are float32 whatever the tower's precision."""
 
     cls: Tensor | None  # [B, E] class token in the joint space, not normalised
     dense: tuple[tuple[Tensor, ...], ...]  # per request, per tap: [B, N, E] or, unprojected, [B, N, D]
@@ -58,7 +58,7 @@ def resize_positions(table: Tensor, grid: tuple[int, int], mode: Positions) -> T
 
 
 class ImageTower(nn.Module):
-    """Images to a class token and the dense streams asked for, in one pass that computes nothing nobody reads."""
+    """Encode images as a class token and the dense streams asked for, in one pass that computes only what is read."""
 
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
@@ -204,7 +204,7 @@ def _place_prompts(x: Tensor, prompts: Tensor | None, layer: int, rows: int) -> 
 
 
 class TextTower(nn.Module):
-    """Token ids, or embeddings learned in their place, to text features."""
+    """Encode token ids, or embeddings learned in their place, as text features."""
 
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
@@ -254,7 +254,7 @@ def place_deep(x: Tensor, deep: Tensor | None, number: int) -> Tensor:
 
 
 class Clip(nn.Module):
-    """Both towers. `visual` reads images, `text` reads prompts; they meet in E dimensions.
+    """Join both towers: `visual` reads images, `text` reads prompts; their features share E dimensions.
 
     `pixels` says how the images that `visual` takes are normalised.
     """

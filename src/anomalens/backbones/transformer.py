@@ -1,4 +1,4 @@
-"""Pre-LayerNorm transformer blocks, under the parameter names of OpenAI's CLIP (Radford et al. 2021).
+"""Build pre-LayerNorm transformer blocks under the parameter names of OpenAI's CLIP (Radford et al. 2021).
 
 Shapes: B sequences, L rows, D width, d = D / heads.
 """
@@ -18,7 +18,7 @@ Projected = tuple[Tensor, Tensor, Tensor]
 
 
 class QuickGELU(nn.Module):
-    """x σ(1.702 x), the activation of OpenAI's weights."""
+    """Compute x σ(1.702 x), the activation of OpenAI's weights."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply it element by element, to any shape."""
@@ -26,7 +26,7 @@ class QuickGELU(nn.Module):
 
 
 class Attention(nn.Module):
-    """The projections of multi-head attention. The attention between them differs by stream, so it is not in here."""
+    """Project for multi-head attention. The attention itself differs by stream, so it is computed elsewhere."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """A block: attention, then a feed-forward layer, each behind a LayerNorm and added to its input."""
+    """Run attention, then a feed-forward layer, each behind a LayerNorm and added to its input."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: float, activation: Activation) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A stack of blocks under the name checkpoints give it."""
+    """Stack blocks under the name checkpoints give them."""
 
     def __init__(self, width: int, layers: int, heads: int, mlp_ratio: float, activation: Activation) -> None:
         super().__init__()

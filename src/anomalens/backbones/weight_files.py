@@ -25,7 +25,7 @@ SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 
 
 class TorchScriptError(WeightsError):
-    """A TorchScript archive, which holds code besides the tensors."""
+    """Refuse a TorchScript archive, which holds code besides the tensors."""
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -137,26 +137,17 @@ def _ratio(hidden: int, width: int) -> float:
     return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
 
 
-_VISION_DEFAULTS: Json = {
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "image_size": 224,
-    "patch_size": 32,
-    "hidden_act": "quick_gelu",
-    "layer_norm_eps": 1e-5,
-}
-_TEXT_DEFAULTS: Json = {
-    "hidden_size": 512,
-    "intermediate_size": 2048,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 8,
-    "max_position_embeddings": 77,
-    "vocab_size": 49408,
-    "hidden_act": "quick_gelu",
-    "layer_norm_eps": 1e-5,
-}
+def _integers(part: Json, *names: str) -> list[int]:
+    """Return entries as whole numbers. Raises KeyError, TypeError, ValueError."""
+    return [int(part[name]) for name in names]
+
+
+# What `transformers` takes where a CLIPModel's config leaves a size out.
+_COMMON: Json = {"num_hidden_layers": 12, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
+_VISION_DEFAULTS: Json = _COMMON | {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
+_VISION_DEFAULTS |= {"image_size": 224, "patch_size": 32}
+_TEXT_DEFAULTS: Json = _COMMON | {"hidden_size": 512, "num_attention_heads": 8}
+_TEXT_DEFAULTS |= {"max_position_embeddings": 77, "vocab_size": 49408}
 
 
 def config_from_hugging_face(value: Json) -> ClipConfig:
@@ -175,32 +166,22 @@ def config_from_hugging_face(value: Json) -> ClipConfig:
                 f"config.json: activations {vision['hidden_act']!r} and {text['hidden_act']!r}, expected 'quick_gelu' "
                 "or 'gelu' in both towers"
             )
+        common = ("hidden_size", "num_hidden_layers", "num_attention_heads")
+        image_size, patch, hidden = _integers(vision, "image_size", "patch_size", "intermediate_size")
+        width, layers, heads = _integers(vision, *common)
         return ClipConfig(
-            VisionConfig(
-                image_size=int(vision["image_size"]),
-                patch=int(vision["patch_size"]),
-                width=int(vision["hidden_size"]),
-                layers=int(vision["num_hidden_layers"]),
-                heads=int(vision["num_attention_heads"]),
-                mlp_ratio=_ratio(int(vision["intermediate_size"]), int(vision["hidden_size"])),
-            ),
-            TextConfig(
-                width=int(text["hidden_size"]),
-                layers=int(text["num_hidden_layers"]),
-                heads=int(text["num_attention_heads"]),
-                context=int(text["max_position_embeddings"]),
-                vocab=int(text["vocab_size"]),
-            ),
+            VisionConfig(image_size, patch, width, layers, heads, _ratio(hidden, width)),
+            TextConfig(*_integers(text, *common, "max_position_embeddings", "vocab_size")),
             joint=int(value.get("projection_dim", 512)),
             activation=vision["hidden_act"],
         )
-    except (TypeError, ValueError, AttributeError, ZeroDivisionError, ConfigError) as error:
+    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
         raise WeightsError(f"config.json: not the config of a CLIPModel ({error})") from error
 
 
 # The keys of open_clip's config that are understood; a tower that needs any other is refused.
 _OPEN_CLIP_VISION = {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio", "patch_dropout"}
-_OPEN_CLIP_TEXT = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
+_OPEN_CLIP_TEXT = {"width": 512, "layers": 12, "heads": 8, "context_length": 77, "vocab_size": 49408, "mlp_ratio": 4.0}
 _OPEN_CLIP_MODEL = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text", "init_logit_scale"}
 
 
@@ -208,38 +189,26 @@ def config_from_open_clip(value: Json) -> ClipConfig:
     """Read `open_clip_config.json`. Raises WeightsError, also for parts this CLIP does not have (timm, ResNets)."""
     try:
         model = value["model_cfg"]
-        vision, text = model["vision_cfg"], model["text_cfg"]
+        vision, text = model["vision_cfg"], _OPEN_CLIP_TEXT | model["text_cfg"]
         for part, known in ((model, _OPEN_CLIP_MODEL), (vision, _OPEN_CLIP_VISION), (text, _OPEN_CLIP_TEXT)):
             foreign = sorted(key for key, asked in part.items() if key not in known and asked not in (None, False))
             if foreign:
                 raise WeightsError(
                     f"open_clip_config.json asks for {', '.join(foreign)}, which this CLIP (plain transformers) has not"
                 )
-        width, head = int(vision["width"]), int(vision.get("head_width", 64))
+        image_size, patch, width, layers = _integers(vision, "image_size", "patch_size", "width", "layers")
+        head = int(vision.get("head_width", 64))
         if width % head:
             raise WeightsError(f"open_clip_config.json: width {width} is not a multiple of the head width {head}")
-        if float(text.get("mlp_ratio", 4.0)) != 4.0:
+        if float(text["mlp_ratio"]) != 4.0:
             raise WeightsError(f"open_clip_config.json: text mlp_ratio {text['mlp_ratio']}, this CLIP has 4")
         return ClipConfig(
-            VisionConfig(
-                image_size=int(vision["image_size"]),
-                patch=int(vision["patch_size"]),
-                width=width,
-                layers=int(vision["layers"]),
-                heads=width // head,
-                mlp_ratio=float(vision.get("mlp_ratio", 4.0)),
-            ),
-            TextConfig(
-                width=int(text.get("width", 512)),
-                layers=int(text.get("layers", 12)),
-                heads=int(text.get("heads", 8)),
-                context=int(text.get("context_length", 77)),
-                vocab=int(text.get("vocab_size", 49408)),
-            ),
+            VisionConfig(image_size, patch, width, layers, width // head, float(vision.get("mlp_ratio", 4.0))),
+            TextConfig(*_integers(text, "width", "layers", "heads", "context_length", "vocab_size")),
             joint=int(model["embed_dim"]),
             activation="quick_gelu" if model.get("quick_gelu") else "gelu",
         )
-    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, ConfigError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
         raise WeightsError(f"open_clip_config.json: not the config of a CLIP ({error!r})") from error
 
 

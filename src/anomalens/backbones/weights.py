@@ -39,7 +39,7 @@ HUB_PREFIX = "hf-hub:"
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """A set of weights, checked, in canonical names."""
+    """Hold a set of weights, checked, in canonical names."""
 
     name: str  # the table's name, the hub id, or the name of the file or folder
     config: ClipConfig
