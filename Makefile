@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench coverage clean
 
 demo: $(READY)
 	$(BIN)/python examples/solar_cells.py
@@ -12,10 +12,15 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n 2
 
+# As `test`, with the share of lines that the tests reach.
+coverage: $(READY)
+	$(BIN)/python -m pytest -n 2 --cov=anomalens --cov=anomalens_lab --cov-report=term:skip-covered
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 # Those that need no data; the others (accuracy, naming, claims, pipeline, scale) say what they take with --help.
 bench: $(READY)

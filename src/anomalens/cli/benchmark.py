@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anomalens.cli.options import load_options
+from anomalens.cli.load_options import load_options
 from anomalens.errors import ConfigError
 from anomalens.options import LoadOptions
 
