@@ -1,17 +1,17 @@
-"""Split-conformal decisions: a threshold whose false-alarm rate is guaranteed by a handful of normal images.
+"""Choose a threshold from normal images alone, with a guaranteed false-alarm rate (split-conformal prediction).
 
 Of n scores of normal images take the k-th smallest, k = ceil((n + 1) (1 - fpr)), and call an image anomalous where
 its score lies above it. Then
 
     P(a new normal image is called anomalous) <= fpr
 
-for any detector, good or bad, any distribution of scores and any n that is large enough, without a model or an
-assumption of size. The condition is exchangeability: the new normal image and the n given ones could have come in any
-order. It fails where they differ in kind: another camera, light or product, retouched or hand-picked normals, copies
-of one image, or images the thresholds were tuned on.
+for any detector, good or bad, any distribution of scores and any n from `needed(fpr)` on. The condition is
+exchangeability: the new normal image and the n images could have come in any order. It fails where they differ in
+kind: another camera, light or product, retouched or hand-picked images, copies of one image, or images the thresholds
+were tuned on.
 
-The probability is taken over the draw of the n images too. For one fixed choice of them the true rate varies, around
-fpr and less so the larger n is; `rate_interval` says how far.
+The probability is taken over the draw of the n images too. For a fixed choice of them the true rate varies around fpr,
+the less the larger n is; `rate_interval` says how far.
 
 Source: Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005; the p-value as in Bates et al.,
 "Testing for outliers with conformal p-values", Annals of Statistics 2023.
@@ -34,12 +34,12 @@ GUARANTEE = (
 
 
 def needed(fpr: float) -> int:
-    """The least number of normal images for a guaranteed false-alarm rate `fpr`: ceil(1 / fpr) - 1."""
+    """Return the least number of normal images for a guaranteed false-alarm rate `fpr`: ceil(1 / fpr) - 1."""
     return math.ceil(1 / _rate(fpr)) - 1
 
 
 def threshold(scores: Sequence[float], fpr: float) -> float:
-    """The conformal threshold of n scores of normal images: call anomalous what scores above it.
+    """Return the conformal threshold of n scores of normal images: images that score above it are anomalous.
 
     Args:
         scores: n finite scores in any order, larger = more anomalous.
@@ -64,17 +64,17 @@ def threshold(scores: Sequence[float], fpr: float) -> float:
 
 
 def p_value(normal_scores: Sequence[float], score: float) -> float:
-    """(1 + number of normal scores >= score) / (n + 1), in (0, 1]: how rare so high a score is among normal images.
+    """Return how rare so high a score is among normal images: (1 + number of normal scores >= score) / (n + 1).
 
-    `normal_scores`: n scores in ascending order. For a normal image P(p <= u) <= u under the condition above, and
-    p <= fpr exactly where the score lies above `threshold(normal_scores, fpr)`.
+    The result lies in (0, 1]. `normal_scores`: n scores in ascending order. For a normal image P(p <= u) <= u under
+    the condition above, and p <= fpr exactly where the score lies above `threshold(normal_scores, fpr)`.
     """
     n = len(normal_scores)
     return (1 + n - bisect_left(normal_scores, score)) / (n + 1)
 
 
 def rate_interval(n: int, fpr: float, level: float = 0.9) -> tuple[float, float]:
-    """Where the true false-alarm rate of one fixed set of n calibration images lies with probability `level`.
+    """Return the bounds between which the true false-alarm rate of n fixed images lies with probability `level`.
 
     It follows Beta(n + 1 - k, k) when scores have no ties, whatever their distribution; ties only lower it.
     """
@@ -92,4 +92,5 @@ def _rank(n: int, fpr: float) -> int:
 def _rate(fpr: float) -> Fraction:
     if not 0 < fpr < 1:
         raise ConfigError(f"a false-alarm rate lies between 0 and 1, found {fpr}; 0.01 means one in a hundred")
-    return Fraction(repr(float(fpr)))  # the decimal that was written: in floats 100 * (1 - 0.58) exceeds 42
+    # The decimal that was written, because in floats 100 * (1 - 0.58) exceeds 42.
+    return Fraction(repr(float(fpr)))

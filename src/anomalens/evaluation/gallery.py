@@ -1,14 +1,14 @@
-"""A few pictures a person should see: the best, the worst and the borderline images of each class, chosen in passing.
+"""Keep a few pictures that a person should see: the best, the worst and the borderline images of each class.
 
     worst       anomalous images with the lowest scores, normal images with the highest
     best        anomalous images with the highest scores, normal images with the lowest
     borderline  images whose scores are nearest to the threshold the detector decides by
 
-Memory and disk are bounded: `keep` cases for each of the five sorts and each class, each at most SIDE pixels long,
-about 40 kB a case. A picture is only drawn when its image enters the choice, so most images cost nothing.
+They are chosen while images stream by. Memory and disk are bounded: `keep` cases for each of the five sorts and each
+class, each at most SIDE pixels long, about 40 kB a case. A picture is only drawn when its image enters the choice, so
+most images cost nothing.
 """
 
-import io
 from bisect import insort
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,17 +21,16 @@ from PIL import Image
 from anomalens.datasets.layouts import Sample, read_truth
 from anomalens.files import atomic_write
 from anomalens.images.decoding import decode
+from anomalens.images.encoding import encode_image
 from anomalens.images.maps import resize_map
 from anomalens.images.overlay import draw_overlay
 from anomalens.prediction import Prediction
 
-SIDE = 320  # pixels; longest side of a picture
-
-SORTS = ("lowest anomalous", "highest normal", "highest anomalous", "lowest normal", "nearest threshold")
-"""The five sorts of cases, worst first."""
+SIDE = 320
+"""Longest side of a picture in pixels."""
 
 MASK_COLOURS = {"neither": (32, 36, 44), "both": (0, 158, 115), "missed": (230, 159, 0), "extra": (86, 180, 233)}
-"""What a mask picture shows: pixels in neither mask, in both, in the truth alone, in the detector's alone."""
+"""Colours of a mask picture: pixels in neither mask, in both, in the truth alone, in the detector's alone."""
 
 
 @dataclass(frozen=True)
@@ -39,51 +38,56 @@ class Pictures:
     """One image drawn small: JPEG, JPEG and PNG."""
 
     image: bytes
-    heatmap: bytes  # over the image, with the contour of the detector's mask
-    masks: bytes | None  # detector's mask against the truth in MASK_COLOURS; None where no truth is known
+    # Over the image, with the contour of the detector's mask.
+    heatmap: bytes
+    # The detector's mask against the truth in MASK_COLOURS; None where no truth is known.
+    masks: bytes | None
 
 
 @dataclass(frozen=True, order=True)
 class Case:
-    """One image of the choice; sorted by how well it fits its sort."""
+    """One image of the choice; cases compare by how well they fit their sort."""
 
-    key: float  # smaller fits better
-    order: int  # of two that fit alike, the first seen stays
+    # Smaller fits better.
+    key: float
+    # Place in the stream; of two that fit alike, the first seen stays.
+    order: int
     path: str = field(compare=False)
     kind: str = field(compare=False)
-    label: int = field(compare=False)  # 0 normal, 1 anomalous
+    # 0 normal, 1 anomalous.
+    label: int = field(compare=False)
     score: float = field(compare=False)
     threshold: float = field(compare=False)
     pictures: Pictures = field(compare=False)
 
 
 class Gallery:
-    """Chooses while images stream by; see the module's head for what and how many."""
+    """The cases chosen so far: `keep` of each sort and class; 0 keeps nothing."""
 
     def __init__(self, keep: int) -> None:
-        """`keep`: cases of each sort and class; 0 keeps nothing."""
         self.keep = keep
-        self.cases: dict[tuple[str, str], list[Case]] = {}  # (class, sort) -> at most `keep`, best fit first
+        # (class, sort) -> at most `keep` cases, best fit first.
+        self.cases: dict[tuple[str, str], list[Case]] = {}
         self._seen = 0
 
-    def offer(self, sample: Sample, found: Prediction) -> None:
-        """Look at one labelled image; draw and keep it where it belongs to the choice."""
+    def offer(self, sample: Sample, prediction: Prediction) -> None:
+        """Draw and keep one labelled image where it belongs to the choice."""
         self._seen += 1
-        score = found.score
+        score, threshold = prediction.score, prediction.threshold
         if sample.label == 1:
             fits = {"lowest anomalous": score, "highest anomalous": -score}
         else:
             fits = {"highest normal": -score, "lowest normal": score}
-        fits["nearest threshold"] = abs(score - found.threshold)
+        fits["nearest threshold"] = abs(score - threshold)
         pictures = None
         for sort, key in fits.items():
             kept = self.cases.setdefault((sample.class_name, sort), [])
             if self.keep == 0 or (len(kept) == self.keep and key >= kept[-1].key):
                 continue
-            pictures = pictures or draw(sample, found)
+            pictures = pictures or draw(sample, prediction)
             label = int(sample.label or 0)
             path = str(sample.image)
-            insort(kept, Case(key, self._seen, path, sample.kind, label, score, found.threshold, pictures))
+            insort(kept, Case(key, self._seen, path, sample.kind, label, score, threshold, pictures))
             del kept[self.keep :]
 
     def write(self, folder: Path) -> list[dict[str, Any]]:
@@ -108,24 +112,25 @@ class Gallery:
         return rows
 
 
-def draw(sample: Sample, found: Prediction) -> Pictures:
-    """The three pictures of one image. Raises InputError when the image or its mask cannot be read."""
+def draw(sample: Sample, prediction: Prediction) -> Pictures:
+    """Draw the three pictures of one image. Raises InputError when the image or its mask cannot be read."""
     rgb = decode(sample.image).rgb
     shrink = min(1.0, SIDE / max(rgb.shape[:2]))
     height, width = (max(1, round(side * shrink)) for side in rgb.shape[:2])
     small = np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BICUBIC))
-    values = resize_map(found.anomaly_map, (height, width))
-    mask = values > found.pixel_threshold
-    overlay = draw_overlay(small, values, found.heat_range, mask, alpha=0.6)
+    values = resize_map(prediction.anomaly_map, (height, width))
+    mask = values > prediction.pixel_threshold
+    overlay = draw_overlay(small, values, prediction.heat_range, mask, alpha=0.6)
     truth = read_truth(sample, (height, width))
     return Pictures(
-        image=_encoded(Image.fromarray(small), "JPEG"),
-        heatmap=_encoded(overlay, "JPEG"),
-        masks=None if truth is None else _encoded(_compared(mask, truth), "PNG"),
+        image=encode_image(Image.fromarray(small), "JPEG", quality=85),
+        heatmap=encode_image(overlay, "JPEG", quality=85),
+        masks=None if truth is None else encode_image(_compared(mask, truth), "PNG", optimize=True),
     )
 
 
 def _compared(mask: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> Image.Image:
+    """Colour each pixel by whether the detector's mask and the truth agree on it."""
     names = list(MASK_COLOURS)
     index = np.full(mask.shape, names.index("neither"), np.uint8)
     index[mask & truth] = names.index("both")
@@ -134,9 +139,3 @@ def _compared(mask: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> Imag
     picture = Image.fromarray(index)
     picture.putpalette([channel for colour in MASK_COLOURS.values() for channel in colour])
     return picture
-
-
-def _encoded(picture: Image.Image, kind: str) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **({"quality": 85} if kind == "JPEG" else {"optimize": True}))
-    return buffer.getvalue()

@@ -1,7 +1,7 @@
-"""The papers' numbers, to print beside ours: what, by whom, under which protocol, and how sure that is.
+"""Look up the numbers that papers printed: value, source, protocol, and how trustworthy the transcription is.
 
-The tables stand in `published.toml`; this file reads them. Values are percent. A number is only comparable with
-ours where the protocol is: `protocol_differences` says what is not.
+The tables stand in `published_numbers.toml`; this file reads them. Values are per cent. A number can only be compared
+with ours where the protocols agree: `protocol_differences` says what differs.
 """
 
 import tomllib
@@ -26,34 +26,44 @@ class Protocol:
     """How numbers were obtained."""
 
     key: str
-    auxiliary: Mapping[str, str]  # target set -> sets trained on ("visa+clinicdb"), "" none, "?" not stated
-    backbone: str  # "?" when not stated
-    image_size: int  # pixels, 0 when not stated
-    evaluation_size: int  # pixels, 0 when not stated
+    # Target set -> sets trained on ("visa+clinicdb"); "" none, "?" not stated.
+    auxiliary: Mapping[str, str]
+    # "?" when not stated.
+    backbone: str
+    # Pixels; 0 when not stated.
+    image_size: int
+    evaluation_size: int
     notes: str = ""
-    shots: int = 0  # normal images of the target class that were seen; 0 is zero-shot
+    # Normal images of the target class that were seen; 0 is zero-shot.
+    shots: int = 0
 
     def trained_on(self, dataset: str) -> str:
-        """Auxiliary sets when `dataset` is the target, "" for none, "?" when not stated."""
+        """Return the auxiliary sets when `dataset` is the target, "" for none, "?" when not stated."""
         return self.auxiliary.get(dataset, self.auxiliary["default"])
 
 
 @dataclass(frozen=True)
 class Published:
-    """One number somebody printed."""
+    """One number that a paper or a repository printed."""
 
-    method: str  # "winclip", "crane+", ...; variants of ablations in brackets: "adaclip (no prompts)"
-    dataset: str  # key of the catalogue, or "mean-..." for a printed average over sets
-    class_name: str | None  # None: the mean over the classes of the set
-    metric: str  # as in metrics.json: "image_auroc", "aupro_200", ...
-    value: float  # percent
-    source: str  # where it is printed
+    # "winclip", "crane+", ...; variants of ablations in brackets: "adaclip (no prompts)".
+    method: str
+    # Key of the catalogue, or "mean-..." for a printed average over sets.
+    dataset: str
+    # None: the mean over the classes of the set.
+    class_name: str | None
+    # As in metrics.json: "image_auroc", "aupro_200", ...
+    metric: str
+    # Per cent.
+    value: float
+    # Where it is printed.
+    source: str
     protocol: Protocol
     status: Status
 
 
 def published(method: str, dataset: str, metric: str, class_name: str | None = None) -> tuple[Published, ...]:
-    """What was published for a method on a data set (or on one class of it), most trustworthy first.
+    """Return the numbers published for a method on a data set (or on one class of it), most trustworthy first.
 
     Within a status, numbers with a known protocol come before quoted ones. Empty when nothing is known.
     """
@@ -62,7 +72,7 @@ def published(method: str, dataset: str, metric: str, class_name: str | None = N
 
 @cache
 def rows() -> tuple[Published, ...]:
-    """All published numbers, in the file's order."""
+    """Return all published numbers, in the file's order."""
     text = resources.files("anomalens.evaluation").joinpath("published_numbers.toml").read_text(encoding="utf-8")
     return tuple(parse(text))
 
@@ -70,33 +80,31 @@ def rows() -> tuple[Published, ...]:
 def protocol_differences(
     row: Published, *, auxiliary: str, backbone: str, image_size: int, evaluation_size: int
 ) -> tuple[str, ...]:
-    """What sets our run apart from how `row` was obtained, in words; empty when all that is stated agrees.
+    """Say in words what sets our run apart from how `row` was obtained; nothing when all that is stated agrees.
 
     `auxiliary` names the sets our weights were trained on, joined by "+" ("" for none). What the source does
     not state is reported as such, because an unknown protocol is not a matching one.
     """
-    ours = {"auxiliary data": auxiliary or "none", "backbone": backbone, "image size": str(image_size)}
-    ours["evaluation size"] = str(evaluation_size)
     protocol = row.protocol
-    theirs = {
-        "auxiliary data": protocol.trained_on(row.dataset) or "none",
-        "backbone": protocol.backbone,
-        "image size": str(protocol.image_size or "?"),
-        "evaluation size": str(protocol.evaluation_size or "?"),
+    compared = {
+        "auxiliary data": (protocol.trained_on(row.dataset) or "none", auxiliary or "none"),
+        "backbone": (protocol.backbone, backbone),
+        "image size": (str(protocol.image_size or "?"), str(image_size)),
+        "evaluation size": (str(protocol.evaluation_size or "?"), str(evaluation_size)),
     }
-    found = []
-    for name, value in theirs.items():
-        if value == "?":
-            found.append(f"{name}: not stated")
-        elif sorted(value.split("+")) != sorted(ours[name].split("+")):
-            found.append(f"{name}: {value}, ours {ours[name]}")
+    differences = []
+    for name, (published_value, own) in compared.items():
+        if published_value == "?":
+            differences.append(f"{name}: not stated")
+        elif sorted(published_value.split("+")) != sorted(own.split("+")):
+            differences.append(f"{name}: {published_value}, ours {own}")
     if protocol.shots:
-        found.append(f"{protocol.shots} normal images were seen")
-    return tuple(found)
+        differences.append(f"{protocol.shots} normal images were seen")
+    return tuple(differences)
 
 
 def parse(text: str) -> Iterator[Published]:
-    """Rows of a file in the form of `published.toml`; its head explains the form.
+    """Yield the rows of a file in the form of `published_numbers.toml`, whose head explains it.
 
     Raises ConfigError naming table and row where cells and metrics do not match or a number is no percentage.
     """

@@ -1,7 +1,7 @@
-"""Pixel metrics that are fed map by map: exact, or in memory that does not grow with the number of images.
+"""Compute pixel metrics map by map: exactly, or in memory that does not grow with the number of images.
 
-Both modes take and give the same things; both can be pickled, sent between processes and merged in any
-order with a result that is identical to the last bit, because everything kept is a whole number or a score.
+Both modes take and give the same; both can be pickled, sent between processes and merged in any order with a result
+that is identical to the last bit, because everything kept is a whole number or a score.
 
     accumulator = PixelAccumulator("histogram")
     for anomaly_map, mask in pairs:
@@ -15,17 +15,17 @@ import numpy as np
 
 from anomalens.errors import ConfigError
 from anomalens.metrics import ranks as table
-from anomalens.metrics.arrays import each_map
+from anomalens.metrics.arrays import Floats, each_map
 from anomalens.metrics.exact import ExactScores
 from anomalens.metrics.histogram import OrderedHistogram
-from anomalens.metrics.ranks import Floats, Ranks
+from anomalens.metrics.ranks import Ranks
 from anomalens.metrics.regions import check_region_count, label_regions
 
 Mode = Literal["exact", "histogram"]
 
 
 class PixelAccumulator:
-    """Pixel AUROC, AP, F1-max, AUPRO, its 200-threshold variant and region recall over any number of maps.
+    """Gathers maps for pixel AUROC, AP, F1-max, AUPRO and its 200-threshold variant.
 
     With P pixels, A of them anomalous:
 
@@ -42,7 +42,7 @@ class PixelAccumulator:
     """
 
     def __init__(self, mode: Mode = "exact") -> None:
-        """`mode`: "exact" or "histogram". Raises ConfigError for another word."""
+        """Start without a map. Raises ConfigError for another `mode`."""
         if mode not in get_args(Mode):
             raise ConfigError(f"mode must be one of {', '.join(get_args(Mode))}; found {mode!r}")
         self.mode: Mode = mode
@@ -52,7 +52,7 @@ class PixelAccumulator:
 
     @property
     def pixels(self) -> int:
-        """Pixels seen."""
+        """Number of pixels seen."""
         return self._counts.normals + self._counts.anomalies
 
     def update(self, maps: Any, masks: Any = None) -> None:
@@ -82,16 +82,20 @@ class PixelAccumulator:
         return self
 
     def ranks(self) -> Ranks:
-        """The table behind all metrics and curves but `aupro_200`."""
+        """Return the table behind all metrics and curves but `aupro_200`."""
         return self._counts.ranks(self.regions)
 
     def compute(self, limit: float = 0.3) -> dict[str, float | None]:
-        """All pixel metrics in [0, 1], None where undefined (no normal or no anomalous pixel, or for
-        `aupro_200` fewer than two false-positive rates below the limit).
+        """Return all pixel metrics in [0, 1], by name; None where undefined.
 
-        limit: largest false-positive rate of `aupro` and `aupro_200`, in (0, 1].
+        A metric is undefined without normal or without anomalous pixels; `aupro_200` also where fewer than two
+        false-positive rates lie below the limit.
 
-        Keys: pixel_auroc, pixel_ap, pixel_f1max, pixel_f1max_threshold (in score units), aupro, aupro_200.
+        Args:
+            limit: largest false-positive rate of `aupro` and `aupro_200`, in (0, 1].
+
+        Returns:
+            pixel_auroc, pixel_ap, pixel_f1max, pixel_f1max_threshold (in units of the score), aupro, aupro_200.
         """
         check_limit(limit)
         ranks = self.ranks()
@@ -106,25 +110,15 @@ class PixelAccumulator:
         }
 
     def aupro_200(self, limit: float = 0.3) -> float | None:
-        """The papers' variant of AUPRO, see `anomalens.metrics.summary.aupro_200`."""
+        """Return the papers' variant of AUPRO, see `anomalens.metrics.summary.aupro_200`."""
         check_limit(limit)
         if self._counts.normals == 0 or self.regions == 0:
             return None
         rates, overlap = self.sweep(table.sweep_thresholds(*self._counts.extremes()))
         return defined(table.aupro_200(rates, overlap, limit))
 
-    def region_recall(self, threshold: float) -> float | None:
-        """Mean over the regions of the share of their pixels scoring >= threshold; None without regions.
-
-        In histogram mode a bin counts when its lower end reaches the threshold.
-        """
-        ranks = self.ranks()
-        if self.regions == 0:
-            return None
-        return min(float(ranks.share[ranks.threshold >= threshold].sum()) / self.regions, 1.0)
-
     def sweep(self, thresholds: Floats) -> tuple[Floats, Floats]:
-        """False-positive rate, and mean share found of the regions, of calling scores > threshold anomalous."""
+        """Return false-positive rate and mean region overlap of calling scores > each threshold anomalous."""
         normal, share = self._counts.above(np.asarray(thresholds, np.float64))
         return normal / max(self._counts.normals, 1), share / max(self.regions, 1)
 
@@ -136,6 +130,6 @@ def check_limit(limit: float) -> None:
 
 
 def defined(value: Any) -> float | None:
-    """A finite number as float, NaN as None."""
+    """Return a number as float, NaN as None."""
     number = float(value)
     return None if np.isnan(number) else number

@@ -1,4 +1,4 @@
-"""What may enter a metric: scores of any finite real kind, and yes/no truth. Checked once, at the boundary."""
+"""Check what enters a metric, once, at the boundary: scores of any finite real kind, and yes/no truth."""
 
 from collections.abc import Iterable, Iterator
 from itertools import zip_longest
@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 from anomalens.errors import InputError
 
 Array = NDArray[Any]
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Truth = NDArray[np.bool_]
 
 _EXACT_IN_FLOAT64 = 2**53  # beyond it neighbouring integers share one float64
 
 
 def as_scores(values: Any) -> Array:
-    """`values` as a float32 or float64 array of the same numbers; ±0 become one zero, nothing else changes.
+    """Return `values` as a float32 or float64 array of the same numbers; ±0 become one zero, nothing else changes.
 
     Small integers, booleans and half floats widen to float32, wider integers to float64; both are exact.
     Raises InputError for NaN, infinity, a kind that is not real numbers, or integers beyond 2^53.
@@ -40,7 +43,8 @@ def as_scores(values: Any) -> Array:
         scores = scores.astype(np.float64)
     else:
         raise InputError(f"scores must be real numbers, found dtype {scores.dtype}; convert them to float32")
-    low, high = scores.min(), scores.max()  # NaN propagates through both, and neither makes a temporary
+    # NaN propagates through both, and neither makes a temporary array.
+    low, high = scores.min(), scores.max()
     if not (np.isfinite(low) and np.isfinite(high)):
         bad = int(np.count_nonzero(~np.isfinite(scores)))
         raise InputError(
@@ -48,41 +52,42 @@ def as_scores(values: Any) -> Array:
             "a method that yields them is broken: repair it rather than dropping pixels"
         )
     if low <= 0:
-        scores = scores + scores.dtype.type(0)  # -0 + 0 = +0: equal scores must be one score
+        # -0 + 0 = +0, so that equal scores are one score.
+        scores = scores + scores.dtype.type(0)
     return scores
 
 
-def as_truth(values: Any, shape: tuple[int, ...], what: str = "mask") -> NDArray[np.bool_]:
-    """`values` as booleans, True = anomalous. Accepts booleans and the numbers 0, 1 and 255.
+def as_truth(values: Any, shape: tuple[int, ...], name: str = "mask") -> Truth:
+    """Return `values` as booleans, True = anomalous. Accepts booleans and the numbers 0, 1 and 255.
 
-    Raises InputError for any other value or for a shape that is not `shape`.
+    Raises InputError, which calls the values `name`, for any other value or for a shape that is not `shape`.
     """
     try:
         truth = np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{what} cannot be read as an array ({error}); pass booleans or 0 and 1") from error
+        raise InputError(f"{name} cannot be read as an array ({error}); pass booleans or 0 and 1") from error
     if truth.shape != shape:
-        raise InputError(f"{what} has shape {truth.shape}, but the scores have {shape}; resize one to the other first")
+        raise InputError(f"{name} has shape {truth.shape}, but the scores have {shape}; resize one to the other first")
     if truth.dtype == np.bool_:
         return truth
     if truth.size == 0:
         return np.zeros(shape, np.bool_)
     if truth.dtype.kind not in "iuf" or not ((truth == 0) | (truth == 1) | (truth == 255)).all():
         raise InputError(
-            f"{what} must hold booleans or only 0 and 1 (255 counts as 1), found dtype {truth.dtype} "
+            f"{name} must hold booleans or only 0 and 1 (255 counts as 1), found dtype {truth.dtype} "
             "with other values; threshold it first"
         )
     return np.asarray(truth != 0, np.bool_)
 
 
-def flat_pair(scores: Any, truth: Any) -> tuple[Array, NDArray[np.bool_]]:
-    """Scores and their truth, checked, as two flat arrays. Raises InputError as the two functions above."""
+def flat_pair(scores: Any, truth: Any) -> tuple[Array, Truth]:
+    """Return scores and labels of one shape, checked, as two flat arrays. Raises InputError as the functions above."""
     checked = as_scores(scores)
     return checked.ravel(), as_truth(truth, checked.shape, "labels").ravel()
 
 
-def each_map(maps: Any, masks: Any) -> Iterator[tuple[Array, NDArray[np.bool_]]]:
-    """Pairs of map [H, W] and mask [H, W] out of one pair, stacks [B, H, W], or two iterables of such.
+def each_map(maps: Any, masks: Any) -> Iterator[tuple[Array, Truth]]:
+    """Yield pairs of map [H, W] and mask [H, W] out of one pair, two stacks [B, H, W], or two iterables.
 
     A mask, or `masks` as a whole, may be None: a normal image. Images may differ in size.
     Raises InputError for other shapes, unequal counts, or values the functions above refuse.
@@ -103,8 +108,8 @@ def each_map(maps: Any, masks: Any) -> Iterator[tuple[Array, NDArray[np.bool_]]]
         yield as_map(single, mask)
 
 
-def as_map(scores: Any, mask: Any) -> tuple[Array, NDArray[np.bool_]]:
-    """One anomaly map [H, W] and its mask [H, W] (None: all normal), checked."""
+def as_map(scores: Any, mask: Any) -> tuple[Array, Truth]:
+    """Return one anomaly map [H, W] and its mask [H, W] (None: all normal), checked."""
     checked = as_scores(scores)
     if checked.ndim != 2:
         raise InputError(f"an anomaly map must have shape [H, W], found {checked.shape}; drop the other axes")

@@ -1,9 +1,9 @@
-"""Area under the per-image overlap curve at very low false-positive rates.
+"""Compute the area under the per-image overlap curve at very low false-positive rates.
 
-Bertoldo, Ameln, Vaidya, Akçay 2024, "AUPIMO: Redefining Visual Anomaly Detection Benchmarks with High Speed
-and Low Tolerance", arXiv 2401.01984; authors' code: github jpcbertoldo/aupimo. The definition is theirs. The
-authors sweep 300,000 evenly spaced thresholds and apply the trapezoid rule; here the integral is taken in
-closed form over every score, so nothing has to be warned about on small or oddly distributed data.
+Source: Bertoldo, Ameln, Vaidya, Akçay 2024, "AUPIMO: Redefining Visual Anomaly Detection Benchmarks with High Speed
+and Low Tolerance", arXiv 2401.01984; authors' code: github jpcbertoldo/aupimo. The definition is the authors'. Their
+code sweeps 300,000 evenly spaced thresholds and applies the trapezoid rule; this one takes the integral in closed form
+over every score, so that it is defined on small or oddly distributed data too.
 """
 
 import math
@@ -11,24 +11,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from anomalens.errors import ConfigError
-from anomalens.metrics.arrays import Array, each_map
-from anomalens.metrics.ranks import Floats
+from anomalens.metrics.arrays import Array, Floats, Integers, each_map
 
 
 @dataclass(frozen=True)
 class Aupimo:
     """AUPIMO of every anomalous image, and their mean."""
 
-    value: float | None  # mean in [0, 1]; None without a normal or without an anomalous image
-    per_image: Floats  # [n] in [0, 1], one for each anomalous image; empty where undefined
-    images: NDArray[np.intp]  # [n] which of the given images these are, from 0
+    # Mean in [0, 1]; None without a normal or without an anomalous image.
+    value: float | None
+    # [n] in [0, 1], a number for each anomalous image; empty where undefined.
+    per_image: Floats
+    # [n] places of these images among all, from 0.
+    images: Integers
 
 
 def aupimo(maps: Any, masks: Any, bounds: tuple[float, float] = (1e-5, 1e-4)) -> Aupimo:
-    """The mean share of an image's anomalous pixels found while the false-positive rate runs over `bounds`.
+    """Return the mean share of an image's anomalous pixels found while the false-positive rate runs over `bounds`.
 
     The rate x is shared by all images and taken on normal images only: the mean over them of each one's
     share of pixels at or above the threshold. The mean over x is taken on a logarithmic axis:
@@ -61,8 +62,8 @@ def aupimo(maps: Any, masks: Any, bounds: tuple[float, float] = (1e-5, 1e-4)) ->
 
     candidates, rate = _high_normals(normal, upper)
     per_image = []
-    for found in anomalous.values():
-        x = rate[np.searchsorted(candidates, found, side="left")]
+    for scores in anomalous.values():
+        x = rate[np.searchsorted(candidates, scores, side="left")]
         # x = 0 (above every normal pixel) counts in full; the lower bound stands in for it.
         part = np.log(upper / np.maximum(x, lower)) / math.log(upper / lower)
         per_image.append(float(np.clip(part, 0.0, 1.0).mean()))
@@ -71,10 +72,10 @@ def aupimo(maps: Any, masks: Any, bounds: tuple[float, float] = (1e-5, 1e-4)) ->
 
 
 def _high_normals(images: list[Array], upper: float) -> tuple[Array, Floats]:
-    """The highest normal scores [n] ascending, and the shared rate [n+1] of thresholds that reach down to each.
+    """Return the highest normal scores [n] ascending, and the shared rate [n+1] of thresholds that reach down to each.
 
-    Of an image only so many scores are kept that they alone make the rate exceed `upper`: what ranks below
-    them cannot matter, and the counts above stay exact.
+    Of an image only so many scores are kept that they alone make the rate exceed `upper`: scores below them cannot
+    matter, and the counts above stay exact.
     """
     kept, weight = [], []
     for scores in images:

@@ -1,7 +1,7 @@
-"""How far the numbers would move with other images of the same kind: bootstrap intervals over images.
+"""Estimate how far numbers would move with other images of the same kind: bootstrap intervals over images.
 
-Images are drawn with replacement and whole, because the pixels of one image are not independent. A resample
-is a count per image, so a thousand of them are one matrix product with the images' score histograms.
+Images are drawn with replacement and whole, because the pixels of one image are not independent. A resample is a count
+per image, so a thousand of them are one matrix product with the images' score histograms.
 """
 
 from collections.abc import Callable
@@ -9,31 +9,35 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from anomalens.errors import ConfigError
 from anomalens.metrics import ranks as table
 from anomalens.metrics.accumulator import check_limit, defined
-from anomalens.metrics.arrays import each_map, flat_pair
+from anomalens.metrics.arrays import Floats, Integers, Truth, each_map, flat_pair
 from anomalens.metrics.histogram import OrderedHistogram
-from anomalens.metrics.ranks import Floats, Ranks
+from anomalens.metrics.ranks import Ranks
 from anomalens.metrics.regions import UNITS, check_region_count, label_regions
 
 Statistics = dict[str, Callable[[Ranks], Floats]]
 
-_GROUPS = 2048  # score groups of equal weight a pixel resample is counted in; moves a metric by less than 1e-3
-_CELLS = 1 << 19  # resamples x groups handled at once: 4 MB an array
+# Score groups of equal weight that a pixel resample is counted in; they move a metric by less than 1e-3.
+_GROUPS = 2048
+# Resamples x groups handled at once: 4 MB an array.
+_CELLS = 1 << 19
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A metric on the given images, and the percentile interval of its resamples."""
+    """A metric on all images, and the percentile interval of its resamples; all in [0, 1]."""
 
-    value: float  # in [0, 1], on all images as they are
-    low: float  # in [0, 1]
-    high: float  # in [0, 1]
-    level: float  # nominal coverage of low .. high
-    resamples: int  # resamples the metric was defined in (one may draw a single kind of image)
+    # On all images as they are.
+    value: float
+    low: float
+    high: float
+    # Nominal coverage of low .. high.
+    level: float
+    # Resamples in which the metric was defined (a resample may hold a single kind of image).
+    resamples: int
 
 
 def image_intervals(
@@ -45,10 +49,15 @@ def image_intervals(
     stratified: bool = True,
     seed: int = 0,
 ) -> dict[str, Interval | None]:
-    """Intervals of image_auroc, image_ap and image_f1max; None where the metric is undefined.
+    """Return intervals of image_auroc, image_ap and image_f1max; None where the metric is undefined.
 
-    scores, labels: [n]. resamples: >= 1. level: in (0, 1). stratified: draw normal and anomalous images
-    separately, in their given numbers. The same seed gives the same intervals.
+    Args:
+        scores, labels: [n].
+        resamples: at least 1.
+        level: coverage, in (0, 1).
+        stratified: draw normal and anomalous images separately, as many as there are of each.
+        seed: the same seed gives the same intervals.
+
     Raises InputError for bad scores or labels, ConfigError for bad options.
     """
     _check_options(resamples, level)
@@ -58,7 +67,7 @@ def image_intervals(
     threshold, starts = np.unique(-values, return_index=True)
     draws = _draw(truth, resamples, stratified, seed)
 
-    def ranks(count: NDArray[np.int64]) -> Ranks:
+    def ranks(count: Integers) -> Ranks:
         anomalous = np.add.reduceat(count * truth, starts, axis=-1)
         normal = np.add.reduceat(count * ~truth, starts, axis=-1)
         nothing = np.zeros((*count.shape[:-1], 0))
@@ -85,12 +94,16 @@ def pixel_intervals(
     stratified: bool = True,
     seed: int = 0,
 ) -> dict[str, Interval | None]:
-    """Intervals of pixel_auroc, pixel_ap, pixel_f1max and aupro over images; None where undefined.
+    """Return intervals of pixel_auroc, pixel_ap, pixel_f1max and aupro over images; None where undefined.
 
-    maps, masks: stacks [B, H, W] or sequences of [H, W]. An image with any anomalous pixel is an anomalous one
-    for `stratified`. Other options as for `image_intervals`, `limit` as for `aupro`. The resamples are counted
-    in 2,048 groups of scores, the value is the histogram mode's. Memory O(images), 48 KB each, on top of the
-    maps, and O(resamples x images).
+    Resamples are counted in 2,048 groups of scores; the value is that of the histogram mode. Memory besides the maps:
+    48 KB an image, and O(resamples x images).
+
+    Args:
+        maps, masks: stacks [B, H, W] or sequences of [H, W].
+        limit: as for `aupro`.
+        stratified: as for `image_intervals`; an image with any anomalous pixel counts as anomalous.
+        resamples, level, seed: as for `image_intervals`.
     """
     _check_options(resamples, level)
     check_limit(limit)
@@ -109,7 +122,8 @@ def pixel_intervals(
     if pool.normals == 0 or pool.anomalies == 0:
         return dict.fromkeys(statistics)
     starts = _equal_groups(pool)
-    parts = np.zeros((3, len(images), starts.size))  # normal, anomalous, region share
+    # Normal pixels, anomalous pixels, region share.
+    parts = np.zeros((3, len(images), starts.size))
     for index, image in enumerate(images):
         histogram = pool.empty_like()
         histogram.add(*image)
@@ -117,7 +131,7 @@ def pixel_intervals(
     parts[2] /= UNITS
     threshold = pool.descending()[0][starts].astype(np.float64)
 
-    def ranks(count: NDArray[np.int64]) -> Ranks:
+    def ranks(count: Integers) -> Ranks:
         normal, anomalous, share = (count @ part for part in parts)
         return _ranks(threshold, normal, anomalous, share, count @ regions)
 
@@ -126,8 +140,8 @@ def pixel_intervals(
     return _intervals(point, statistics, ranks, draws, starts.size, level)
 
 
-def _equal_groups(pool: OrderedHistogram) -> NDArray[np.intp]:
-    """Where to cut the pool's descending bins into runs that weigh about the same in every metric."""
+def _equal_groups(pool: OrderedHistogram) -> Integers:
+    """Return where to cut the pool's descending bins into runs that weigh about the same in every metric."""
     counts = np.stack(pool.descending()[1:]).astype(np.float64)
     weight = (counts / np.maximum(counts.sum(axis=-1, keepdims=True), 1)).sum(axis=0)
     before = np.cumsum(weight) - weight
@@ -135,8 +149,8 @@ def _equal_groups(pool: OrderedHistogram) -> NDArray[np.intp]:
     return np.flatnonzero(np.diff(group, prepend=-1.0))
 
 
-def _draw(anomalous: NDArray[np.bool_], resamples: int, stratified: bool, seed: int) -> NDArray[np.int64]:
-    """How often each of n images is drawn in each resample, [resamples, n]."""
+def _draw(anomalous: Truth, resamples: int, stratified: bool, seed: int) -> Integers:
+    """Return how often each of n images is drawn in each resample, [resamples, n]."""
     generator = np.random.default_rng(seed)
     pools = [~anomalous, anomalous] if stratified else [np.ones_like(anomalous)]
     draws = np.zeros((resamples, anomalous.size), np.int64)
@@ -150,7 +164,7 @@ def _draw(anomalous: NDArray[np.bool_], resamples: int, stratified: bool, seed: 
 
 
 def _ranks(threshold: Floats, normal: Any, anomalous: Any, share: Any, regions: Any) -> Ranks:
-    """The metrics' table of counts [..., K] by descending score."""
+    """Return the metrics' table of counts [..., K] by descending score."""
     upto = np.cumsum(normal, axis=-1)
     return Ranks(
         threshold=threshold,
@@ -167,20 +181,20 @@ def _ranks(threshold: Floats, normal: Any, anomalous: Any, share: Any, regions: 
 def _intervals(
     point: dict[str, float | None],
     statistics: Statistics,
-    ranks: Callable[[NDArray[np.int64]], Ranks],
-    draws: NDArray[np.int64],
+    ranks: Callable[[Integers], Ranks],
+    draws: Integers,
     groups: int,
     level: float,
 ) -> dict[str, Interval | None]:
     """Evaluate every statistic on every resample, some at a time, and take percentiles."""
-    found: dict[str, list[Floats]] = {name: [] for name in statistics}
+    values_of: dict[str, list[Floats]] = {name: [] for name in statistics}
     step = max(1, _CELLS // groups)
     for begin in range(0, len(draws), step):
         resampled = ranks(draws[begin : begin + step])
         for name, statistic in statistics.items():
-            found[name].append(statistic(resampled))
+            values_of[name].append(statistic(resampled))
     result: dict[str, Interval | None] = {}
-    for name, parts in found.items():
+    for name, parts in values_of.items():
         values = np.concatenate(parts)
         values = values[~np.isnan(values)]
         value = point[name]

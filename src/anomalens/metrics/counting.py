@@ -1,28 +1,29 @@
-"""How many of very many values lie above given thresholds, exactly and without sorting them all."""
+"""Count how many of very many values lie above thresholds, exactly and without sorting them all."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-from anomalens.metrics.arrays import Array
+from anomalens.metrics.arrays import Array, Integers
 from anomalens.metrics.floats import order_keys
 from anomalens.metrics.ranks import Ranks
 
-Counts = NDArray[np.int64]
+# A table of 0.5 MB, cheap even for a single threshold.
+_FEWEST_CELLS = 1 << 16
+# 32 MB.
+_MOST_CELLS = 1 << 22
+# Most cells then hold no threshold, and their values need no sorting.
+_CELLS_PER_THRESHOLD = 4
 
-_FEWEST_CELLS = 1 << 16  # a table of 0.5 MB, cheap even for a single threshold
-_MOST_CELLS = 1 << 22  # 32 MB
-_CELLS_PER_THRESHOLD = 4  # so that most cells hold no threshold and their values need no sorting
 
+def count_above(chunks: list[Array], thresholds: Array) -> tuple[Integers, Integers]:
+    """Count the values in `chunks` that are > each threshold, and those that are >=. O(n + K log K) for most data.
 
-def count_above(chunks: list[Array], thresholds: Array) -> tuple[Counts, Counts]:
-    """How many values in `chunks` are > each threshold, and how many >=. O(n + K log K) for most data.
+    The floats between the smallest and the largest threshold are cut into cells of neighbouring floats. A value in a
+    cell without a threshold is above or below each threshold as its cell is, so it is only counted; the few values
+    that share a cell with a threshold are sorted.
 
-    chunks: arrays [n_i] of finite float32 or float64. thresholds: [K] ascending, no two equal, float32 if all
-    chunks are.
-
-    The floats between the smallest and the largest threshold are cut into cells of neighbouring floats. A
-    value in a cell without a threshold is above or below each of them as its cell is, so it is only counted;
-    the few values that share a cell with a threshold are sorted.
+    Args:
+        chunks: arrays [n_i] of finite float32 or float64.
+        thresholds: [K] ascending, no two equal, float32 if all chunks are.
     """
     if thresholds.size == 0:
         nothing = np.zeros(0, np.int64)
@@ -45,11 +46,11 @@ def count_above(chunks: list[Array], thresholds: Array) -> tuple[Counts, Counts]
     alone = np.zeros(last + 1, np.int64)
     close = [np.zeros(0, np.float32)]
     for chunk in chunks:
-        where = (order_keys(chunk) >> shift).astype(np.int64)
-        where -= first
-        np.clip(where, 0, last, out=where)
-        np.add.at(alone, where, 1)
-        close.append(chunk[shared.take(where)])
+        place = (order_keys(chunk) >> shift).astype(np.int64)
+        place -= first
+        np.clip(place, 0, last, out=place)
+        np.add.at(alone, place, 1)
+        close.append(chunk[shared.take(place)])
     alone[shared] = 0
 
     from_cell = np.cumsum(alone[::-1])[::-1]
@@ -58,7 +59,7 @@ def count_above(chunks: list[Array], thresholds: Array) -> tuple[Counts, Counts]
 
 
 def rank_scores(normal: Array, anomalous: Array) -> Ranks:
-    """The metrics' table of flat score arrays, one of normal and one of anomalous entries; no regions."""
+    """Return the metrics' table of flat score arrays, one of normal and one of anomalous entries; no regions."""
     threshold, count = np.unique(anomalous, return_counts=True)
     above, upto = count_above([normal], threshold)
     return Ranks(
@@ -73,7 +74,7 @@ def rank_scores(normal: Array, anomalous: Array) -> Ranks:
     )
 
 
-def _from_sorted(ascending: Array, thresholds: Array) -> tuple[Counts, Counts]:
+def _from_sorted(ascending: Array, thresholds: Array) -> tuple[Integers, Integers]:
     above = ascending.size - np.searchsorted(ascending, thresholds, side="right")
     upto = ascending.size - np.searchsorted(ascending, thresholds, side="left")
     return above.astype(np.int64), upto.astype(np.int64)

@@ -1,4 +1,4 @@
-"""ROC, precision-recall and per-region-overlap curves, exact at their points and thinned for plots."""
+"""Compute ROC, precision-recall and per-region-overlap curves, exact at their points and thinned for plots."""
 
 from dataclasses import dataclass
 
@@ -6,21 +6,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomalens.errors import ConfigError
-from anomalens.metrics.arrays import Array
-from anomalens.metrics.ranks import Floats, Ranks
+from anomalens.metrics.arrays import Array, Floats
+from anomalens.metrics.ranks import Ranks
 
 
 @dataclass(frozen=True)
 class Curve:
     """n points of a curve, from the highest threshold to the lowest; empty where the curve is undefined."""
 
-    x: Floats  # [n] in [0, 1]: false-positive rate, or recall
-    y: Floats  # [n] in [0, 1]: recall, region overlap, or precision
-    threshold: Floats  # [n] score units: x and y of calling scores >= threshold anomalous; inf = nothing
+    # [n] in [0, 1]: false-positive rate, or recall.
+    x: Floats
+    # [n] in [0, 1]: recall, region overlap, or precision.
+    y: Floats
+    # [n] in units of the score: x and y are those of calling scores >= threshold anomalous; at inf, nothing is.
+    threshold: Floats
 
 
 def roc_curve(ranks: Ranks, points: int = 500) -> Curve:
-    """Recall over false-positive rate, from (0, 0) to (1, 1); at most `points` points."""
+    """Return recall over false-positive rate, from (0, 0) to (1, 1); at most `points` points."""
     if ranks.normals == 0 or ranks.anomalies == 0:
         return _empty()
     recall = np.cumsum(ranks.anomalous) / ranks.anomalies
@@ -28,7 +31,7 @@ def roc_curve(ranks: Ranks, points: int = 500) -> Curve:
 
 
 def pro_curve(ranks: Ranks, points: int = 500, limit: float = 1.0) -> Curve:
-    """Mean region overlap over false-positive rate, up to `limit`; at most `points` points."""
+    """Return mean region overlap over false-positive rate, up to `limit`; at most `points` points."""
     if ranks.normals == 0 or ranks.regions == 0:
         return _empty()
     overlap = np.minimum(np.cumsum(ranks.share) / ranks.regions, 1.0)
@@ -43,22 +46,23 @@ def pro_curve(ranks: Ranks, points: int = 500, limit: float = 1.0) -> Curve:
 
 
 def pr_curve(ranks: Ranks, points: int = 500) -> Curve:
-    """Precision over recall, one point a threshold, opened by (0, 1); at most `points` points."""
+    """Return precision over recall, one point a threshold after (0, 1); at most `points` points."""
     if ranks.normals == 0 or ranks.anomalies == 0:
         return _empty()
-    found = np.cumsum(ranks.anomalous)
-    recall = np.concatenate(([0.0], found / ranks.anomalies))
-    precision = np.concatenate(([1.0], found / (found + ranks.upto)))
+    detected = np.cumsum(ranks.anomalous)
+    recall = np.concatenate(([0.0], detected / ranks.anomalies))
+    precision = np.concatenate(([1.0], detected / (detected + ranks.upto)))
     return _thin(recall, precision, np.concatenate(([np.inf], ranks.threshold)), points)
 
 
 def _stairs(ranks: Ranks, height: Floats) -> tuple[Floats, Floats, Floats]:
-    """Corner points of a curve over the false-positive rate: level up to a score, then up along its ties."""
+    """Return the corners of a curve over the false-positive rate: level up to a score, then up along its ties."""
     before = np.concatenate(([0.0], height[:-1]))
     x = np.stack((ranks.above, ranks.upto), axis=1).ravel() / ranks.normals
     y = np.stack((before, height), axis=1).ravel()
     score = ranks.threshold
-    with np.errstate(over="ignore"):  # beyond the largest float lies infinity, rightly
+    # Beyond the largest float lies infinity.
+    with np.errstate(over="ignore"):
         beyond = np.nextafter(score, np.asarray(np.inf, score.dtype))
     threshold = np.stack((beyond, score), axis=1).ravel()
     x, y = np.concatenate(([0.0], x, [1.0])), np.concatenate(([0.0], y, [1.0]))
@@ -66,7 +70,7 @@ def _stairs(ranks: Ranks, height: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def _thin(x: Array, y: Array, threshold: Array, points: int) -> Curve:
-    """At most `points` of the points, both ends among them, evenly spread along the curve's own length."""
+    """Keep at most `points` of the points, both ends among them, evenly spread along the curve's own length."""
     if points < 2:
         raise ConfigError(f"a curve needs at least 2 points, asked for {points}")
     if x.size > points:

@@ -1,38 +1,36 @@
-"""Backend of the exact mode: all scores are kept, and ranked when a number is asked for."""
+"""Keep all scores, for the exact mode; they are ranked when a number is asked for."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-from anomalens.metrics.arrays import Array
+from anomalens.metrics.arrays import Array, Floats, Integers
 from anomalens.metrics.counting import count_above
 from anomalens.metrics.floats import round_down
-from anomalens.metrics.ranks import Floats, Ranks
+from anomalens.metrics.ranks import Ranks
 from anomalens.metrics.regions import UNITS, deal_units
 
 
 class ExactScores:
-    """Every score, as it came: 4 bytes per normal pixel, 12 per anomalous one (8 and 16 for float64 maps)."""
+    """Holds every score as it came: 4 bytes per normal pixel, 12 per anomalous one (8 and 16 for float64 maps)."""
 
     def __init__(self) -> None:
         # Chunks, because growing one array by one map at a time would copy it each time. None is ever changed,
         # so merged accumulators may share them.
         self._normal: list[Array] = []
         self._anomalous: list[Array] = []
-        self._units: list[NDArray[np.int64]] = []  # region weight of each anomalous pixel
+        # Region weight of each anomalous pixel.
+        self._units: list[Integers] = []
         self.normals = 0
         self.anomalies = 0
 
-    def add(
-        self, scores: Array, positions: NDArray[np.intp], region: NDArray[np.int64], sizes: NDArray[np.int64]
-    ) -> None:
+    def add(self, scores: Array, positions: Integers, region: Integers, sizes: Integers) -> None:
         """Add one map, flat, with its anomalous positions and their regions."""
         if positions.size:
             normal = np.ones(scores.size, np.bool_)
             normal[positions] = False
             self._normal.append(scores[normal])
-            found = scores[positions]
-            order, units = deal_units(found, region, sizes)
-            self._anomalous.append(found[order])
+            anomalous = scores[positions]
+            order, units = deal_units(anomalous, region, sizes)
+            self._anomalous.append(anomalous[order])
             self._units.append(units)
         elif scores.size:
             self._normal.append(scores.copy())
@@ -48,7 +46,7 @@ class ExactScores:
         self.anomalies += other.anomalies
 
     def ranks(self, regions: int) -> Ranks:
-        """The table of all metrics."""
+        """Return the table of all metrics."""
         anomalous, units = self._ascending()
         starts = np.flatnonzero(np.append(True, anomalous[1:] != anomalous[:-1])[: anomalous.size])
         threshold = anomalous[starts]
@@ -64,8 +62,8 @@ class ExactScores:
             regions=np.asarray(regions),
         )
 
-    def above(self, threshold: Floats) -> tuple[NDArray[np.int64], Floats]:
-        """Normal pixels, and region weight, scoring strictly more than each threshold."""
+    def above(self, threshold: Floats) -> tuple[Integers, Floats]:
+        """Return the normal pixels, and the region weight, that score strictly more than each threshold."""
         anomalous, units = self._ascending()
         below = np.append(0, np.cumsum(units))
         share = (below[-1] - below[np.searchsorted(anomalous, threshold, side="right")]) / UNITS
@@ -74,12 +72,12 @@ class ExactScores:
         return count_above(self._normal, distinct)[0][place], share
 
     def extremes(self) -> tuple[float, float]:
-        """Smallest and largest score of all pixels; at least one pixel must have been added."""
+        """Return the smallest and the largest score of all pixels; at least one pixel must have been added."""
         chunks = [chunk for chunk in (*self._normal, *self._anomalous) if chunk.size]
         return float(min(chunk.min() for chunk in chunks)), float(max(chunk.max() for chunk in chunks))
 
-    def _ascending(self) -> tuple[Array, NDArray[np.int64]]:
-        """The anomalous scores in ascending order, and their region weights."""
+    def _ascending(self) -> tuple[Array, Integers]:
+        """Return the anomalous scores in ascending order, and their region weights."""
         scores = np.concatenate([*self._anomalous, np.zeros(0, np.float32)])
         units = np.concatenate([*self._units, np.zeros(0, np.int64)])
         order = np.argsort(scores)

@@ -1,11 +1,10 @@
-"""Backend of the histogram mode: 65,536 bins over the floats' own order, as narrow as the scores allow."""
+"""Count scores in 65,536 bins over the floats' own order, as narrow as the scores allow, for the histogram mode."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-from anomalens.metrics.arrays import Array
+from anomalens.metrics.arrays import Array, Floats, Integers
 from anomalens.metrics.floats import key_values, order_keys, round_down
-from anomalens.metrics.ranks import Floats, Ranks
+from anomalens.metrics.ranks import Ranks
 from anomalens.metrics.regions import UNITS, deal_units
 
 BINS = 1 << 16
@@ -22,28 +21,28 @@ class OrderedHistogram:
     """
 
     def __init__(self) -> None:
-        self._shift = 0  # log2 of the floats in one bin
-        self._range: tuple[int, int] | None = None  # smallest and largest key seen
-        self._all = np.zeros(BINS, np.int64)  # all pixels, in ring order like the next two
-        self._anomalous = np.zeros(BINS, np.int64)
-        self._units = np.zeros(BINS, np.int64)  # region weight
+        # log2 of the floats in one bin.
+        self._shift = 0
+        # Smallest and largest key seen.
+        self._range: tuple[int, int] | None = None
+        # All pixels, the anomalous ones, and region weight, each in ring order.
+        self._all, self._anomalous, self._units = (np.zeros(BINS, np.int64) for _ in range(3))
         self.normals = 0
         self.anomalies = 0
 
-    def add(
-        self, scores: Array, positions: NDArray[np.intp], region: NDArray[np.int64], sizes: NDArray[np.int64]
-    ) -> None:
+    def add(self, scores: Array, positions: Integers, region: Integers, sizes: Integers) -> None:
         """Add one map, flat, with its anomalous positions and their regions. Refuses what float32 cannot hold."""
         if scores.size == 0:
             return
         keys = order_keys(scores)
         self._widen(int(keys.min()), int(keys.max()))
-        slots = (keys >> self._shift).astype(np.uint16)  # the cast is the modulo
+        # The cast takes the bin modulo 65,536.
+        slots = (keys >> self._shift).astype(np.uint16)
         self._all += np.bincount(slots, minlength=BINS)
         if positions.size:
-            found = keys[positions] >> self._shift
-            order, units = deal_units(found, region, sizes)
-            slots = found[order].astype(np.uint16)
+            anomalous = keys[positions] >> self._shift
+            order, units = deal_units(anomalous, region, sizes)
+            slots = anomalous[order].astype(np.uint16)
             self._anomalous += np.bincount(slots, minlength=BINS)
             np.add.at(self._units, slots, units)
         self.normals += scores.size - positions.size
@@ -61,9 +60,9 @@ class OrderedHistogram:
         self.anomalies += other.anomalies
 
     def ranks(self, regions: int) -> Ranks:
-        """The table of all metrics, one row a bin with anomalous pixels; its threshold is the bin's lower end.
+        """Return the table of all metrics, one row a bin with anomalous pixels.
 
-        (For the lowest bin the smallest score itself.)
+        A row's threshold is the bin's lower end; for the lowest bin, the smallest score itself.
         """
         bins, normal, anomalous, units = self.descending()
         upto = np.cumsum(normal)
@@ -79,42 +78,43 @@ class OrderedHistogram:
             regions=np.asarray(regions),
         )
 
-    def above(self, threshold: Floats) -> tuple[NDArray[np.int64], Floats]:
-        """Normal pixels, and region weight, scoring strictly more than each threshold.
+    def above(self, threshold: Floats) -> tuple[Integers, Floats]:
+        """Return the normal pixels, and the region weight, that score strictly more than each threshold.
 
-        A threshold inside a bin acts as one at the bin's upper end, so the pair is a true point of the curve, at
-        a threshold less than one bin away. (Sharing the bin out instead would spread scores that are all equal,
-        such as a background of zeros.)
+        A threshold inside a bin acts as one at the bin's upper end, so the pair is a true point of the curve, at a
+        threshold less than one bin away. (Dividing the bin instead would spread scores that are all equal, such as a
+        background of zeros.)
         """
         bins, normal, _, units = self.descending()
         lowest, highest = self.extremes()
         keys = order_keys(round_down(np.clip(threshold, lowest, highest)))
-        row = bins[0] - (keys >> self._shift)  # bins descend by one
+        # Bins descend by one.
+        row = bins[0] - (keys >> self._shift)
         row = np.where(threshold < lowest, bins.size, row)
         normal_above = np.append(0, np.cumsum(normal))[row]
         return normal_above, np.append(0, np.cumsum(units))[row] / UNITS
 
     def extremes(self) -> tuple[float, float]:
-        """Smallest and largest score of all pixels, exact; at least one pixel must have been added."""
+        """Return the smallest and the largest score of all pixels, exact; at least one pixel must have been added."""
         low, high = key_values(np.array(self._ends()))
         return float(low), float(high)
 
     def empty_like(self) -> "OrderedHistogram":
-        """No counts, but room for the same range: what it then counts within that range has the same bins."""
+        """Return a histogram without counts and with the same bins, as long as it counts within the same range."""
         histogram = OrderedHistogram()
         if self._range is not None:
             histogram._widen(*self._range)
         return histogram
 
-    def descending(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Bins in use from the highest down: number, normal pixels, anomalous pixels, region weight in UNITS."""
+    def descending(self) -> tuple[Integers, Integers, Integers, Integers]:
+        """Return the bins in use from the highest down: number, normal pixels, anomalous pixels, region weight."""
         bins, every = self._ascending(self._all)
         slots = bins % BINS
         anomalous = self._anomalous[slots]
         return bins[::-1], (every - anomalous)[::-1], anomalous[::-1], self._units[slots][::-1]
 
     def _ends(self) -> tuple[int, int]:
-        """Smallest and largest key, (0, 0) before the first."""
+        """Return the smallest and the largest key, (0, 0) before the first."""
         return self._range or (0, 0)
 
     def _widen(self, low: int, high: int) -> None:
@@ -130,8 +130,8 @@ class OrderedHistogram:
             self._units = self._at_shift(self._units, shift)
         self._shift, self._range = shift, (low, high)
 
-    def _at_shift(self, ring: NDArray[np.int64], shift: int) -> NDArray[np.int64]:
-        """The counts of `ring` with bins of `2^shift` floats (never fewer than now)."""
+    def _at_shift(self, ring: Integers, shift: int) -> Integers:
+        """Return the counts of `ring` in bins of `2^shift` floats, which are no narrower than its own."""
         if shift == self._shift:
             return ring
         bins, counts = self._ascending(ring)
@@ -139,8 +139,8 @@ class OrderedHistogram:
         np.add.at(coarse, (bins >> (shift - self._shift)) % BINS, counts)
         return coarse
 
-    def _ascending(self, ring: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The bins in use, from that of the smallest key to that of the largest, and their counts."""
+    def _ascending(self, ring: Integers) -> tuple[Integers, Integers]:
+        """Return the bins in use, from that of the smallest key to that of the largest, and their counts."""
         if self._range is None:
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
         low, high = self._range

@@ -1,4 +1,4 @@
-"""Numbers for anomaly detection: exact, in [0, 1], None where undefined, and never a changed score.
+"""Compute the numbers of anomaly detection: exact, in [0, 1], None where undefined, and never from a changed score.
 
 Every function here is pure. Scores are finite real numbers of any sign and range, higher = more anomalous;
 truth is boolean, 0/1 or 0/255, anomalous = 1. Bad values raise InputError, bad options ConfigError.
@@ -20,12 +20,12 @@ import numpy as np
 
 from anomalens.metrics import ranks as table
 from anomalens.metrics.accumulator import Mode, PixelAccumulator, check_limit, defined
-from anomalens.metrics.arrays import each_map, flat_pair
+from anomalens.metrics.arrays import Floats, each_map, flat_pair
 from anomalens.metrics.aupimo import Aupimo, aupimo
 from anomalens.metrics.bootstrap import Interval, image_intervals, pixel_intervals
 from anomalens.metrics.counting import rank_scores
 from anomalens.metrics.curves import Curve, pr_curve, pro_curve, roc_curve
-from anomalens.metrics.ranks import Floats, Ranks
+from anomalens.metrics.ranks import Ranks
 from anomalens.metrics.regions import label_regions
 
 __all__ = [
@@ -74,18 +74,20 @@ SUMMARY_KEYS = tuple(key for key in METRIC_NAMES if key != "aupimo")
 class F1Max(NamedTuple):
     """The largest F1 and where it is reached."""
 
-    value: float  # in [0, 1]
-    threshold: float  # score units; scores >= threshold are called anomalous
+    # In [0, 1].
+    value: float
+    # In units of the score; scores >= threshold are called anomalous.
+    threshold: float
 
 
 def rank(scores: Any, labels: Any) -> Ranks:
-    """The table behind the metrics and curves below, for scores and labels of one shape. O(n log n)."""
+    """Return the table behind the metrics and curves, for scores and labels of one shape. O(n log n)."""
     values, truth = flat_pair(scores, labels)
     return rank_scores(values[~truth], values[truth])
 
 
 def auroc(scores: Any, labels: Any) -> float | None:
-    """Area under the ROC curve: the chance that an anomalous entry outscores a normal one, ties count half.
+    """Return the area under the ROC curve: the chance that an anomalous entry outscores a normal one, ties count half.
 
     scores, labels: same shape, any. None unless both kinds are present.
     """
@@ -93,7 +95,7 @@ def auroc(scores: Any, labels: Any) -> float | None:
 
 
 def average_precision(scores: Any, labels: Any) -> float | None:
-    """Average precision: the sum over thresholds of (recall step) x precision, without interpolation.
+    """Return average precision: the sum over thresholds of (recall step) x precision, without interpolation.
 
     scores, labels: same shape, any. None unless both kinds are present.
     """
@@ -101,7 +103,7 @@ def average_precision(scores: Any, labels: Any) -> float | None:
 
 
 def f1_max(scores: Any, labels: Any) -> F1Max | None:
-    """The largest F1 = 2TP / (2TP + FP + FN) over all thresholds, and the highest threshold that gives it.
+    """Return the largest F1 = 2TP / (2TP + FP + FN) over all thresholds, and the highest threshold that gives it.
 
     scores, labels: same shape, any. None unless both kinds are present.
     """
@@ -110,7 +112,7 @@ def f1_max(scores: Any, labels: Any) -> F1Max | None:
 
 
 def aupro(maps: Any, masks: Any, limit: float = 0.3) -> float | None:
-    """Area under the per-region overlap curve for false-positive rates up to `limit`, divided by `limit`.
+    """Return the area under the per-region overlap curve for false-positive rates up to `limit`, divided by `limit`.
 
     The overlap is the mean over all regions of the share of a region's pixels found; the rate is taken over
     the normal pixels of all images. Exact: the curve is the straight-line one through every threshold.
@@ -124,7 +126,7 @@ def aupro(maps: Any, masks: Any, limit: float = 0.3) -> float | None:
 
 
 def aupro_200(maps: Any, masks: Any, limit: float = 0.3) -> float | None:
-    """The variant of AUPRO behind the tables of AnomalyCLIP, Crane and their kin; not comparable with `aupro`.
+    """Return the variant of AUPRO behind the tables of AnomalyCLIP, Crane and others; not comparable with `aupro`.
 
     200 thresholds t_k = min + k (max - min) / 200 over all scores; scores > t_k are called anomalous; of the
     200 points those with a false-positive rate < `limit` are kept, their rates are rescaled so that the
@@ -137,22 +139,22 @@ def aupro_200(maps: Any, masks: Any, limit: float = 0.3) -> float | None:
 
 
 def region_recall(maps: Any, masks: Any, threshold: float) -> Floats:
-    """The share of each region's pixels that score >= threshold, [R] in [0, 1].
+    """Return the share of each region's pixels that score >= threshold, [R] in [0, 1].
 
-    Regions come in order of the images and, within one, of their first pixel. Arguments as for `aupro`.
+    Regions come in order of the images and, within an image, of their first pixel. Arguments as for `aupro`.
     """
     shares = [np.zeros(0)]
     for scores, mask in each_map(maps, masks):
         positions, region, sizes = label_regions(mask)
-        found = scores.ravel()[positions] >= threshold
-        shares.append(np.bincount(region[found], minlength=sizes.size) / sizes)
+        detected = scores.ravel()[positions] >= threshold
+        shares.append(np.bincount(region[detected], minlength=sizes.size) / sizes)
     return np.concatenate(shares)
 
 
 def summarise(
     scores: Any, labels: Any, accumulator: PixelAccumulator | None = None, limit: float = 0.3
 ) -> dict[str, float | None]:
-    """The eight numbers of a results table, in per cent (0-100), None where undefined.
+    """Return the eight numbers of a results table, in per cent (0-100), None where undefined.
 
     scores, labels: image level, [n]. accumulator: the maps of the same images; None = image level only.
     Keys: SUMMARY_KEYS. `limit` is that of `aupro` and `aupro_200`.
