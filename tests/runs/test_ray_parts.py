@@ -1,4 +1,4 @@
-"""What the engine "ray" does before, beside and after Ray: inputs, sizes, parts on disk, one worker's rows."""
+"""The engine "ray" without a cluster: inputs, sizes of actors, parts on disk, the rows of a single worker."""
 
 import json
 import os
@@ -55,16 +55,16 @@ def row(path: str, score: float = 0.5) -> dict[str, Any]:
 def test_every_key_once_and_in_order(tmp_path: Path) -> None:
     paths = [str(picture(tmp_path / "in" / f"{i}.png")) for i in (10, 2, 1)]
     table = manifest(tmp_path / "list.parquet", path=[paths[0], "s3://bucket/a.png", "s3://bucket/a.png"])
-    found = list_inputs([paths[0], tmp_path / "in", table, str(tmp_path / "in" / "*.png")])
-    assert keys(found) == [paths[0], paths[2], paths[1], "s3://bucket/a.png"]
-    assert found.duplicates == 6
+    listed = list_inputs([paths[0], tmp_path / "in", table, str(tmp_path / "in" / "*.png")])
+    assert keys(listed) == [paths[0], paths[2], paths[1], "s3://bucket/a.png"]
+    assert listed.duplicates == 6
 
 
 def test_objects_of_a_manifest(tmp_path: Path) -> None:
     for i in range(2):
         manifest(tmp_path / f"{i}.parquet", path=[f"{i}a", f"{i}b"], object=["nut", None], more=[1, 2])
-    found = list_inputs([str(tmp_path / "*.parquet")])
-    assert found.table.to_pydict() == {"path": ["0a", "0b", "1a", "1b"], "object": ["nut", None, "nut", None]}
+    listed = list_inputs([str(tmp_path / "*.parquet")])
+    assert listed.table.to_pydict() == {"path": ["0a", "0b", "1a", "1b"], "object": ["nut", None, "nut", None]}
     folder = tmp_path / "many.parquet"
     folder.mkdir()
     manifest(folder / "0.parquet", path=["x"])
@@ -210,16 +210,16 @@ def test_sizes_that_do_not_fit(device: str, actors: int | None, reason: str) -> 
 
 
 def test_columns_hold_all_that_a_prediction_says() -> None:
-    one = Prediction(
+    prediction = Prediction(
         "p", 2, 2, 0.7, 0.5, "given", 0.5, np.ones((2, 2), np.float32), (0.0, 2.0), "nut", "m", "b", "note", 0.25
     )
-    assert set(one.to_dict()) | {"error", "kind"} == set(schema().names)
+    assert set(prediction.to_dict()) | {"error", "kind"} == set(schema().names)
     region = set(Region((0, 0, 1, 1), 1, 1.0, (0, 0)).to_dict())
     assert region == {field.name for field in schema().field("regions").type.value_type}
-    rows = [one.to_dict(), {"path": "q", "error": "why", "kind": "InputError"}]
-    back = pq.read_table(pa.BufferReader(FinishedPart.of(0, rows).data)).to_pylist()
-    assert {name: value for name, value in back[0].items() if name not in ("error", "kind")} == one.to_dict()
-    assert {name: value for name, value in back[1].items() if value is not None} == rows[1]
+    rows = [prediction.to_dict(), {"path": "q", "error": "why", "kind": "InputError"}]
+    read = pq.read_table(pa.BufferReader(FinishedPart.of(0, rows).data)).to_pylist()
+    assert {name: value for name, value in read[0].items() if name not in ("error", "kind")} == prediction.to_dict()
+    assert {name: value for name, value in read[1].items() if value is not None} == rows[1]
 
 
 def test_a_run_of_parts(tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ def test_runs_do_not_mix(tmp_path: Path) -> None:
     ParquetParts(tmp_path, {"a": 1}, inputs, actors=1, part_size=1)
     store = ParquetParts(tmp_path, {"a": 1}, inputs, actors=1, part_size=1)  # begun, but nothing is there yet
     store.append([FinishedPart.of(0, [row("a")])])
-    for settings, given, size, resume, reason in (
+    for settings, others, size, resume, reason in (
         ({"a": 1}, inputs, None, False, "already holds a run"),
         ({"a": 2}, inputs, None, True, r"a was 1 then, 2 now"),
         ({"a": 1}, of(["a", "c"]), None, True, "other inputs"),
@@ -278,7 +278,7 @@ def test_runs_do_not_mix(tmp_path: Path) -> None:
         ({"a": 1}, inputs, 0, True, "at least 1"),
     ):
         with pytest.raises(ConfigError, match=reason):
-            ParquetParts(tmp_path, settings, given, actors=1, part_size=size, resume=resume)
+            ParquetParts(tmp_path, settings, others, actors=1, part_size=size, resume=resume)
     with pytest.raises(ConfigError, match="engine 'ray'"):
         JsonLines(tmp_path, {"a": 1}, [Path("a")], resume=True)
     local = tmp_path / "local"
@@ -317,17 +317,18 @@ def test_rows_of_a_part(tmp_path: Path) -> None:
     fsspec.filesystem("memory").pipe("/scale/text.png", b"text")
     store = "memory://scale/"
     paths = ["a.png", store + "c.png", "none.png", store + "none.png", store + "text.png", "c.png"]
-    found = worker(tmp_path, batch_size=2).rows(RunPart(0, paths, ["nut", None, "nut", "nut", None, "nut"]))
-    assert [one["path"] for one in found] == paths
-    assert [one.get("object") for one in found] == ["nut", "object", "nut", "nut", None, "nut"]
-    assert [one.get("score") for one in found] == [
+    rows = worker(tmp_path, batch_size=2).rows(RunPart(0, paths, ["nut", None, "nut", "nut", None, "nut"]))
+    assert [row["path"] for row in rows] == paths
+    assert [row.get("object") for row in rows] == ["nut", "object", "nut", "nut", None, "nut"]
+    assert [row.get("score") for row in rows] == [
         pytest.approx(0.2),
         pytest.approx(0.8),
         *[None] * 3,
-        found[1]["score"],
+        rows[1]["score"],
     ]
-    assert ["no such file" in found[2]["error"], "no such object" in found[3]["error"]] == [True, True]
-    assert found[4]["error"].startswith(f"'{store}text.png'")
+    assert "no such file" in rows[2]["error"]
+    assert "no such object" in rows[3]["error"]
+    assert rows[4]["error"].startswith(f"'{store}text.png'")
 
 
 def test_an_image_that_kills_is_found_and_left_out(tmp_path: Path) -> None:
@@ -343,15 +344,15 @@ def test_an_image_that_kills_is_found_and_left_out(tmp_path: Path) -> None:
     attempts = 0
     while True:
         attempts += 1
-        one = worker(tmp_path, ledger)
-        predict = one._predict
-        one._predict = lambda d, p, go=predict: dies() if "deadly.png" in p else go(d, p)  # type: ignore[method-assign]
+        mortal = worker(tmp_path, ledger)
+        predict = mortal._predict
+        mortal._predict = lambda d, p, go=predict: dies() if "deadly.png" in p else go(d, p)  # type: ignore[method-assign]
         try:
-            rows = one.rows(part)
+            rows = mortal.rows(part)
             break
         except Killed:
             continue
-    assert attempts == 5  # two together, two alone, and one without it
+    assert attempts == 5  # two of the part as a whole, two image by image, and the last without the deadly image
     assert [("error" in row, row["path"]) for row in rows] == [(False, "a.png"), (True, "deadly.png"), (False, "c.png")]
     assert "died of this image 2 times" in rows[1]["error"]
     assert ledger.start(5) == (6, [1])  # nobody else is blamed
@@ -360,14 +361,14 @@ def test_an_image_that_kills_is_found_and_left_out(tmp_path: Path) -> None:
 def test_a_detector_that_fails_stops_the_run(tmp_path: Path) -> None:
     picture(tmp_path / "a.png", BROKEN)
     batch = pa.table({"number": [7], "paths": [["a.png"]], "objects": pa.array([[None]], pa.list_(pa.string()))})
-    found = worker(tmp_path)(batch).to_pylist()
-    assert found == [{"number": 7, "data": None, "counts": None, "problem": "RuntimeError: out of memory"}]
+    answers = worker(tmp_path)(batch).to_pylist()
+    assert answers == [{"number": 7, "data": None, "counts": None, "problem": "RuntimeError: out of memory"}]
 
 
 def test_detectors_of_many_objects_are_not_all_kept(tmp_path: Path) -> None:
-    one = worker(tmp_path)
+    mine = worker(tmp_path)
     for index in range(100):
-        assert one._detector_for(f"thing {index}").options.object_name == f"thing {index}"
-    assert one._detector_for.cache_info().currsize <= 40
-    assert one._detector_for("thing 99") is one._detector_for("thing 99")
-    assert one._detector_for(None) is one._detector_for("object")
+        assert mine._detector_for(f"thing {index}").options.object_name == f"thing {index}"
+    assert mine._detector_for.cache_info().currsize <= 40
+    assert mine._detector_for("thing 99") is mine._detector_for("thing 99")
+    assert mine._detector_for(None) is mine._detector_for("object")

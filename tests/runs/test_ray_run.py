@@ -45,8 +45,10 @@ def pictures(folder: Path, values: list[int]) -> list[str]:
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
-    found = ds.dataset(out / "rows", partitioning="hive").to_table().to_pylist()
-    return [{name: value for name, value in row.items() if value is not None and name != "part"} for row in found]
+    table = ds.dataset(out / "rows", partitioning="hive").to_table()
+    return [
+        {key: value for key, value in row.items() if value is not None and key != "part"} for row in table.to_pylist()
+    ]
 
 
 def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -68,23 +70,23 @@ def test_the_same_rows_as_the_local_engine(
         Image.fromarray(pixels).save(tmp_path / "in" / f"{index}.png")
     (tmp_path / "in" / "bad.jpg").write_text("no image")
     model = ("--backbone", tiny_weights, "--method", "anoclip", "--size", 64)
-    given = [tmp_path / "in", tmp_path / "in" / "0.png", *model, "--out"]
-    assert command(monkeypatch, *given, tmp_path / "ray", "--engine", "ray", "--part-size", 2) == 1
+    arguments = [tmp_path / "in", tmp_path / "in" / "0.png", *model, "--out"]
+    assert command(monkeypatch, *arguments, tmp_path / "ray", "--engine", "ray", "--part-size", 2) == 1
     assert "anomalous" in capsys.readouterr().out
-    assert command(monkeypatch, *given, tmp_path / "local") == 1
+    assert command(monkeypatch, *arguments, tmp_path / "local") == 1
 
     lines = (tmp_path / "local" / "predictions.jsonl").read_text().splitlines()
-    expected = [json.loads(line) for line in lines][:-1]  # the local engine repeats what is given twice
-    found = rows(tmp_path / "ray")
-    assert len(found) == len(expected) == 6
-    for one, other in zip(found, expected, strict=True):
-        other = {name: value for name, value in other.items() if name not in ("heatmap", "mask", "map")}
-        assert one.keys() == other.keys()
-        if "score" in one:
-            assert one.pop("score") == pytest.approx(other.pop("score"), abs=1e-5)
-            peaks = [[region.pop("peak") for region in each.pop("regions")] for each in (one, other)]
+    expected = [json.loads(line) for line in lines][:-1]  # the local engine repeats what is named twice
+    scaled = rows(tmp_path / "ray")
+    assert len(scaled) == len(expected) == 6
+    for row, local in zip(scaled, expected, strict=True):
+        other = {name: value for name, value in local.items() if name not in ("heatmap", "mask", "map")}
+        assert row.keys() == other.keys()
+        if "score" in row:
+            assert row.pop("score") == pytest.approx(other.pop("score"), abs=1e-5)
+            peaks = [[region.pop("peak") for region in each.pop("regions")] for each in (row, other)]
             assert peaks[0] == pytest.approx(peaks[1], abs=1e-5)
-        assert one == other
+        assert row == other
     records = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("ray", "local")]
     assert records[0]["settings"] == records[1]["settings"]
     assert records[0]["counts"]["failed"] == records[0]["duplicates"] == 1
@@ -99,9 +101,9 @@ def test_dead_workers_lose_and_repeat_nothing(tmp_path: Path) -> None:
     paths = pictures(tmp_path / "in", values)
     log, out = tmp_path / "log", tmp_path / "out"
     summary = detect_scaled([tmp_path / "in"], out, functools.partial(load, log), {}, part_size=3)
-    found = rows(out)
-    assert [row["path"] for row in found] == paths
-    for value, row in zip(values, found, strict=True):
+    written = rows(out)
+    assert [row["path"] for row in written] == paths
+    for value, row in zip(values, written, strict=True):
         if value == DEADLY:
             assert "worker process died" in row["error"]
         else:
@@ -125,20 +127,20 @@ def test_a_stopped_driver_goes_on_with_the_rest(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         detect_scaled(paths, out, functools.partial(load, tmp_path / "first"), {}, part_size=2, progress=stop)
     before = {file: file.stat().st_mtime_ns for file in (out / "rows").rglob("*.parquet")}
-    there = [row["path"] for row in rows(out)]
+    done = [row["path"] for row in rows(out)]
     assert len(before) == 2
     assert not json.loads((out / "run.json").read_text())["finished"]
 
-    again = functools.partial(detect_scaled, paths, out, functools.partial(load, tmp_path / "second"), {})
+    once_more = functools.partial(detect_scaled, paths, out, functools.partial(load, tmp_path / "second"), {})
     with pytest.raises(ConfigError, match="--resume"):
-        again()
-    summary = again(resume=True)
+        once_more()
+    summary = once_more(resume=True)
     assert (summary.counts.rows, summary.resumed) == (12, 4)
     assert [row["path"] for row in rows(out)] == paths
     assert {file: file.stat().st_mtime_ns for file in before} == before
     seen = sorted(map(int, (tmp_path / "second").read_text().split()))
-    assert seen == [index for index, path in enumerate(paths) if path not in there]
-    assert again(resume=True).resumed == 12  # nothing left: no actor is started
+    assert seen == [index for index, path in enumerate(paths) if path not in done]
+    assert once_more(resume=True).resumed == 12  # nothing left: no actor is started
 
 
 @pytest.mark.usefixtures("cluster")
@@ -149,9 +151,9 @@ def test_a_detector_that_fails_stops_the_run_with_its_reason(tmp_path: Path, mon
     assert not json.loads((tmp_path / "out" / "run.json").read_text())["finished"]
     (tmp_path / "only_here.py").write_text("def load():\n    raise AssertionError\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    here = importlib.import_module("only_here").load
+    unknown = importlib.import_module("only_here").load
     with pytest.raises(AnomalensError, match=r"No module named 'only_here'.*--resume"):
-        detect_scaled([tmp_path / "in"], tmp_path / "out", here, {}, resume=True)
+        detect_scaled([tmp_path / "in"], tmp_path / "out", unknown, {}, resume=True)
     with pytest.raises(ConfigError, match="3 actors do not fit"):
         detect_scaled([tmp_path / "in"], tmp_path / "new", functools.partial(load, tmp_path / "log"), {}, actors=3)
 
