@@ -5,14 +5,13 @@
     python benchmarks/scale.py --overhead                      what keys and rows cost the engine without any image
 
 Both turn files into rows (decoding, tower, map, regions); neither draws pictures. The one process has as many threads
-as the engine has actors; the actors have one each. They take turns on the same photos in one run. Start-up is told
-apart: the engine's rate is counted from where every actor has finished one part, which is what lasts over millions of
-images, and the time before it stands beside it. The bytes of a row are those in files of many rows, as large runs
-write them. Memory of the actors is read on Linux only.
+as the engine has actors; each actor has one thread. They take turns on the same photos in one run. Start-up is
+reported by itself: the engine's rate is counted from the moment when every actor has finished one part, because that
+rate lasts over millions of images. The bytes of a row are those in files of many rows, as large runs write them. The
+actors' memory is read on Linux only.
 """
 
 import argparse
-import functools
 import statistics
 import subprocess
 import sys
@@ -21,7 +20,7 @@ import time
 from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +34,7 @@ from scipy.ndimage import gaussian_filter
 from anomalens.detection.detector import Detector
 from anomalens.detection.loading import load_detector
 from anomalens.images.sources import list_images
+from anomalens.options import LoadOptions
 from anomalens.runs.ray_inputs import list_inputs
 from anomalens.runs.ray_run import detect_scaled
 from anomalens.runs.store import RunSummary
@@ -42,20 +42,24 @@ from measure import machine, report_peak
 
 
 class Figures(NamedTuple):
-    """One run of the engine."""
+    """Measurements of one run of the engine."""
 
-    start: float  # seconds from the call until every actor has finished a part
-    rate: float  # images a second from then on
-    row: float  # bytes on disk
-    memory: float  # MB, peak of the largest actor; NaN where it cannot be read
+    # Seconds from the call until every actor has finished a part.
+    start: float
+    # Images a second from then on.
+    rate: float
+    # Bytes of a row on disk.
+    row: float
+    # MB at the peak of the largest actor; NaN where it cannot be read.
+    memory: float
 
 
 def photos(folder: Path | None, count: int, room: Path) -> list[str]:
-    """`count` different names: links to the photos below `folder` in turn, or pictures drawn with a fixed seed."""
+    """Make `count` files in `room`: links to the photos below `folder` in turn, or pictures drawn with a fixed seed."""
     names = [room / f"{index:05d}.jpg" for index in range(count)]
     if folder is not None:
-        found = [path.resolve() for path in list_images([folder]) if "ground_truth" not in path.parts]
-        for name, path in zip(names, cycle(found), strict=False):
+        paths = [path.resolve() for path in list_images([folder]) if "ground_truth" not in path.parts]
+        for name, path in zip(names, cycle(paths), strict=False):
             name.symlink_to(path)
     else:
         draw = np.random.default_rng(0)
@@ -66,15 +70,15 @@ def photos(folder: Path | None, count: int, room: Path) -> list[str]:
 
 
 def one_process(detector: Detector, paths: list[str]) -> float:
-    """Images a second of one process, from files to rows."""
+    """Measure the images a second of one process, from files to rows."""
     begin = time.perf_counter()
-    for found in detector.predict_iter(map(Path, paths)):
-        found.to_dict()
+    for result in detector.predict_iter([Path(path) for path in paths]):
+        result.to_dict()
     return len(paths) / (time.perf_counter() - begin)
 
 
 def actor_memory() -> float:
-    """Peak resident memory of the largest actor in MB."""
+    """Read the peak resident memory of the largest actor in MB."""
     return max(_peaks(), default=float("nan"))
 
 
@@ -88,8 +92,8 @@ def _peaks() -> Iterator[float]:
             continue
 
 
-def engine(load: Any, paths: list[str], actors: int, part: int) -> Figures:
-    """One run of the engine on the cluster that is connected."""
+def engine(options: LoadOptions, paths: list[str], actors: int, part: int) -> Figures:
+    """Measure one run of the engine on the cluster that is connected."""
     begin, seen = time.perf_counter(), [(0.0, 0)]
     memory: list[float] = []
 
@@ -99,7 +103,7 @@ def engine(load: Any, paths: list[str], actors: int, part: int) -> Figures:
             memory.append(actor_memory())
 
     with tempfile.TemporaryDirectory() as folder:
-        detect_scaled(paths, folder, load, {}, device="cpu", actors=actors, part_size=part, progress=watch)
+        detect_scaled(paths, folder, options, {}, actors=actors, part_size=part, progress=watch)
         together = Path(folder) / "together.parquet"
         pq.write_table(ds.dataset(Path(folder) / "rows").to_table(), together, compression="zstd")
         size = together.stat().st_size
@@ -109,7 +113,7 @@ def engine(load: Any, paths: list[str], actors: int, part: int) -> Figures:
 
 
 def manifest(path: Path, count: int) -> Path:
-    """A manifest of `count` paths of 75 characters, of files that do not exist."""
+    """Write a manifest of `count` paths of 75 characters, of files that do not exist."""
     numbers = pc.utf8_lpad(pc.cast(pa.array(np.arange(count)), pa.string()), 12, "0")
     start = "/nowhere/factory-line-7/2026/11/21/shift-b/camera-03/frame-"
     pq.write_table(pa.table({"path": pc.binary_join_element_wise(start, numbers, ".jpg", "")}), path)
@@ -117,7 +121,7 @@ def manifest(path: Path, count: int) -> Path:
 
 
 def list_and_report(path: Path) -> None:
-    """What `overhead` runs in a process of its own: list a manifest, tell seconds and peak."""
+    """List a manifest and print the seconds and the peak of memory; `overhead` runs this in a process of its own."""
     begin = time.perf_counter()
     list_inputs([path])
     print(time.perf_counter() - begin)
@@ -125,21 +129,20 @@ def list_and_report(path: Path) -> None:
 
 
 def overhead(keys: int, rows: int, actors: int) -> dict[str, str]:
-    """Cost of a key and of a row where no image is read: every row says that its file does not exist."""
-    load = functools.partial(load_detector, device="cpu")
+    """Measure the cost of a key and of a row where no image is read: every row says that its file does not exist."""
     seen: list[tuple[float, int]] = []
     with tempfile.TemporaryDirectory() as folder:
-        many, one = manifest(Path(folder) / "many.parquet", keys), manifest(Path(folder) / "one.parquet", 1)
+        large, single = manifest(Path(folder) / "large.parquet", keys), manifest(Path(folder) / "single.parquet", 1)
         command = [sys.executable, __file__, "--list"]
-        told = [subprocess.run([*command, path], check=True, capture_output=True, text=True) for path in (many, one)]
-        (seconds, peak), (_, floor) = ([float(line) for line in each.stdout.split()[-2:]] for each in told)
+        ran = [subprocess.run([*command, path], check=True, capture_output=True, text=True) for path in (large, single)]
+        (seconds, peak), (_, floor) = ([float(line) for line in each.stdout.split()[-2:]] for each in ran)
         inputs = manifest(Path(folder) / "absent.parquet", rows)
         out = Path(folder) / "run"
 
         def watch(summary: RunSummary) -> None:
             seen.append((time.perf_counter(), summary.counts.rows))
 
-        detect_scaled([inputs], out, load, {}, device="cpu", actors=actors, progress=watch)
+        detect_scaled([inputs], out, LoadOptions(device="cpu"), {}, actors=actors, progress=watch)
     (first, before), (last, after) = seen[min(actors, len(seen) - 2)], seen[-1]
     return {
         "seconds of the driver a key": f"{seconds / keys:.7f}",
@@ -151,62 +154,62 @@ def overhead(keys: int, rows: int, actors: int) -> dict[str, str]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", help="folder of photos; pictures are drawn unless given")
+    parser.add_argument("folder", type=Path, nargs="?", help="folder of photos; pictures are drawn unless named")
     parser.add_argument("--count", type=int, default=200, help="images of a run; photos are repeated if need be")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--actors", type=int, default=2, help="one thread each; also the threads of the one process")
-    parser.add_argument("--part-size", type=int, help="images of a part; an eighth of an actor's share unless given")
+    parser.add_argument("--part-size", type=int, help="images of a part; an eighth of an actor's share unless named")
     parser.add_argument("--method", default="auto")
     parser.add_argument("--size", type=int, help="side in pixels at which the tower looks")
     parser.add_argument("--overhead", action="store_true", help="measure keys and rows instead of images")
     parser.add_argument("--keys", type=int, default=4_000_000, help="of the manifest that --overhead lists")
     parser.add_argument("--rows", type=int, default=300_000, help="that --overhead writes")
     parser.add_argument("--list", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.list:
-        list_and_report(given.list)
+    arguments = parser.parse_args()
+    if arguments.list:
+        list_and_report(arguments.list)
         return
 
     import ray
 
-    part = given.part_size or max(1, given.count // (8 * given.actors))
-    torch.set_num_threads(given.actors)
+    part = arguments.part_size or max(1, arguments.count // (8 * arguments.actors))
+    torch.set_num_threads(arguments.actors)
     print(machine())
-    ray.init("local", num_cpus=given.actors, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    if given.overhead:
-        tell(overhead(given.keys, given.rows, given.actors))
+    ray.init("local", num_cpus=arguments.actors, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    if arguments.overhead:
+        show(overhead(arguments.keys, arguments.rows, arguments.actors))
         return
-    load = functools.partial(load_detector, given.method, size=given.size, device="cpu")
-    detector = load()
+    options = LoadOptions(arguments.method, size=arguments.size, device="cpu")
+    detector = load_detector(options)
     alone, figures = [], []
     with tempfile.TemporaryDirectory() as room:
-        paths = photos(given.folder, given.count, Path(room))
+        paths = photos(arguments.folder, arguments.count, Path(room))
         file = statistics.mean(Path(path).stat().st_size for path in paths)
         key = list_inputs(paths).table.nbytes / len(paths)
         one_process(detector, paths[: 2 * detector.options.batch_size])  # warm
-        for _ in range(given.repeats):
+        for _ in range(arguments.repeats):
             alone.append(one_process(detector, paths))
-            figures.append(engine(load, paths, given.actors, part))
+            figures.append(engine(options, paths, arguments.actors, part))
     ray.shutdown()
 
     middle = Figures(*(statistics.median(values) for values in zip(*figures, strict=True)))
     single = statistics.median(alone)
     lines = {
-        f"one process of {given.actors} threads, images/s": f"{single:.2f}",
-        f"{given.actors} actors of 1 thread, images/s": f"{middle.rate:.2f}",
+        f"one process of {arguments.actors} threads, images/s": f"{single:.2f}",
+        f"{arguments.actors} actors of 1 thread, images/s": f"{middle.rate:.2f}",
         "ratio": f"{middle.rate / single:.2f}",
         "seconds of start-up": f"{middle.start:.1f}",
-        "core seconds an image": f"{given.actors / middle.rate:.4f}",
+        "core seconds an image": f"{arguments.actors / middle.rate:.4f}",
         "bytes of a row": f"{middle.row:.0f}",
         "bytes of an image file": f"{file:.0f}",
         "bytes of a key in memory": f"{key:.0f}",
         "MB of an actor at its peak": f"{middle.memory:.0f}",
     }
-    print(f"{detector!r}, {given.count} images in parts of {part}, median of {given.repeats}")
-    tell(lines)
+    print(f"{detector!r}, {arguments.count} images in parts of {part}, median of {arguments.repeats}")
+    show(lines)
 
 
-def tell(lines: dict[str, str]) -> None:
+def show(lines: dict[str, str]) -> None:
     """Print names and values in two columns."""
     for name, value in lines.items():
         print(f"{name:40s} {value:>10s}")

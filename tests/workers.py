@@ -4,7 +4,6 @@ import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from anomalens.decision.calibration import Calibration
 from anomalens.detection.detector import Detector
@@ -42,7 +41,7 @@ class Red:
             raise RuntimeError("out of memory")
 
 
-def load(log: Path, **config: Any) -> Detector:
+def load(log: Path, options: LoadOptions = LoadOptions()) -> Detector:
     """A detector with `Red`; the threshold lies at half brightness."""
     sizes = Preprocess(size=16, multiple=16, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    return Detector(Red(log), sizes, Calibration(0.5, 0.6, (0.0, 1.0), "by hand"), LoadOptions(**config))
+    return Detector(Red(log), sizes, Calibration(0.5, 0.6, (0.0, 1.0), "by hand"), options)

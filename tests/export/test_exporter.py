@@ -1,6 +1,5 @@
 """Every method as a graph: the same predictions from ONNX Runtime and OpenVINO, and nothing kept that differs."""
 
-import copy
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -54,18 +53,15 @@ def small() -> Clip:
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_export_a_method() -> Iterator[None]:
-    """The exporter takes seconds: both formats share what it gives."""
-    real, kept = graph._export, {}
+    """Export once for both formats, because the exporter takes seconds."""
+    real, exports = graph._export, {}
 
-    def remembered(one: graph.Graph) -> Any:
-        key = (
-            one.any_size,
-            type(one.method),
-            repr(one.method.config),
-        )  # weights and sizes are the same in all of this file
-        if key not in kept:
-            kept[key] = real(one)
-        return kept[key]
+    def remembered(network: graph.Graph) -> Any:
+        # Weights and sizes are the same in all of this file.
+        key = (network.any_size, type(network.method), repr(network.method.config))
+        if key not in exports:
+            exports[key] = real(network)
+        return exports[key]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(graph, "_export", remembered)
@@ -97,14 +93,18 @@ def test_every_method_is_the_same_from_a_file(small: Clip, tmp_path: Path, name:
     assert report.difference.score <= LIMIT
     other = load_detector(str(out), batch_size=2)
     assert other.settings == detector.settings
-    for want, got in zip(detector.predict(IMAGES), other.predict(IMAGES), strict=True):
-        assert got.score == pytest.approx(want.score, abs=LIMIT)
-        assert (got.threshold, got.method, got.backbone) == (want.threshold, want.method, want.backbone)
+    for expected, result in zip(detector.predict(IMAGES), other.predict(IMAGES), strict=True):
+        assert result.score == pytest.approx(expected.score, abs=LIMIT)
+        assert (result.threshold, result.method, result.backbone) == (
+            expected.threshold,
+            expected.method,
+            expected.backbone,
+        )
     single = load_detector(str(out), batch_size=1).predict(IMAGES)
     together = load_detector(str(out), batch_size=3).predict(IMAGES)
-    for one, all_ in zip(single, together, strict=True):
-        assert one.score == pytest.approx(all_.score, abs=1e-5)
-        assert np.allclose(one.anomaly_map, all_.anomaly_map, atol=LIMIT * np.ptp(all_.anomaly_map))
+    for alone, batched in zip(single, together, strict=True):
+        assert alone.score == pytest.approx(batched.score, abs=1e-5)
+        assert np.allclose(alone.anomaly_map, batched.anomaly_map, atol=LIMIT * np.ptp(batched.anomaly_map))
     assert {p.name for p in tmp_path.iterdir()} == {"model.onnx", "model.onnx.json"} or suffix == ".xml"
 
 
@@ -137,9 +137,9 @@ def test_one_graph_for_any_size(small: Clip, tmp_path: Path, name: str, suffix: 
     assert export(detector, out, IMAGES, any_size=True).passed
     assert load_detector(str(out)).preprocess.size == SIDE
     for side in (64, 112):
-        want = resized(detector, side).predict(IMAGES)
-        got = load_detector(str(out), size=side).predict(IMAGES)
-        for a, b in zip(want, got, strict=True):
+        expected = resized(detector, side).predict(IMAGES)
+        result = load_detector(str(out), size=side).predict(IMAGES)
+        for a, b in zip(expected, result, strict=True):
             assert b.anomaly_map.shape == (side, side)
             assert b.score == pytest.approx(a.score, abs=LIMIT)
             assert np.allclose(b.anomaly_map, a.anomaly_map, atol=LIMIT * np.ptp(a.anomaly_map))
@@ -152,15 +152,13 @@ def test_several_looks_need_an_open_size(small: Clip, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--dynamic-size"):
         export(detector, out, IMAGES)
     assert export(detector, out, IMAGES, any_size=True).passed
-    got = load_detector(str(out), extra_sizes=64).predict(IMAGES)
-    for a, b in zip(detector.predict(IMAGES), got, strict=True):
+    result = load_detector(str(out), extra_sizes=64).predict(IMAGES)
+    for a, b in zip(detector.predict(IMAGES), result, strict=True):
         assert np.allclose(b.anomaly_map, a.anomaly_map, atol=LIMIT * np.ptp(a.anomaly_map))
 
 
 def resized(detector: Detector, side: int) -> Detector:
-    other = copy.copy(detector)
-    other.preprocess = replace(detector.preprocess, size=side)
-    return other
+    return detector.replace(preprocess=replace(detector.preprocess, size=side))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -172,17 +170,17 @@ def test_methods_of_one_size_say_why(small: Clip, tmp_path: Path, name: str) -> 
             export(detector, tmp_path / "a.onnx", IMAGES, any_size=True)
         assert not list(tmp_path.iterdir())
     else:
-        graph.refuse(detector.engine, SIDE, any_size=True)
+        module._exportable(detector, any_size=True)
 
 
 def test_tiles_work_as_they_do_in_torch(small: Clip, tmp_path: Path) -> None:
     detector = build(small, "anoclip")
     assert export(detector, tmp_path / "a.onnx", IMAGES).passed
     image = np.random.default_rng(9).integers(0, 256, (100, 150, 3), dtype=np.uint8)
-    want = build(small, "anoclip", LoadOptions(tile=48)).predict(image)
-    got = load_detector(str(tmp_path / "a.onnx"), tile=48).predict(image)
-    assert got.anomaly_map.shape == want.anomaly_map.shape == (100, 150)
-    assert np.allclose(got.anomaly_map, want.anomaly_map, atol=1e-5)
+    expected = build(small, "anoclip", LoadOptions(tile=48)).predict(image)
+    result = load_detector(str(tmp_path / "a.onnx"), tile=48).predict(image)
+    assert result.anomaly_map.shape == expected.anomaly_map.shape == (100, 150)
+    assert np.allclose(result.anomaly_map, expected.anomaly_map, atol=1e-5)
 
 
 def test_a_graph_that_differs_is_not_kept(small: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,11 +232,11 @@ def test_int8_needs_defects_to_be_judged_on(small: Clip, tmp_path: Path) -> None
 
 def test_a_graph_of_one_size_leaves_the_detector_as_it_is(small: Clip) -> None:
     table = small.visual.positional_embedding
-    made = graph.Graph(build(small, "anoclip").engine, Preprocess(SIDE, mean=(0, 0, 0), std=(1, 1, 1), multiple=16))
-    assert made.clip.visual.positional_embedding.shape == (1 + 3 * 3, 64)
+    network = graph.Graph(build(small, "anoclip").engine, Preprocess(SIDE, mean=(0, 0, 0), std=(1, 1, 1), multiple=16))
+    assert network.clip.visual.positional_embedding.shape == (1 + 3 * 3, 64)
     assert small.visual.positional_embedding is table
     assert table.shape == (1 + 4 * 4, 64)
-    assert made.clip.visual.proj is small.visual.proj  # weights are shared, not copied
+    assert network.clip.visual.proj is small.visual.proj  # weights are shared, not copied
 
 
 def test_wrong_arguments_are_named(small: Clip, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from anomalens.errors import ConfigError, InputError
+from anomalens.options import LoadOptions
 from anomalens.prediction import Prediction, Region
 from anomalens.runs import ray_addresses
 from anomalens.runs.folder import JsonLines
@@ -306,8 +307,8 @@ def test_the_name_of_a_part_follows_from_its_keys() -> None:
 # A worker
 
 
-def worker(tmp_path: Path, ledger: CrashLedger | None = None, **config: Any) -> Worker:
-    return Worker(lambda: load(tmp_path / "log", **config), 1, ledger or CrashLedger(), str(tmp_path))
+def worker(tmp_path: Path, ledger: CrashLedger | None = None, **options: Any) -> Worker:
+    return Worker(lambda: load(tmp_path / "log", LoadOptions(**options)), 1, ledger or CrashLedger(), str(tmp_path))
 
 
 def test_rows_of_a_part(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 import workers
 from anomalens.cli import main
 from anomalens.errors import AnomalensError, ConfigError, MissingExtraError
+from anomalens.options import LoadOptions
 from anomalens.runs.ray_run import detect_scaled
 from anomalens.runs.store import RunSummary
 from workers import BROKEN, DEADLY, UNLUCKY, load
@@ -100,7 +101,7 @@ def test_dead_workers_lose_and_repeat_nothing(tmp_path: Path) -> None:
     values = [*range(1, 9), UNLUCKY, *range(9, 15), DEADLY, *range(15, 21)]
     paths = pictures(tmp_path / "in", values)
     log, out = tmp_path / "log", tmp_path / "out"
-    summary = detect_scaled([tmp_path / "in"], out, functools.partial(load, log), {}, part_size=3)
+    summary = detect_scaled([tmp_path / "in"], out, LoadOptions(), {}, load=functools.partial(load, log), part_size=3)
     written = rows(out)
     assert [row["path"] for row in written] == paths
     for value, row in zip(values, written, strict=True):
@@ -125,13 +126,17 @@ def test_a_stopped_driver_goes_on_with_the_rest(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        detect_scaled(paths, out, functools.partial(load, tmp_path / "first"), {}, part_size=2, progress=stop)
+        detect_scaled(
+            paths, out, LoadOptions(), {}, load=functools.partial(load, tmp_path / "first"), part_size=2, progress=stop
+        )
     before = {file: file.stat().st_mtime_ns for file in (out / "rows").rglob("*.parquet")}
     done = [row["path"] for row in rows(out)]
     assert len(before) == 2
     assert not json.loads((out / "run.json").read_text())["finished"]
 
-    once_more = functools.partial(detect_scaled, paths, out, functools.partial(load, tmp_path / "second"), {})
+    once_more = functools.partial(
+        detect_scaled, paths, out, LoadOptions(), {}, load=functools.partial(load, tmp_path / "second")
+    )
     with pytest.raises(ConfigError, match="--resume"):
         once_more()
     summary = once_more(resume=True)
@@ -147,15 +152,29 @@ def test_a_stopped_driver_goes_on_with_the_rest(tmp_path: Path) -> None:
 def test_a_detector_that_fails_stops_the_run_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures(tmp_path / "in", [1, 2, BROKEN])
     with pytest.raises(AnomalensError, match=r"out of memory.*--resume"):
-        detect_scaled([tmp_path / "in"], tmp_path / "out", functools.partial(load, tmp_path / "log"), {}, part_size=1)
+        detect_scaled(
+            [tmp_path / "in"],
+            tmp_path / "out",
+            LoadOptions(),
+            {},
+            load=functools.partial(load, tmp_path / "log"),
+            part_size=1,
+        )
     assert not json.loads((tmp_path / "out" / "run.json").read_text())["finished"]
-    (tmp_path / "only_here.py").write_text("def load():\n    raise AssertionError\n")
+    (tmp_path / "only_here.py").write_text("def load(options):\n    raise AssertionError\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     unknown = importlib.import_module("only_here").load
     with pytest.raises(AnomalensError, match=r"No module named 'only_here'.*--resume"):
-        detect_scaled([tmp_path / "in"], tmp_path / "out", unknown, {}, resume=True)
+        detect_scaled([tmp_path / "in"], tmp_path / "out", LoadOptions(), {}, load=unknown, resume=True)
     with pytest.raises(ConfigError, match="3 actors do not fit"):
-        detect_scaled([tmp_path / "in"], tmp_path / "new", functools.partial(load, tmp_path / "log"), {}, actors=3)
+        detect_scaled(
+            [tmp_path / "in"],
+            tmp_path / "new",
+            LoadOptions(),
+            {},
+            load=functools.partial(load, tmp_path / "log"),
+            actors=3,
+        )
 
 
 @pytest.mark.parametrize(
@@ -182,4 +201,4 @@ def test_options_that_do_not_go_together(
 def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"anomalens\[ray\]"):
-        detect_scaled([tmp_path], tmp_path / "out", functools.partial(load, tmp_path / "log"), {})
+        detect_scaled([tmp_path], tmp_path / "out", LoadOptions(), {}, load=functools.partial(load, tmp_path / "log"))

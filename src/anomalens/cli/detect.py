@@ -85,16 +85,15 @@ def detect(
     settings = detector.settings | {"calibration": detector.calibration.to_dict(), "maps": maps.value}
     try:
         with progress_bar() as bar:
-            progress = functools.partial(_show, bar, bar.add_task("starting", total=None))
+            progress = functools.partial(_show, bar, bar.add_task("starting", total=None, visible=scaled))
             if scaled:
                 from anomalens.runs.ray_run import detect_scaled
 
                 summary = detect_scaled(
                     inputs,
                     out,
-                    functools.partial(load_detector, options),
+                    options,
                     settings,
-                    device=options.device,
                     actors=actors,
                     part_size=part_size,
                     resume=resume,
@@ -128,7 +127,7 @@ def _check_engine(scaled: bool, maps: Maps, actors: int | None, part_size: int |
 
 def _show(bar: "Progress", task: "TaskID", summary: "RunSummary") -> None:
     if summary.counts.rows == summary.resumed:  # the start: what was done before is no part of the rate
-        bar.reset(task, total=summary.total, completed=summary.resumed, description="detecting")
+        bar.reset(task, total=summary.total, completed=summary.resumed, visible=True, description="detecting")
     bar.update(task, completed=summary.counts.rows)
 
 

@@ -1,6 +1,6 @@
-"""A detector as files that run without PyTorch: made in a folder aside, compared with the original, then put in place.
+"""Write a detector as files that run without PyTorch: make them in a folder of their own, compare, then put in place.
 
-Nothing stands at the target that was not compared: a graph further than LIMIT from PyTorch, and an int8 graph that
+Nothing reaches its target that was not compared: a graph further than LIMIT from PyTorch, and an int8 graph that
 loses more than its gate allows, are thrown away.
 """
 
@@ -20,9 +20,10 @@ from anomalens.engines.exported import Card
 from anomalens.engines.torch_engine import TorchEngine
 from anomalens.errors import ConfigError
 from anomalens.export import gate
-from anomalens.export.graph import Graph, refuse, write_onnx, write_openvino
+from anomalens.export.graph import Graph, write_onnx, write_openvino
 from anomalens.extras import optional, versions
 from anomalens.files import file_digest, write_json
+from anomalens.options import LoadOptions
 from anomalens.prediction import predictions_of
 
 LIMIT = 1e-3  # largest difference allowed: of the map in units of its range, of the score as it is
@@ -34,30 +35,39 @@ class Difference:
     """How far an exported detector is from PyTorch's on some images."""
 
     images: int
-    map: float  # largest difference of a map's pixel, over the range of all maps
-    score: float  # largest difference of an image score
-    beyond: float  # share of all pixels that differ by more than LIMIT
-    allowed: float = 0.0  # largest such share: 0, but for methods where a tie decides
+    # Largest difference of a map's pixel, over the range of all maps.
+    map: float
+    # Largest difference of an image score.
+    score: float
+    # Share of all pixels that differ by more than LIMIT.
+    beyond: float
+    # Largest such share that is accepted: 0, but for methods where a tie decides.
+    allowed: float = 0.0
 
     def or_larger(self, other: "Difference") -> "Difference":
-        """The larger of each, for images compared in two ways."""
+        """Return the larger of each number, for images compared in two ways."""
         beyond = max(self.beyond, other.beyond)
         return replace(self, map=max(self.map, other.map), score=max(self.score, other.score), beyond=beyond)
 
     @property
     def passed(self) -> bool:
-        """Whether score and map, the latter but for what may switch, are within LIMIT."""
-        return (self.map <= LIMIT or 0 < self.beyond <= self.allowed) and self.score <= LIMIT  # NaN is not within
+        """Whether score and map are within LIMIT, the map but for the share of pixels that is allowed."""
+        # Written so that NaN does not pass.
+        return (self.map <= LIMIT or 0 < self.beyond <= self.allowed) and self.score <= LIMIT
 
 
 @dataclass(frozen=True)
 class Report:
-    """What came of an export."""
+    """The outcome of an export."""
 
-    difference: Difference  # of the float32 graph
-    verdict: gate.Verdict | None  # of the int8 graph
-    megabytes: float  # of the model's files
-    switches: str | None = None  # what a tie decides in this method's maps
+    # Of the float32 graph.
+    difference: Difference
+    # Of the int8 graph, if one was asked for.
+    verdict: gate.Verdict | None
+    # Size of the model's files.
+    megabytes: float
+    # The choice in this method's maps that a tie decides; None: there is none.
+    switches: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -74,68 +84,64 @@ def export(
     labelled: gate.Labelled | None = None,
     limits: gate.Gate | None = None,
 ) -> Report:
-    """Write `detector` to `out` (.onnx or .xml) with its card, if it stays what it is.
+    """Write `detector` to `out` (.onnx or .xml) with its card, if the graph predicts what PyTorch does.
 
     Args:
         detector: from `load_detector(..., device="cpu")`, float32.
         out: the file; what stood there is replaced, or kept where the export fails.
         images: what both are compared on, at least one.
         any_size: leave the size open, for `load_detector(..., size=)`; compared at two sizes.
-        labelled: images with masks; given, weights are rounded to int8 and judged on these.
+        labelled: images with masks; with these, weights are rounded to int8 and judged on them.
         limits: of that judgement.
 
     Raises:
         ConfigError: the detector cannot be exported, and why; int8 for OpenVINO; no images.
-        MissingExtraError: a package for exporting is missing. OSError: the files cannot be written.
+        MissingExtraError: a package for exporting is missing.
+        OSError: the files cannot be written.
     """
-    kind, engine = exported.format_of(out), detector.engine
-    if not isinstance(engine, TorchEngine):
-        raise ConfigError("this detector is an exported one already; name the method it was made from")
+    kind = exported.format_of(out)
+    engine = _exportable(detector, any_size)
     if not images:
         raise ConfigError("no image to compare on; leave --check out to use the bundled scenes")
-    if detector.options.extra_sizes and not any_size:
-        raise ConfigError("this detector looks at several sizes; export it with its size left open (--dynamic-size)")
     if labelled is not None and kind != "onnx":
         raise ConfigError("int8 is made for ONNX Runtime; use --format onnx, or leave --int8 out")
-    refuse(engine, detector.preprocess.size, any_size)
     # The same folder, because renaming is atomic only within one file system.
     with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=".exporting-") as folder:
-        made = Path(folder) / out.name
+        model = Path(folder) / out.name
         graph = Graph(engine, detector.preprocess, any_size)
-        (write_onnx if kind == "onnx" else write_openvino)(graph, made)
+        write = write_onnx if kind == "onnx" else write_openvino
+        write(graph, model)
         card = _card(detector, kind, graph)
-        _describe(made, card)
-        difference = compare(detector, _open(made, detector), images)
-        if any_size:
-            cells = detector.preprocess.size // graph.unit
-            other = _sized(detector, graph.unit * (cells // 2 if cells >= 6 else cells + 2))
-            difference = difference.or_larger(compare(other, _open(made, other), images))
-        if graph.traits.switches:
-            difference = replace(difference, allowed=SWITCHED)
+        _write_card(model, card)
+        difference = _difference(detector, model, graph, images)
         verdict = None
         if labelled is not None and difference.passed:
-            quantise(made, {tuple(p.shape) for p in engine.clip.visual.transformer.parameters()})
+            quantise(model, {tuple(p.shape) for p in engine.clip.visual.transformer.parameters()})
             card = replace(card, identity=replace(card.identity, precision="int8"))
-            _describe(made, card)
-            verdict = gate.judge(detector, _open(made, detector), labelled, limits or gate.Gate())
-        parts = exported.parts(made)
-        report = Report(difference, verdict, sum(part.stat().st_size for part in parts) / 1e6, graph.traits.switches)
+            _write_card(model, card)
+            verdict = gate.judge(detector, _open(model, detector), labelled, limits or gate.Gate())
+        megabytes = sum(part.stat().st_size for part in exported.parts(model)) / 1e6
+        report = Report(difference, verdict, megabytes, graph.traits.switches)
         if report.passed:
             figures = {"difference": asdict(difference), "int8": asdict(verdict) if verdict else None}
-            _describe(made, replace(card, made={**card.made, **figures}))
-            for part in [*parts[:-1], exported.card_path(made), parts[-1]]:
-                os.replace(part, out.parent / part.name)
+            _write_card(model, replace(card, made={**card.made, **figures}))
+            _put_in_place(model, out)
     return report
 
 
 def compare(detector: Detector, other: Detector, images: Sequence[Any]) -> Difference:
-    """The largest differences between two detectors' predictions of the same images."""
-    pairs = list(zip(*(predictions_of(each.predict_iter(list(images))) for each in (detector, other)), strict=True))
+    """Measure the largest differences between two detectors' predictions of the same images."""
+    predictions = (predictions_of(each.predict_iter(list(images))) for each in (detector, other))
+    pairs = list(zip(*predictions, strict=True))
     span = max(a.anomaly_map.max() for a, _ in pairs) - min(a.anomaly_map.min() for a, _ in pairs)
     apart = [np.abs(a.anomaly_map - b.anomaly_map) / (span or 1) for a, b in pairs]
-    beyond = np.mean([np.mean(~(one <= LIMIT)) for one in apart])
-    score = max(abs(a.score - b.score) for a, b in pairs)
-    return Difference(len(pairs), max(float(one.max()) for one in apart), score, float(beyond))
+    return Difference(
+        images=len(pairs),
+        map=max(float(pixels.max()) for pixels in apart),
+        score=max(abs(a.score - b.score) for a, b in pairs),
+        # Written so that NaN counts as beyond.
+        beyond=float(np.mean([np.mean(~(pixels <= LIMIT)) for pixels in apart])),
+    )
 
 
 def quantise(model: Path, shapes: set[tuple[int, ...]]) -> None:
@@ -157,9 +163,11 @@ def quantise(model: Path, shapes: set[tuple[int, ...]]) -> None:
     runtime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     content = onnx.load(str(folded))
     allowed = shapes | {shape[::-1] for shape in shapes}
-    constants = {one.name for one in content.graph.initializer if tuple(one.dims) in allowed and len(one.dims) == 2}
-    chosen = [n.name for n in content.graph.node if n.op_type in ("MatMul", "Gemm") and constants & set(n.input)]
-    # Spares a warning that asks for the folding and the shapes, which this model has had.
+    matrices = {
+        weight.name for weight in content.graph.initializer if len(weight.dims) == 2 and tuple(weight.dims) in allowed
+    }
+    chosen = [n.name for n in content.graph.node if n.op_type in ("MatMul", "Gemm") and matrices & set(n.input)]
+    # Without this mark the quantiser warns that the model should be folded first, which it has been.
     optional("onnxruntime.quantization.quant_utils", "export").add_pre_process_metadata(content)
     quantization.quantize_dynamic(
         content,
@@ -171,42 +179,66 @@ def quantise(model: Path, shapes: set[tuple[int, ...]]) -> None:
     )
 
 
+def _exportable(detector: Detector, any_size: bool) -> TorchEngine:
+    """Return the engine of a detector that can be exported. Raises ConfigError, with the reason, for any other."""
+    engine = detector.engine
+    if not isinstance(engine, TorchEngine):
+        raise ConfigError("this detector is an exported one already; name the method it was made from")
+    if detector.options.extra_sizes and not any_size:
+        raise ConfigError("this detector sees images at several sizes; leave its size open (--dynamic-size)")
+    traits = engine.method.export_traits(detector.preprocess.size)
+    reason = traits.unexportable or (traits.one_size if any_size else None)
+    if reason:
+        raise ConfigError(f"{detector.method_name} cannot be exported like this: {reason}")
+    if engine.identity.precision != "float32" or engine.device.type != "cpu":
+        raise ConfigError("only detectors in float32 on the CPU are exported; load it with device='cpu'")
+    return engine
+
+
+def _difference(detector: Detector, model: Path, graph: Graph, images: Sequence[Any]) -> Difference:
+    """Compare a model with the detector it was made from, at a second size too where its size is open."""
+    difference = compare(detector, _open(model, detector), images)
+    if graph.any_size:
+        cells = detector.preprocess.size // graph.unit
+        side = graph.unit * (cells // 2 if cells >= 6 else cells + 2)
+        sized = detector.replace(preprocess=replace(detector.preprocess, size=side))
+        difference = difference.or_larger(compare(sized, _open(model, sized), images))
+    return replace(difference, allowed=SWITCHED) if graph.traits.switches else difference
+
+
+def _open(model: Path, like: Detector) -> Detector:
+    """Load an exported model, to be used as the detector `like` is."""
+    kept = {name: getattr(like.options, name) for name in ("tile", "overlap", "extra_sizes", "batch_size")}
+    return load_detector(LoadOptions(method=str(model), size=like.preprocess.size, **kept))
+
+
 def _card(detector: Detector, kind: str, graph: Graph) -> Card:
-    prepared, inside = detector.preprocess, {"mean": detector.preprocess.mean, "std": detector.preprocess.std}
+    preprocess, unit = detector.preprocess, graph.unit if graph.any_size else None
     return Card(
-        kind,
-        detector.engine.identity,
-        replace(
-            prepared,
-            mean=(0.0, 0.0, 0.0),
-            std=(1.0, 1.0, 1.0),
-            multiple=graph.unit if graph.any_size else prepared.multiple,
-        ),
-        detector.calibration,
-        detector.pooling,
-        graph.traits.draws,
-        graph.traits.batch_limit,
-        graph.unit if graph.any_size else None,
-        made={"versions": versions(), "settings": detector.settings, "inside the graph": inside},
+        format=kind,
+        identity=detector.identity,
+        # The graph itself normalises pixels.
+        preprocess=replace(preprocess, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), multiple=unit or preprocess.multiple),
+        calibration=detector.calibration,
+        pooling=detector.pooling,
+        draws=graph.traits.draws,
+        batch_limit=graph.traits.batch_limit,
+        any_size=unit,
+        made={
+            "versions": versions(),
+            "settings": detector.settings,
+            "inside the graph": {"mean": preprocess.mean, "std": preprocess.std},
+        },
     )
 
 
-def _describe(model: Path, card: Card) -> None:
+def _write_card(model: Path, card: Card) -> None:
     sums = {part.suffix: file_digest(part) for part in exported.parts(model)}
     write_json(exported.card_path(model), replace(card, sha256=sums).to_dict())
 
 
-def _open(model: Path, like: Detector) -> Detector:
-    options = like.options
-    return load_detector(
-        str(model),
-        size=like.preprocess.size,
-        tile=options.tile,
-        overlap=options.overlap,
-        extra_sizes=options.extra_sizes,
-        batch_size=options.batch_size,
-    )
-
-
-def _sized(detector: Detector, side: int) -> Detector:
-    return detector.replace(preprocess=replace(detector.preprocess, size=side))
+def _put_in_place(model: Path, out: Path) -> None:
+    """Move a model's files and its card next to `out`, the file that a user names last."""
+    *parts, named = exported.parts(model)
+    for file in [*parts, exported.card_path(model), named]:
+        os.replace(file, out.parent / file.name)

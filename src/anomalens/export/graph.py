@@ -1,10 +1,10 @@
-"""From a detector in PyTorch to the graph of it: normalisation, tower, method and text features in one.
+"""Turn a detector in PyTorch into one graph of its normalisation, tower, method and text features.
 
     inputs    pixels [B, 3, S, S] in 0..1; for AnoCLIP+ also weight, bias, noise (`methods/parts/draws.py`)
     outputs   score [B] and map [B, S, S], raw
 
 B is free. S is fixed, and position table and map operators are constants; or it is open, any multiple of `unit`, and
-both are computed in the graph by formula (`clip/resampling.py`).
+both are computed in the graph by formula (`backbones/resampling.py`).
 """
 
 import copy
@@ -24,7 +24,7 @@ from anomalens.images.preprocessing import Preprocess
 from anomalens.methods.base import ExportTraits, RandomFeatures
 
 _INPUTS = ("pixels", "weight", "bias", "noise")
-_PROTOBUF = 2**31  # bytes; what one .onnx file holds
+_PROTOBUF = 2**31  # bytes; the most that one .onnx file holds
 
 
 class Graph(nn.Module):
@@ -37,7 +37,8 @@ class Graph(nn.Module):
         super().__init__()
         self.method, self.side, self.any_size = engine.method, preprocess.size, any_size
         self.clip = engine.clip if any_size else _at_size(engine.clip, self.side, engine.method.positions)
-        # Read again: what an engine keeps was made in inference mode, which an exporter cannot take.
+        # The text features are computed anew: those of the engine were made in inference mode, which an exporter
+        # cannot take.
         encoder = PromptEncoder(engine.clip, engine.encoder.weights_hash, engine.encoder.folder)
         with torch.no_grad():
             self.text = engine.method.text(encoder, engine.identity.object_name)
@@ -46,22 +47,25 @@ class Graph(nn.Module):
 
     @property
     def unit(self) -> int:
-        """What an open side must be a multiple of, in pixels: the patch; two where a stem halves once more."""
+        """The number of pixels that an open side is a multiple of: a patch, or two where a stem halves once more."""
         return self.clip.visual.patch * (2 if self.clip.visual.stem is not None else 1)
 
     @property
     def traits(self) -> ExportTraits:
-        """What the method says of graphs of this size."""
+        """What the method asks of a graph of this size."""
         return self.method.export_traits(self.side)
 
     def forward(self, pixels: Tensor, *drawn: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, 3, S, S] in 0..1 -> score [B], map [B, S, S]."""
-        # One key stands for all: with `drawn` at hand nothing is drawn from it.
+        """Score pixels [B, 3, S, S] in 0..1, with their random numbers where the method takes some.
+
+        Returns scores [B] and maps [B, S, S].
+        """
+        # The content key (0,) is not used: random numbers come in as `drawn`.
         features = self.method.encode(self.clip, (pixels - self.mean) / self.std, (0,))
         if isinstance(features, RandomFeatures):
             features.drawn = drawn
-        found = self.method.score(features, self.text, (pixels.shape[-2], pixels.shape[-1]))
-        return found.score, found.map
+        result = self.method.score(features, self.text, (pixels.shape[-2], pixels.shape[-1]))
+        return result.score, result.map
 
 
 def _at_size(clip: Clip, side: int, mode: Positions) -> Clip:
@@ -79,18 +83,8 @@ def _at_size(clip: Clip, side: int, mode: Positions) -> Clip:
     return resized
 
 
-def refuse(engine: TorchEngine, side: int, any_size: bool = False) -> None:
-    """Raise ConfigError, with the reason, where this detector cannot be a graph, or not one of any size."""
-    traits = engine.method.export_traits(side)
-    reason = traits.unexportable or (traits.one_size if any_size else None)
-    if reason:
-        raise ConfigError(f"{engine.identity.method} cannot be exported like this: {reason}")
-    if engine.identity.precision != "float32" or engine.device.type != "cpu":
-        raise ConfigError("only detectors in float32 on the CPU are exported; load it with device='cpu'")
-
-
 def write_onnx(graph: Graph, path: Path) -> None:
-    """Write the graph for ONNX. Raises ConfigError above 2 GB; MissingExtraError without the exporter."""
+    """Write the graph as .onnx. Raises ConfigError above 2 GiB, MissingExtraError without the exporter."""
     size = sum(p.numel() * p.element_size() for p in graph.clip.visual.parameters())
     if size > _PROTOBUF:
         raise ConfigError(f"weights of {size / 1e9:.1f} GB do not fit one .onnx file; use --format openvino")
@@ -98,11 +92,11 @@ def write_onnx(graph: Graph, path: Path) -> None:
 
 
 def write_openvino(graph: Graph, path: Path) -> None:
-    """Write the graph for OpenVINO, weights in a .bin beside it. Raises MissingExtraError without OpenVINO."""
+    """Write the graph as .xml, weights in a .bin next to it. Raises MissingExtraError without OpenVINO."""
     openvino = optional("openvino", "export")
-    between = path.with_suffix(".onnx")
-    _export(graph).save(between, external_data=True)
-    openvino.save_model(openvino.convert_model(str(between)), str(path), compress_to_fp16=False)
+    intermediate = path.with_suffix(".onnx")
+    _export(graph).save(intermediate, external_data=True)
+    openvino.save_model(openvino.convert_model(str(intermediate)), str(path), compress_to_fp16=False)
 
 
 def _export(graph: Graph) -> Any:
@@ -117,7 +111,8 @@ def _export(graph: Graph) -> Any:
     pixels = {**batch, 2: cells, 3: cells} if graph.any_size else batch
     shapes: tuple[Any, ...] = (pixels, (batch,) * (len(example) - 1)) if len(example) > 1 else (pixels,)
     with torch.no_grad(), quiet_logger("torch.onnx"), warnings.catch_warnings(action="ignore"):
-        graph.eval()(*example)  # constants that are kept per size are made here, from true numbers
+        # A first pass outside the exporter computes the constants that a method keeps for each size.
+        graph.eval()(*example)
         return torch.onnx.export(
             graph,
             tuple(example),

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from anomalens.detection.detector import Detector
+from anomalens.detection.loading import load_detector
 from anomalens.errors import AnomalensError
 from anomalens.extras import optional, quiet_logger
+from anomalens.options import LoadOptions
 from anomalens.runs.ray_cluster import ActorPool, cluster, size_pool
 from anomalens.runs.ray_inputs import list_inputs
 from anomalens.runs.ray_parts import FinishedPart, ParquetParts
@@ -29,28 +31,28 @@ _IN_FLIGHT = 2  # parts given to an actor: the next one lies ready while it work
 def detect_scaled(
     inputs: Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
-    load: Loader,
+    options: LoadOptions,
     settings: Mapping[str, Any],
     *,
-    device: str = "auto",
     actors: int | None = None,
     part_size: int | None = None,
     resume: bool = False,
     progress: Callable[[RunSummary], None] | None = None,
+    load: Callable[[LoadOptions], Detector] = load_detector,
 ) -> RunSummary:
     """Detect every input once, in the actors of a Ray cluster, into Parquet files below `out`/rows.
 
     Args:
         inputs: what `list_inputs` takes: files, folders, patterns, Parquet manifests, addresses of object stores.
         out: folder of the run; the driver writes it, the workers need not see it.
-        load: gives the detector; called once in every actor, so it must survive pickling
-            (`functools.partial(load_detector, ...)`).
+        options: of the detector that every actor loads. With the device "cuda", or "auto" where the cluster has GPUs,
+            each actor gets one.
         settings: everything that decides the numbers, for run.json; a run is resumed only under equal settings.
-        device: "auto", "cpu" or "cuda": what `load` uses, so that actors get a GPU each where it is one.
         actors: processes; None takes what fits the cluster. Cores are shared out evenly among them.
         part_size: rows of a part, the unit of work, retry and files; None takes at most 1,024.
         resume: go on with the run in `out`: parts that are there are not done again.
         progress: called with the summary at the start and after every part.
+        load: builds the detector in an actor; it must survive pickling.
 
     Raises:
         ConfigError, InputError: see `list_inputs`, `ParquetParts`, `size_pool`.
@@ -61,9 +63,14 @@ def detect_scaled(
     optional("ray", "ray")
     listed = list_inputs(inputs)
     with cluster() as nodes:
-        pool = size_pool(nodes, device, actors)
+        pool = size_pool(nodes, options.device, actors)
         store = ParquetParts(Path(out), settings, listed, actors=pool.actors, part_size=part_size, resume=resume)
-        return fill(store, _finished_parts(store, pool, load), len(listed), progress)
+        return fill(
+            store,
+            _finished_parts(store, pool, functools.partial(_load_in, os.getcwd(), load, options)),
+            len(listed),
+            progress,
+        )
 
 
 def _finished_parts(store: ParquetParts, pool: ActorPool, load: Loader) -> Generator[FinishedPart]:
@@ -79,7 +86,7 @@ def _finished_parts(store: ParquetParts, pool: ActorPool, load: Loader) -> Gener
     parts = data.from_arrow(blocks).map_batches(
         Worker,
         fn_constructor_kwargs={
-            "load": functools.partial(_load_in, os.getcwd(), load),
+            "load": load,
             "threads": pool.threads,
             "ledger": RemoteLedger(ledger),
             "root": os.getcwd(),
@@ -101,11 +108,11 @@ def _finished_parts(store: ParquetParts, pool: ActorPool, load: Loader) -> Gener
         raise _stopped(str(error).strip().splitlines()[-1], store.folder) from error
 
 
-def _load_in(folder: str, load: Loader) -> Detector:
+def _load_in(folder: str, load: Callable[[LoadOptions], Detector], options: LoadOptions) -> Detector:
     """Load the detector in a worker, where relative names of weights shall mean what they mean in the driver."""
     if os.path.isdir(folder):
         os.chdir(folder)
-    return load()
+    return load(options)
 
 
 def _stopped(reason: str, folder: Path) -> AnomalensError:

@@ -11,10 +11,12 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 from anomalens.detection.detector import Detector
+from anomalens.detection.session import Session
 from anomalens.errors import one_line
 from anomalens.prediction import Failure, Result
 from anomalens.runs.ray_addresses import fetch
@@ -165,30 +167,28 @@ class Worker:
 
     def _predict(self, detector: Detector, paths: Sequence[str]) -> list[Row]:
         """Return one row for each path. Regions are found in background threads while the tower goes on."""
-        unreadable: dict[int, Failure] = {}
+        with Session(detector, max_wait=None) as session:
 
-        def sources() -> Iterator[Path | bytes]:
-            ahead = 2 * detector.options.batch_size + _FETCHES
-            fetched = map_ordered(paths, lambda path: fetch(path, self._root), workers=_FETCHES, ahead=ahead)
-            for index, (_, source) in enumerate(fetched):
-                if isinstance(source, Exception):
-                    unreadable[index] = Failure.of(paths[index], source)
-                    source = b""  # cannot be decoded either, so that its failure comes in its place
-                yield source
+            def answers() -> Iterator[Failure | Future[Result]]:
+                fetched = map_ordered(paths, lambda path: fetch(path, self._root), _FETCHES, session.queue_size)
+                for path, source in fetched:
+                    if isinstance(source, Exception):
+                        yield Failure.of(path, source)
+                    else:
+                        yield session.submit(source, name=path)
+                session.flush()
 
-        def to_row(numbered: tuple[int, Result]) -> Row:
-            index, result = numbered
-            path = paths[index]
-            if isinstance(result, Failure):
-                renamed = Failure(path, result.error.replace("image bytes", repr(path), 1), result.kind)
-                return unreadable.get(index, renamed).to_dict()
-            return result.to_dict() | {"path": path}
+            rows = []
+            for _, row in map_ordered(answers(), _to_row, detector.options.workers, session.queue_size):
+                if isinstance(row, Exception):
+                    raise row
+                rows.append(row)
+            return rows
 
-        workers = detector.options.workers
-        results = enumerate(detector.predict_iter(sources()))
-        rows = []
-        for _, row in map_ordered(results, to_row, workers=workers, ahead=2 * workers):
-            if isinstance(row, Exception):
-                raise row
-            rows.append(row)
-        return rows
+
+def _to_row(answer: Failure | Future[Result]) -> Row:
+    result = answer if isinstance(answer, Failure) else answer.result()
+    if isinstance(result, Failure):
+        # Errors of an image that came as bytes cannot name it.
+        result = replace(result, error=result.error.replace("image bytes", repr(result.path), 1))
+    return result.to_dict()

@@ -15,7 +15,8 @@ ROWS, PARTS = "predictions.jsonl", "rows"  # results of a run in one process, an
 _ENGINES = {ROWS: "local", PARTS: "ray"}
 _NAME = "run.json"
 _LONGEST_LIST = 8  # values of a setting that a message repeats
-_NO_NUMBERS = ("source", "pooling", "top")  # of a calibration: words, and what is a setting of its own
+# Parts of a calibration that decide nothing by themselves: words, and what other settings record.
+_NOT_COMPARED = ("source", "pooling", "top", "options")
 
 
 def open_folder(folder: Path, results: str, *, resume: bool) -> bool:
@@ -91,7 +92,7 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in settings.items():
         if name == "calibration" and isinstance(value, Mapping):
-            flat |= _flat({f"{name} {part}": number for part, number in value.items() if part not in _NO_NUMBERS})
+            flat |= _flat({f"{name} {part}": number for part, number in value.items() if part not in _NOT_COMPARED})
         elif isinstance(value, (list, tuple)) and len(value) > _LONGEST_LIST:
             flat[name] = f"{len(value)} values ({digest(json.dumps(value))[:8]})"
         else:
