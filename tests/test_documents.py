@@ -39,6 +39,7 @@ def test_the_method_in_the_contributing_page_is_a_method(tmp_path: Path, monkeyp
     assert np.allclose(twice, 2 * once)
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_readme_run(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     for path in (tmp_path / "photo.jpg", tmp_path / "photos" / "1.jpg"):

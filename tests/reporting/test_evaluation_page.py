@@ -94,6 +94,7 @@ def seen(page: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict
     return {scheme: look(page, scheme, tmp_path_factory.mktemp(scheme)) for scheme in schemes}
 
 
+@pytest.mark.browser
 def test_a_browser_shows_it_without_complaint(seen: dict[str, dict[str, Any]]) -> None:
     for found in seen.values():
         assert found["console"] == []
@@ -105,6 +106,7 @@ def test_a_browser_shows_it_without_complaint(seen: dict[str, dict[str, Any]]) -
         assert found["headings"][0] == "data"
 
 
+@pytest.mark.browser
 def test_light_and_dark_differ_and_both_can_be_read(seen: dict[str, dict[str, Any]]) -> None:
     def light(colour: str) -> float:
         channels = [int(value) / 255 for value in re.findall(r"\d+", colour)[:3]]

@@ -23,6 +23,8 @@ from anomalens.runs.ray_run import detect_scaled
 from anomalens.runs.store import RunSummary
 from workers import BROKEN, DEADLY, UNLUCKY, load
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
