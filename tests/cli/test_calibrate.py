@@ -57,9 +57,9 @@ def test_other_settings_are_refused(run: Command, normals: Path, tmp_path: Path)
     calibrated = ("detect", normals, "--out", tmp_path / "out", "--calibration", tmp_path / "c.json")
     for change, reason in (
         (("--size", 32), "size was 64 then, 32 now"),
-        (("--method", "winclip"), "method was 'anoclip', is 'winclip'"),
-        (("--tile", 20), "tile was None, is 20"),
-        (("--dtype", "bfloat16"), "precision was 'float32', is 'bfloat16'"),
+        (("--method", "winclip"), "method was anoclip then, winclip now"),
+        (("--tile", 20), "tile was not set then, 20 now"),
+        (("--dtype", "bfloat16"), "dtype was float32 then, bfloat16 now"),
     ):
         ran = run(*calibrated, *change)
         assert ran.code == 2

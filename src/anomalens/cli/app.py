@@ -1,4 +1,6 @@
-"""The Typer application. Every command lives in its own module and imports what it needs when it runs."""
+"""Gather the commands in one Typer application. Each has a file of its own and imports what it needs when it runs."""
+
+from typing import Annotated
 
 import typer
 
@@ -22,9 +24,15 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _root(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print the library's log too.")] = False,
 ) -> None:
-    pass
+    from anomalens.cli.console import set_verbosity
+
+    set_verbosity(quiet=quiet, verbose=verbose)
 
 
 app.command("detect")(detect.detect)

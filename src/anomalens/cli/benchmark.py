@@ -1,10 +1,11 @@
 """`anomalens benchmark`: methods x data sets, resumable, beside the published numbers."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from anomalens.cli.console import Json
 from anomalens.cli.load_options import load_options
 from anomalens.errors import ConfigError
 from anomalens.options import LoadOptions
@@ -23,6 +24,7 @@ def benchmark(
     data: Annotated[list[str] | None, typer.Option("--data", help="LAYOUT:PATH; may be repeated.")] = None,
     class_names: Annotated[bool, typer.Option("--class-names", help="Name each class in its prompts.")] = False,
     eval_size: Annotated[int, typer.Option(min=16, help="Side in pixels at which maps meet masks.")] = 518,
+    as_json: Json = False,
     options: LoadOptions = LoadOptions(),
 ) -> None:
     """Measure many methods on many data sets; write results.md, results.csv and results.html.
@@ -30,18 +32,18 @@ def benchmark(
     Stopped at any moment, the same command goes on where it was; cells that finished under the same settings are
     kept. A cell that fails is a row with its reason. With --config, only --out counts beside it; the file's form:
 
-      [settings]
+      \\[settings]
       backbone = "bundled"
 
-      [[method]]
+      \\[\\[method]]
       method = "anoclip"
 
-      [[data]]
+      \\[\\[data]]
       path = "mvtec:datasets/mvtec"
 
     Exit status: 0 all cells done, 1 some failed, 2 wrong usage, 130 stopped.
     """
-    from anomalens.cli.console import errors, output, progress_bar
+    from anomalens.cli.console import note, progress_bar, show
     from anomalens.evaluation.benchmark_plan import flags_plan, read_plan
     from anomalens.evaluation.benchmarking import collect, run
     from anomalens.evaluation.evaluator import EvaluationConfig
@@ -59,11 +61,11 @@ def benchmark(
             cells = run(plan, out, _Screen(bar, len(plan.methods) * len(plan.data)))
     except KeyboardInterrupt:
         write_tables(collect(plan, out), out)
-        errors.print(f"stopped; finished cells are in {out}, and the same command goes on from there", highlight=False)
+        note(f"stopped; finished cells are in {out}, and the same command goes on from there")
         raise typer.Exit(130) from None
     write_tables(cells, out)
-    output.print(_summary(cells))
-    output.print(f"tables: {out / 'results.md'}, results.csv, results.html", highlight=False, soft_wrap=True)
+    show([_row(cell) for cell in cells], typed=["method", "data set"], as_json=as_json)
+    note(f"tables: {out / 'results.md'}, results.csv, results.html")
     if any(cell.state != "done" for cell in cells):
         raise typer.Exit(1)
 
@@ -94,15 +96,13 @@ class _Screen:
             self.bar.console.print(f"{cell.label} on {cell.data}: {cell.reason}", markup=False, highlight=False)
 
 
-def _summary(cells: "list[BenchmarkCell]") -> object:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("method", "data set", "image AUROC", "pixel AUROC", "AUPRO", "")
-    for cell in cells:
-        mean = cell.metrics["mean"] if cell.metrics else {}
-        found = [mean.get(key) for key in ("image_auroc", "pixel_auroc", "aupro")]
-        remark = "" if cell.state == "done" else f"[red]{cell.state}[/]: {escape(cell.reason)}"
-        values = ["-" if value is None else f"{value:.1f}" for value in found]
-        table.add_row(escape(cell.label), escape(cell.data), *values, remark)
-    return table
+def _row(cell: "BenchmarkCell") -> dict[str, Any]:
+    mean = cell.metrics["mean"] if cell.metrics else {}
+    return {
+        "method": cell.label,
+        "data set": cell.data,
+        "image AUROC": mean.get("image_auroc"),
+        "pixel AUROC": mean.get("pixel_auroc"),
+        "AUPRO": mean.get("aupro"),
+        "remark": "" if cell.state == "done" else f"{cell.state}: {cell.reason}",
+    }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from anomalens.cli.console import Json
 from anomalens.cli.load_options import load_options
 from anomalens.errors import ConfigError
 from anomalens.options import LoadOptions
@@ -35,6 +36,7 @@ def calibrate(
     recall: Annotated[float, typer.Option(help="With --by recall: share of defects to find.")] = 0.95,
     miss_cost: Annotated[float, typer.Option(help="With --by cost: cost of a defect let through.")] = 10.0,
     alarm_cost: Annotated[float, typer.Option(help="With --by cost: cost of a good part stopped.")] = 1.0,
+    as_json: Json = False,
     options: LoadOptions = LoadOptions(),
 ) -> None:
     """Turn a handful of unlabelled normal images into a threshold with a guarantee, or labels into a good threshold.
@@ -49,7 +51,7 @@ def calibrate(
 
       anomalens detect shots/ --calibration line3.json --out results
     """
-    from anomalens.cli.console import errors, output, progress_bar
+    from anomalens.cli.console import note, progress_bar, say, show_facts, working
     from anomalens.datasets.layouts import open_dataset
     from anomalens.decision.conformal import needed
     from anomalens.detection import calibrating
@@ -67,10 +69,11 @@ def calibrate(
             f"--fpr {fpr:g} needs at least {needed(fpr)} normal images, found {len(images)}; "
             "add images or raise the rate"
         )
-    with errors.status("loading the backbone"):
+    with working("loading the backbone"):
         detector = load_detector(options)
     with progress_bar() as bar:
-        task = bar.add_task("calibrating", total=len(images) if labelled is None else None)
+        total = len(images) if labelled is None else sum(s.label is not None for s in labelled.samples())
+        task = bar.add_task("calibrating", total=total)
         step = partial(bar.advance, task)
         if labelled is None:
             saved = calibrating.calibrate(detector, images, fpr=fpr, progress=step)
@@ -82,9 +85,12 @@ def calibrate(
     except OSError as error:
         raise ConfigError(f"cannot write {out}: {error.strerror or error}; choose another --out") from error
     for reason in saved.left_out:
-        errors.print(f"left out: {reason}", highlight=False, markup=False, soft_wrap=True)
-    output.print(_words(saved), highlight=False, markup=False, soft_wrap=True)
-    output.print(f"written to {out}", highlight=False, markup=False, soft_wrap=True)
+        note(f"left out: {reason}")
+    if as_json:
+        show_facts(saved.made_from | saved.calibration.to_dict() | {"file": str(out)}, as_json=True)
+    else:
+        say(_words(saved))
+        say(f"written to {out}")
 
 
 def _words(saved: "SavedCalibration") -> str:

@@ -1,6 +1,14 @@
-"""Where the commands print: results to standard output, everything else to standard error."""
+"""Print: results to standard output, everything else to standard error. The one place that knows about --quiet."""
 
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Annotated, Any
+
+import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -10,21 +18,115 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 from rich.text import Text
 
 output = Console()
 errors = Console(stderr=True)
 
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+"""The flag of every command that prints a table."""
+
+_quiet = False
+
+
+def set_verbosity(*, quiet: bool, verbose: bool) -> None:
+    """Say how much of what is no result is printed: nothing but errors, the usual, or also the library's log."""
+    global _quiet
+    _quiet = quiet
+    log = logging.getLogger("anomalens")
+    log.handlers = [handler for handler in log.handlers if not isinstance(handler, _LogLines)]
+    log.addHandler(_LogLines())
+    log.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.WARNING)
+
+
+class _LogLines(logging.Handler):
+    """Print the library's log, a line each, on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        errors.print(f"{record.levelname.lower()}: {record.getMessage()}", markup=False, highlight=False)
+
+
+def note(text: str) -> None:
+    """Print a remark on standard error, unless --quiet."""
+    if not _quiet:
+        errors.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Print a line of the result on standard output, as it is."""
+    print(text, file=output.file)
+
+
+def working(text: str) -> AbstractContextManager[Any]:
+    """Show on standard error that something takes a while, unless --quiet."""
+    return nullcontext() if _quiet else errors.status(text)
+
+
+def show(rows: Sequence[Mapping[str, Any]], *, title: str = "", typed: Sequence[str] = (), as_json: bool) -> None:
+    """Print rows of equal keys as a table; as tab-separated text where the output is no terminal; or as JSON.
+
+    Args:
+        typed: keys of what a user has to type, which are never cut or folded.
+        as_json: print one JSON array instead.
+    """
+    if as_json:
+        say(json.dumps(list(rows), indent=2, ensure_ascii=False))
+        return
+    columns = list(rows[0]) if rows else []
+    texts = [[_text(row[column]) for column in columns] for row in rows]
+    widest = max((len(line[columns.index(name)]) for line in texts for name in typed), default=0)
+    # A name that is wider than the terminal would be cut in a table.
+    if not output.is_terminal or widest + 4 > output.width:
+        for line in (columns, *texts):
+            say("\t".join(" ".join(cell.split()) for cell in line))
+        return
+    table = Table(title=escape(title) if title else None)
+    for column in columns:
+        table.add_column(escape(column), no_wrap=column in typed, overflow="fold")
+    for line in texts:
+        table.add_row(*map(escape, line))
+    output.print(table)
+
+
+def show_facts(facts: Mapping[str, Any], *, title: str = "", as_json: bool) -> None:
+    """Print named values, a line each; or as one JSON object. None is left out of the text."""
+    if as_json:
+        say(json.dumps(dict(facts), indent=2, ensure_ascii=False))
+        return
+    lines = [(name, _text(value)) for name, value in facts.items() if value is not None]
+    if not output.is_terminal:
+        for name, text in lines:
+            say(f"{name}\t{text}")
+        return
+    table = Table(title=escape(title) if title else None, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in lines:
+        table.add_row(escape(name), escape(text))
+    output.print(table)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    return str(value)
+
 
 class _Rate(ProgressColumn):
-    """Images a second, measured over the last while."""
+    """Images a second since the bar was begun: batches that finish together do not upset it."""
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.1f} images/s", style="progress.data.speed")
+        done = task.completed - float(task.fields.get("resumed", 0))
+        elapsed = task.finished_time if task.finished else task.elapsed
+        return Text(f"{done / elapsed:.1f} images/s" if done and elapsed else "", style="progress.data.speed")
 
 
 def progress_bar() -> Progress:
-    """A bar with count, rate and time left, on standard error."""
+    """Return a bar with count, rate and time left, on standard error; none with --quiet."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    return Progress(*columns, console=errors)
+    return Progress(*columns, console=errors, disable=_quiet)

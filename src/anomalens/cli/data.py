@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from anomalens.cli.console import Json
 from anomalens.errors import ConfigError
 
 app = typer.Typer(help="Data sets: look up, check or prepare them.", no_args_is_help=True)
@@ -13,23 +14,19 @@ app = typer.Typer(help="Data sets: look up, check or prepare them.", no_args_is_
 @app.command("list")
 def list_benchmarks(
     name: Annotated[str | None, typer.Argument(help="One benchmark, in full; any usual spelling.")] = None,
+    as_json: Json = False,
 ) -> None:
     """List the benchmarks of the papers: classes, test images, task, licence. With a name: all that is known of it."""
-    from rich.table import Table
-
-    from anomalens.cli.console import output
+    from anomalens.cli.console import note, say, show
     from anomalens.datasets.catalog import describe, list_rows
 
     if name is not None:
-        output.print(describe(name), markup=False, highlight=False, soft_wrap=True)
+        say(describe(name))
         return
-    rows = list_rows()
-    columns = [column for column in rows[0] if column != "source"]  # addresses are long; `list NAME` has them
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*(row[column] for column in columns))
-    output.print(table)
-    output.print("Where to get one, what it unpacks as: anomalens data list NAME", markup=False, highlight=False)
+    # Addresses are long; `list NAME` has them.
+    rows = [{column: value for column, value in row.items() if column != "source"} for row in list_rows()]
+    show(rows, typed=[next(iter(rows[0]))], as_json=as_json)
+    note("Where to get one, what it unpacks as: anomalens data list NAME")
 
 
 @app.command("check")
@@ -40,31 +37,40 @@ def check(
     ] = None,
     deep: Annotated[bool, typer.Option("--deep", help="Decode every mask and compare it with its label.")] = False,
     examples: Annotated[int, typer.Option(min=0, help="Cases shown of each kind of fault.")] = 5,
+    as_json: Json = False,
 ) -> None:
     """Read a data set and report every broken pair before anything runs on it.
 
     Exit status: 0 all well, 1 something is wrong (and said), 2 the path cannot be read as a data set.
     """
-    from rich.table import Table
-
-    from anomalens.cli.console import output
+    from anomalens.cli.console import note, say, show
     from anomalens.datasets.catalog import differences, find
     from anomalens.datasets.layouts import open_dataset
 
     if benchmark is not None:
-        find(benchmark)  # a misspelt name is said before thousands of files are opened
+        # A misspelt name is refused before thousands of files are opened.
+        find(benchmark)
     dataset = open_dataset(data, deep=deep)
-    table = Table("class", "normal", "anomalous", "with mask", "unlabelled")
-    for name, found in dataset.counts().items():
-        table.add_row(name, *map(str, (found.normal, found.anomalous, found.masks, found.unlabelled)))
-    output.print(table)
-    output.print(dataset.summary(examples), markup=False, highlight=False, soft_wrap=True)
+    rows = [
+        {
+            "class": name,
+            "normal": counts.normal,
+            "anomalous": counts.anomalous,
+            "with mask": counts.masks,
+            "unlabelled": counts.unlabelled,
+        }
+        for name, counts in dataset.counts().items()
+    ]
+    show(rows, typed=["class"], as_json=as_json)
+    # With --json, standard output holds nothing else.
+    tell = note if as_json else say
+    tell(dataset.summary(examples))
     differing = differences(benchmark, dataset) if benchmark else ()
     for line in differing:
-        output.print(f"differs: {line}", markup=False, highlight=False, soft_wrap=True)
+        tell(f"differs: {line}")
     if dataset.faults or differing:
         raise typer.Exit(1)
-    output.print("as the catalogue states" if benchmark else "no fault found", highlight=False)
+    tell("as the catalogue states" if benchmark else "no fault found")
 
 
 @app.command("prepare")
@@ -78,7 +84,7 @@ def prepare(
 
     Only KolektorSDD is rewritten (its images are cut); for the others a table is laid beside the files.
     """
-    from anomalens.cli.console import output
+    from anomalens.cli.console import say
     from anomalens.datasets.catalog import find
     from anomalens.datasets.prepare import prepare as bring
 
@@ -86,4 +92,4 @@ def prepare(
     if source is None and benchmark.prepare != "elpv":
         raise ConfigError(f"name the folder where {benchmark.title} is unpacked: anomalens data prepare {name} FOLDER")
     spec = bring(name, source or Path(), out, force=force)
-    output.print(spec, markup=False, highlight=False, soft_wrap=True)
+    say(spec)

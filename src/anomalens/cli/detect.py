@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from anomalens.cli.console import Json
 from anomalens.cli.load_options import load_options
 from anomalens.errors import ConfigError
 from anomalens.options import LoadOptions
@@ -52,6 +53,7 @@ def detect(
         int | None,
         typer.Option("--part-size", min=1, help="With --engine ray: inputs in a file; 1,024 or fewer unless given."),
     ] = None,
+    as_json: Json = False,
     options: LoadOptions = LoadOptions(),
 ) -> None:
     """Find defects: one row, one heatmap and one mask for every image.
@@ -70,7 +72,7 @@ def detect(
     """
     import functools
 
-    from anomalens.cli.console import errors, progress_bar
+    from anomalens.cli.console import errors, note, progress_bar, working
     from anomalens.detection.loading import load_detector
     from anomalens.images.sources import list_images
     from anomalens.runs.folder import detect_files
@@ -78,7 +80,7 @@ def detect(
     scaled = engine is EngineName.ray
     _check_engine(scaled, maps, actors, part_size)
     paths = [] if scaled else list_images(inputs)
-    with errors.status("loading the backbone"):
+    with working("loading the backbone"):
         # Where actors do the work, this process only has to know what they compute.
         detector = load_detector(options.replace(device="cpu") if scaled else options)
     # For run.json, and for refusing to resume under others.
@@ -104,16 +106,17 @@ def detect(
                     paths, out, detector, settings, maps=maps.value, resume=resume, progress=progress
                 )
     except KeyboardInterrupt:
-        errors.print(f"stopped; what is done is in {out}. Add --resume to go on.", highlight=False)
+        note(f"stopped; what is done is in {out}. Add --resume to go on.")
         raise typer.Exit(130) from None
     except OSError as error:
         errors.print(
             f"stopped, cannot write: {error.strerror or error}. Everything written so far is whole; "
             "make room and add --resume.",
             highlight=False,
+            markup=False,
         )
         raise typer.Exit(1) from None
-    _report(summary, detector, out)
+    _report(summary, detector, out, as_json)
     if summary.counts.failed:
         raise typer.Exit(1)
 
@@ -126,28 +129,42 @@ def _check_engine(scaled: bool, maps: Maps, actors: int | None, part_size: int |
 
 
 def _show(bar: "Progress", task: "TaskID", summary: "RunSummary") -> None:
-    if summary.counts.rows == summary.resumed:  # the start: what was done before is no part of the rate
-        bar.reset(task, total=summary.total, completed=summary.resumed, visible=True, description="detecting")
+    if summary.counts.rows == summary.resumed:
+        # The start: what was done before is no part of the rate.
+        resumed = summary.resumed
+        bar.reset(task, total=summary.total, completed=resumed, visible=True, description="detecting", resumed=resumed)
     bar.update(task, completed=summary.counts.rows)
 
 
-def _report(summary: "RunSummary", detector: "Detector", out: Path) -> None:
-    from rich.markup import escape
-    from rich.table import Table
+def _report(summary: "RunSummary", detector: "Detector", out: Path, as_json: bool) -> None:
+    from anomalens.cli.console import show_facts
 
-    from anomalens.cli.console import output
-
-    counts = summary.counts
-    table = Table(title=escape(f"{detector.method_name} on {detector.backbone}"), show_header=False)
-    table.add_row("images", f"{summary.total}")
-    table.add_row("anomalous", f"{counts.anomalous}")
-    table.add_row("normal", f"{counts.normal}")
-    if counts.failed:
-        table.add_row("failed", f"[red]{counts.failed}[/] (each row says why)")
-    if counts.lowest is not None:
-        table.add_row("scores", f"{counts.lowest:.4f} to {counts.highest:.4f}")
-    table.add_row("threshold", escape(f"{detector.calibration.threshold:.4f}, {detector.calibration.source}"))
-    if summary.rate is not None:
-        table.add_row("speed", f"{summary.rate:.1f} images/s")
-    table.add_row("results", escape(str(out)))
-    output.print(table)
+    counts, calibration = summary.counts, detector.calibration
+    scores = None if counts.lowest is None else f"{counts.lowest:.4f} to {counts.highest:.4f}"
+    failed = f"{counts.failed} (each row says why)" if counts.failed else None
+    words = {
+        "images": summary.total,
+        "anomalous": counts.anomalous,
+        "normal": counts.normal,
+        "failed": failed,
+        "scores": scores,
+        "threshold": f"{calibration.threshold:.4f}, {calibration.source}",
+        "speed": None if summary.rate is None else f"{summary.rate:.1f} images/s",
+        "results": str(out),
+    }
+    numbers = {
+        "method": detector.method_name,
+        "backbone": detector.backbone,
+        "images": summary.total,
+        "anomalous": counts.anomalous,
+        "normal": counts.normal,
+        "failed": counts.failed,
+        "lowest_score": counts.lowest,
+        "highest_score": counts.highest,
+        "threshold": calibration.threshold,
+        "threshold_source": calibration.source,
+        "images_per_second": summary.rate,
+        "results": str(out),
+    }
+    title = f"{detector.method_name} on {detector.backbone}"
+    show_facts(numbers if as_json else words, title=title, as_json=as_json)

@@ -2,10 +2,11 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from anomalens.cli.console import Json
 from anomalens.cli.load_options import load_options
 from anomalens.options import LoadOptions
 
@@ -36,6 +37,7 @@ def evaluate(
         bool, typer.Option("--allow-same-data", help="Measure also on what the checkpoint was trained on.")
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse data with faults, do not only report them.")] = False,
+    as_json: Json = False,
     options: LoadOptions = LoadOptions(),
 ) -> None:
     """Measure a method: image and pixel AUROC, AP, F1-max and AUPRO, per class and in the mean, in per cent.
@@ -48,7 +50,7 @@ def evaluate(
 
       anomalens evaluate --data mvtec:datasets/mvtec --method anoclip --out results
     """
-    from anomalens.cli.console import errors, output, progress_bar
+    from anomalens.cli.console import errors, note, progress_bar, show
     from anomalens.datasets.layouts import open_dataset
     from anomalens.detection.loading import load_detector
     from anomalens.evaluation.evaluator import EvaluationConfig, tested
@@ -59,48 +61,39 @@ def evaluate(
         eval_size, limit, "exact" if exact else "histogram", class_names, gallery, allow_same_data, detailed
     )
     datasets = [open_dataset(spec, strict=strict) for spec in data]
-    for one in datasets:
-        errors.print(one.summary(), highlight=False, markup=False, soft_wrap=True)
-    totals = [sum(map(len, tested(one).values())) for one in datasets]
+    for dataset in datasets:
+        note(dataset.summary())
+    totals = [sum(map(len, tested(dataset).values())) for dataset in datasets]
     check_folder(out)
     detector = load_detector(options)
     failed = 0
-    for number, (one, total) in enumerate(zip(datasets, totals, strict=True)):
+    rows: list[dict[str, Any]] = []
+    for number, (dataset, total) in enumerate(zip(datasets, totals, strict=True)):
         with progress_bar() as bar:
-            task = bar.add_task(one.name, total=total)
-            found = measure(detector, one, config, progress=partial(bar.advance, task))
-        folder = out if len(datasets) == 1 else out / f"{number:02d}-{one.name}"
-        found.write(folder)
-        output.print(_table(found))
-        output.print(
-            f"written to {folder}; a page to look at: anomalens report {folder}", highlight=False, markup=False
-        )
-        failed += len(found.failed)
-        for row in found.failed[:_EXAMPLES]:
+            task = bar.add_task(dataset.name, total=total)
+            evaluation = measure(detector, dataset, config, progress=partial(bar.advance, task))
+        folder = out if len(datasets) == 1 else out / f"{number:02d}-{dataset.name}"
+        evaluation.write(folder)
+        if as_json:
+            rows += [{"dataset": dataset.name} | row for row in _rows(evaluation)]
+        else:
+            title = f"{evaluation.dataset}: {evaluation.method} on {evaluation.backbone}, per cent"
+            show(_rows(evaluation), title=title, typed=["class"], as_json=False)
+        note(f"written to {folder}; a page to look at: anomalens report {folder}")
+        failed += len(evaluation.failed)
+        for row in evaluation.failed[:_EXAMPLES]:
             errors.print(f"failed: {row.error}", highlight=False, markup=False, soft_wrap=True)
+    if as_json:
+        show(rows, as_json=True)
     if failed:
         errors.print(f"{failed} images failed and count nowhere; scores.csv says why", highlight=False)
         raise typer.Exit(1)
 
 
-def _table(found: "Evaluation") -> object:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("class", "normal", "anomalous", *(key.replace("_", " ") for key in found.metrics))
-    table.title = f"{found.dataset}: {found.method} on {found.backbone}, per cent"
-    for name, values in found.classes.items():
-        table.add_row(
-            escape(name),
-            str(values["n_normal"]),
-            str(values["n_anomalous"]),
-            *(_cell(values[k]) for k in found.metrics),
-        )
-    mean = found.mean
-    table.add_section()
-    table.add_row("mean", "", "", *(_cell(mean[k]) for k in found.metrics))
-    return table
-
-
-def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
+def _rows(evaluation: "Evaluation") -> list[dict[str, Any]]:
+    """Return a row for each class and one for the mean."""
+    rows = []
+    for name, values in (*evaluation.classes.items(), ("mean", evaluation.mean)):
+        counts = {"normal": values.get("n_normal", ""), "anomalous": values.get("n_anomalous", "")}
+        rows.append({"class": name} | counts | {key.replace("_", " "): values[key] for key in evaluation.metrics})
+    return rows

@@ -51,7 +51,7 @@ def export(
 
       anomalens detect shots/ --method bottle.onnx --out results
     """
-    from anomalens.cli.console import errors
+    from anomalens.cli.console import working
     from anomalens.detection.loading import load_detector
     from anomalens.engines.exported import format_of
     from anomalens.export import gate
@@ -63,24 +63,23 @@ def export(
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"{out.parent} is no folder; make it, or choose another --out")
     paths = list_images(check or [])
-    with errors.status("loading the backbone") as status:
+    with working("loading the backbone"):
         detector = load_detector(options.replace(batch_size=2))
         compared = paths or [image for image, _ in gate.labelled_images(gate.SCENES, _SCENES)]
         labelled = gate.labelled_images(judge_on or gate.SCENES, images) if int8 else None
-        status.update("exporting and comparing")
-        try:
-            report = write(
-                detector, out, compared, any_size=any_size, labelled=labelled, limits=gate.Gate(auroc_drop, aupro_drop)
-            )
-        except OSError as error:
-            raise ConfigError(f"cannot write {out}: {error.strerror or error}; choose another --out") from error
+    limits = gate.Gate(auroc_drop, aupro_drop)
+    try:
+        with working("exporting and comparing"):
+            report = write(detector, out, compared, any_size=any_size, labelled=labelled, limits=limits)
+    except OSError as error:
+        raise ConfigError(f"cannot write {out}: {error.strerror or error}; choose another --out") from error
     _print(report, out)
     if not report.passed:
         raise typer.Exit(1)
 
 
 def _print(report: "Report", out: Path) -> None:
-    from anomalens.cli.console import output
+    from anomalens.cli.console import say
     from anomalens.export.exporter import LIMIT
 
     found, verdict = report.difference, report.verdict
@@ -106,4 +105,4 @@ def _print(report: "Report", out: Path) -> None:
         lines.append(f"written to {out} ({report.megabytes:.1f} MB) and {out.name}.json")
     else:
         lines.append("refused: nothing was written")
-    output.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    say("\n".join(lines))

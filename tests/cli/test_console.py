@@ -1,0 +1,105 @@
+"""How commands print: tables, pipes, JSON, quiet and verbose; and that every option of loading has a flag."""
+
+import json
+import logging
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from anomalens.cli import console
+from anomalens.cli.app import app
+from anomalens.options import LoadOptions
+
+ROWS = [{"name": "a-rather-long-name-to-type", "text": "words that may be folded anywhere", "value": 1.25}]
+
+
+def run(*words: object) -> str:
+    ran = CliRunner().invoke(app, [str(word) for word in words])
+    assert ran.exit_code == 0, ran.output
+    return ran.stdout
+
+
+def terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setattr(console, "output", Console(force_terminal=True, width=width, color_system=None))
+
+
+def test_names_to_type_are_never_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for width in (50, 20):
+        terminal(monkeypatch, width)
+        console.show(ROWS, typed=["name"], as_json=False)
+        assert "a-rather-long-name-to-type" in capsys.readouterr().out
+
+
+def test_a_pipe_gets_text_without_boxes() -> None:
+    lines = run("methods").splitlines()
+    assert lines[0] == "name\ttitle\tpaper\tlearns"
+    assert any(line.startswith("anoclip+\t") for line in lines)
+    assert not re.search("[│┃━─]", "".join(lines))
+
+
+@pytest.mark.parametrize("command", [("methods",), ("backbones",), ("info",), ("data", "list")])
+def test_json_is_one_document(command: tuple[str, ...]) -> None:
+    content = json.loads(run(*command, "--json"))
+    assert content
+    if command == ("methods",):
+        assert {"name", "title", "paper", "learns"} == set(content[0])
+
+
+def test_detect_and_evaluate_print_json_and_nothing_else_when_quiet(tmp_path: Path, tiny_weights: Path) -> None:
+    nuts = Path(__file__).parent.parent.parent / "examples" / "hazelnuts"
+    common = ("--method", "anoclip", "--backbone", tiny_weights, "--size", 64, "--set", "views=1", "--json")
+    ran = CliRunner().invoke(
+        app,
+        ["--quiet", "detect", str(nuts / "peeled_hazelnut" / "test" / "good"), "--out", str(tmp_path / "run")]
+        + [str(word) for word in common],
+    )
+    assert ran.exit_code == 0, ran.output
+    assert ran.stderr == ""
+    summary = json.loads(ran.stdout)
+    assert (summary["images"], summary["failed"], summary["method"]) == (6, 0, "anoclip")
+    again = json.loads(
+        run("detect", nuts / "peeled_hazelnut" / "test" / "good", "--out", tmp_path / "run", "--resume", *common)
+    )
+    assert again["images_per_second"] is None, "nothing was left to do"
+    assert again["highest_score"] == summary["highest_score"]
+    rows = json.loads(
+        run("evaluate", "--data", f"mvtec:{nuts}", "--out", tmp_path / "eval", "--eval-size", 64, *common)
+    )
+    assert [row["class"] for row in rows] == ["peeled_hazelnut", "mean"]
+
+
+def test_the_library_speaks_only_when_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    log = logging.getLogger("anomalens")
+    for quiet, verbose, expected in ((True, False, set()), (False, False, {"w"}), (False, True, {"w", "i"})):
+        console.set_verbosity(quiet=quiet, verbose=verbose)
+        log.warning("w")
+        log.info("i")
+        assert {line.split(": ")[1] for line in capsys.readouterr().err.splitlines()} == expected
+    console.set_verbosity(quiet=False, verbose=False)
+
+
+def test_help_shows_a_benchmark_file_as_it_is_written() -> None:
+    shown = run("benchmark", "--help")
+    for line in ("[settings]", "[[method]]", "[[data]]"):
+        assert line in shown
+
+
+def test_every_option_of_loading_has_a_flag_with_its_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
+    shown = " ".join(run("detect", "--help").split())
+    for option in fields(LoadOptions):
+        assert (option.metadata["flag"] or f"--{option.name.replace('_', '-')}") in shown
+        assert option.metadata["help"].split(".")[0][:60] in shown
+
+
+def test_no_command_lists_options_by_hand() -> None:
+    folder = Path(console.__file__).parent
+    for path in folder.glob("*.py"):
+        if path.name != "load_options.py":
+            assert not re.search(r"--(backbone|tile|overlap|extra-size|fast-jpeg)\"", path.read_text("utf-8")), (
+                path.name
+            )
