@@ -39,7 +39,8 @@ def hugging_face(activation: Activation = "quick_gelu", seed: int = 0) -> CLIPMo
                 value.normal_(std=value[0].numel() ** -0.5)
             elif name != "logit_scale":
                 value.add_(0.1 * torch.randn_like(value))
-    return model.eval()
+    model.eval()  # type: ignore[no-untyped-call]
+    return model
 
 
 def openai_names(model: CLIPModel) -> dict[str, Tensor]:
@@ -59,9 +60,9 @@ def openai_names(model: CLIPModel) -> dict[str, Tensor]:
         out[f"visual.ln_pre.{kind}"] = source[f"vision_model.pre_layrnorm.{kind}"]
         out[f"visual.ln_post.{kind}"] = source[f"vision_model.post_layernorm.{kind}"]
         out[f"ln_final.{kind}"] = source[f"text_model.final_layer_norm.{kind}"]
-        for theirs, ours, layers in (("vision_model", "visual.", 3), ("text_model", "", 2)):
+        for source_prefix, prefix, layers in (("vision_model", "visual.", 3), ("text_model", "", 2)):
             for i in range(layers):
-                old, new = f"{theirs}.encoder.layers.{i}", f"{ours}transformer.resblocks.{i}"
+                old, new = f"{source_prefix}.encoder.layers.{i}", f"{prefix}transformer.resblocks.{i}"
                 qkv = [source[f"{old}.self_attn.{which}_proj.{kind}"] for which in "qkv"]
                 out[f"{new}.attn.in_proj_{kind}"] = torch.cat(qkv)
                 out[f"{new}.attn.out_proj.{kind}"] = source[f"{old}.self_attn.out_proj.{kind}"]

@@ -1,8 +1,11 @@
 """Attention in bfloat16 on a CPU goes head by head; nothing else may notice."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from anomalens.backbones import attention
 from anomalens.backbones.attention import fused_attention
@@ -18,29 +21,29 @@ def qkv(rows: int, dtype: torch.dtype) -> list[torch.Tensor]:
 
 
 @pytest.fixture
-def calls(monkeypatch):
-    """How often torch's own kernel was asked."""
-    made = []
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
+    """Record the shape of the queries of every call of torch's own kernel."""
+    shapes: list[torch.Size] = []
     kernel = F.scaled_dot_product_attention
 
-    def counting(*args, **options):
-        made.append(args[0].shape)
-        return kernel(*args, **options)
+    def counting(q: Tensor, *rest: Any, **options: Any) -> Tensor:
+        shapes.append(q.shape)
+        return kernel(q, *rest, **options)
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", counting)
-    return made
+    return shapes
 
 
-def test_head_by_head_is_the_same_attention(calls):
+def test_head_by_head_is_the_same_attention(calls: list[torch.Size]) -> None:
     q, k, v = qkv(ROWS, torch.bfloat16)
     with torch.inference_mode():
-        found = fused_attention(q, k, v)
+        actual = fused_attention(q, k, v)
     assert not calls, "the other way was not taken"
     expected = F.scaled_dot_product_attention(q.float(), k.float(), v.float())
-    assert found.dtype == torch.bfloat16
-    assert found.shape == expected.shape
+    assert actual.dtype == torch.bfloat16
+    assert actual.shape == expected.shape
     # Weights and logits are rounded to bfloat16's 8 bits on the way.
-    torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0.02)
+    torch.testing.assert_close(actual.float(), expected, atol=0.02, rtol=0.02)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +55,9 @@ def test_head_by_head_is_the_same_attention(calls):
         (ROWS, torch.bfloat16, False, True),
     ],
 )
-def test_everything_else_is_torchs_kernel(calls, rows, dtype, grad, causal):
+def test_everything_else_is_torchs_kernel(
+    calls: list[torch.Size], rows: int, dtype: torch.dtype, grad: bool, causal: bool
+) -> None:
     q, k, v = qkv(rows, dtype)
     with torch.set_grad_enabled(grad):
         fused_attention(q, k, v, is_causal=causal)

@@ -15,6 +15,7 @@ from anomalens.backbones.tower import Clip
 from anomalens.errors import WeightsError
 from anomalens.images.normalisation import CLIP_MEAN, CLIP_STD, PixelFormat, Triple
 from anomalens.methods import base
+from anomalens.methods.crane import Crane
 
 OTHER: tuple[Triple, Triple] = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
 """Mean and std of a backbone that is not OpenAI's."""
@@ -26,7 +27,8 @@ def reference() -> Dinov2WithRegistersModel:
     config = Dinov2WithRegistersConfig(
         hidden_size=96, num_hidden_layers=3, num_attention_heads=3, image_size=70, patch_size=14, num_register_tokens=4
     )
-    model = Dinov2WithRegistersModel(config).eval()
+    model = Dinov2WithRegistersModel(config)
+    model.eval()  # type: ignore[no-untyped-call]
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for p in model.parameters():  # nothing may stay at 0 or 1, layer scales least of all
@@ -52,10 +54,10 @@ def pixels(side: int) -> Tensor:
 def test_features_equal_transformers(reference: Dinov2WithRegistersModel, folder: Path, side: int) -> None:
     """At the native size and at others, where positions are interpolated; from the files it saves."""
     with torch.no_grad():
-        theirs = reference(pixels(side)).last_hidden_state[:, 5:]
-        ours = load_dinov2(folder)(pixels(side))
-    assert ours.shape == (2, (side // 14) ** 2, 96)
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+        expected = reference(pixels(side)).last_hidden_state[:, 5:]
+        actual = load_dinov2(folder)(pixels(side))
+    assert actual.shape == (2, (side // 14) ** 2, 96)
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_both_spellings_of_the_attention_load(reference: Dinov2WithRegistersModel) -> None:
@@ -70,8 +72,8 @@ def test_both_spellings_of_the_attention_load(reference: Dinov2WithRegistersMode
             name = name.replace(f"attention.{new}", f"attention.{old}")
         older[name.replace("attention.o_proj", "attention.output.dense")] = tensor
     assert older.keys() != newer.keys()
-    one, other = (Dinov2.from_state_dict(s, heads=3) for s in (older, newer))
-    torch.testing.assert_close(one(pixels(56)), other(pixels(56)), atol=0, rtol=0)
+    first, second = (Dinov2.from_state_dict(s, heads=3) for s in (older, newer))
+    torch.testing.assert_close(first(pixels(56)), second(pixels(56)), atol=0, rtol=0)
 
 
 def test_it_is_frozen(folder: Path) -> None:
@@ -83,6 +85,12 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"num_attention_heads": 3}))
     with pytest.raises(WeightsError, match="dinov2-with-registers-base"):
         load_dinov2(tmp_path)
+
+
+def test_a_damaged_config_is_refused(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+    with pytest.raises(WeightsError, match=r"config.json in its folder cannot be read"):
+        load_dinov2(folder)
 
 
 def test_a_missing_network_says_so_offline(tmp_path: Path) -> None:
@@ -106,11 +114,18 @@ def test_crane_plus_guides_by_the_backbones_own_pixels(folder: Path) -> None:
     torch.manual_seed(0)
     config = ClipConfig(VisionConfig(64, 16, 64, 4, 1), TextConfig(64, 3, 1), 64)
     method = base.create("crane+", config, guide=str(folder)).eval()
+    assert isinstance(method, Crane)
+    assert method.guide is not None
     assert not any("guide" in name for name in method.state_dict())
     rgb = torch.rand(1, 3, 64, 80, generator=torch.Generator().manual_seed(0))
-    guided: list[Tensor] = []
-    features = method.guide.features
-    method.guide.features = lambda *arguments: guided.append(features(*arguments)) or guided[-1]
+    guide, guided = method.guide, list[Tensor]()
+
+    class Recorded:
+        def features(self, pixels: Tensor, mean: Triple, std: Triple) -> Tensor:
+            guided.append(guide.features(pixels, mean, std))
+            return guided[-1]
+
+    method.guide = Recorded()
     state = Clip(config).canonical_state_dict()
     for mean, std in ((CLIP_MEAN, CLIP_STD), OTHER):
         clip = Clip.from_state_dict(config, state, PixelFormat(mean, std))

@@ -35,7 +35,7 @@ class Hub:
     gated: bool = False  # whether access is by permission
 
     def count(self, method: str) -> int:
-        return sum(one.startswith(f"{method} ") for one in self.requests)
+        return sum(entry.startswith(f"{method} ") for entry in self.requests)
 
 
 @pytest.fixture
@@ -50,8 +50,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
             self.answer(body=True)
 
         def answer(self, body: bool) -> None:
-            found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/main/([^?]+)", self.path)
-            name = f"{found[1]}/{found[2]}" if found else self.path
+            match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/main/([^?]+)", self.path)
+            name = f"{match[1]}/{match[2]}" if match else self.path
             state.requests.append(f"{self.command} {name}")
             content = state.files.get(name)
             if state.gated:
@@ -61,7 +61,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
                 self.end_headers()
                 return
             if content is None:
-                known = found and any(one.startswith(f"{found[1]}/") for one in state.files)
+                known = match and any(entry.startswith(f"{match[1]}/") for entry in state.files)
                 self.send_response(404)
                 self.send_header("X-Error-Code", "EntryNotFound" if known else "RepoNotFound")
                 self.send_header("X-Repo-Commit", COMMIT)

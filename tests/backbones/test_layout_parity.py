@@ -38,9 +38,9 @@ def assert_same_features(loaded: LoadedWeights, activation: Activation, toleranc
     assert loaded.config.activation == activation
     clip = loaded.clip()
     with torch.inference_mode():
-        found = clip.visual(pixels).cls
-        assert found is not None
-        torch.testing.assert_close(found, image, rtol=0, atol=tolerance)
+        features = clip.visual(pixels).cls
+        assert features is not None
+        torch.testing.assert_close(features, image, rtol=0, atol=tolerance)
         torch.testing.assert_close(clip.text(ids), text, rtol=0, atol=tolerance)
 
 

@@ -13,8 +13,8 @@ SIZES = [(4, 64), (14, 28), (28, 448), (28, 14), (24, 37), (37, 24), (5, 5)]
 
 def interpolated(source: int, target: int, **options: object) -> torch.Tensor:
     identity = torch.eye(source).view(1, source, source, 1).repeat(1, 1, 1, 8)  # one channel a source place
-    found = F.interpolate(identity, (target, 8), **options)  # type: ignore[arg-type]
-    return found[0, :, :, 4].T
+    resized = F.interpolate(identity, (target, 8), **options)  # type: ignore[arg-type]
+    return resized[0, :, :, 4].T
 
 
 @pytest.mark.parametrize(("source", "target"), SIZES)

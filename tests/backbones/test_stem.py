@@ -25,10 +25,9 @@ def stem() -> LiteStem:
 
 def test_same_convolution_pads_right_and_below_at_stride_two() -> None:
     conv = SameConvolution(1, 1, 3, 2)
-    torch.nn.init.ones_(conv.weight)
-    torch.nn.init.zeros_(conv.bias)
-    found = conv(torch.ones(1, 1, 4, 4))[0, 0]
-    assert torch.equal(found, torch.tensor([[9.0, 6.0], [6.0, 4.0]]))
+    conv.load_state_dict({"weight": torch.ones(1, 1, 3, 3), "bias": torch.zeros(1)})
+    actual = conv(torch.ones(1, 1, 4, 4))[0, 0]
+    assert torch.equal(actual, torch.tensor([[9.0, 6.0], [6.0, 4.0]]))
     assert conv(torch.ones(1, 1, 5, 7)).shape[-2:] == (3, 4)
 
 
@@ -44,20 +43,20 @@ def test_a_widened_kernel_reads_what_a_frame_would(kernel: int, height: int, wid
 
 
 def test_backbone_reads_four_strides() -> None:
-    found = EfficientNetLite0()(torch.randn(1, 3, 64, 96))
-    assert [tuple(f.shape[1:]) for f in found] == [(24, 16, 24), (40, 8, 12), (112, 4, 6), (320, 2, 3)]
+    actual = EfficientNetLite0()(torch.randn(1, 3, 64, 96))
+    assert [tuple(f.shape[1:]) for f in actual] == [(24, 16, 24), (40, 8, 12), (112, 4, 6), (320, 2, 3)]
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (80, 48), (16, 16)])
 def test_any_multiple_of_sixteen(stem: LiteStem, height: int, width: int) -> None:
-    found = stem(torch.randn(2, 3, height, width))
-    assert found.shape == (2, 64, height // 16, width // 16)
-    assert torch.isfinite(found).all()
+    actual = stem(torch.randn(2, 3, height, width))
+    assert actual.shape == (2, 64, height // 16, width // 16)
+    assert torch.isfinite(actual).all()
 
 
 def test_images_of_a_batch_do_not_meet(stem: LiteStem) -> None:
     images = torch.randn(3, 3, 64, 64)
-    alone = torch.cat([stem(one[None]) for one in images])
+    alone = torch.cat([stem(image[None]) for image in images])
     assert torch.allclose(stem(images), alone, atol=1e-4)
 
 
@@ -76,9 +75,9 @@ def test_novelty_is_zero_where_all_is_alike_and_peaks_at_the_odd_place() -> None
     assert novelty(same, same, 32.0).abs().max() < 1e-5
     odd = same.clone()
     odd[0, :4, 2, 3] = -1
-    found = novelty(odd, odd, 8.0)[0, 0]
-    assert found.argmax() == 2 * 6 + 3
-    assert 0 <= found.min() <= found.max() <= 2
+    actual = novelty(odd, odd, 8.0)[0, 0]
+    assert actual.argmax() == 2 * 6 + 3
+    assert 0 <= actual.min() <= actual.max() <= 2
 
 
 def test_novelty_matches_its_formula() -> None:
@@ -99,9 +98,9 @@ def test_novelty_of_a_repeated_image_does_not_change() -> None:
 def test_standing_out_measures_in_spreads() -> None:
     plane = torch.zeros(1, 1, 2, 2)
     plane[0, 0, 0, 0] = 4.0
-    found = append_deviations(plane)
-    assert torch.equal(found[:, :1], plane)
-    assert math.isclose(float(found[0, 1, 0, 0]), 3 / (math.sqrt(3) + 0.02), rel_tol=1e-5)
+    actual = append_deviations(plane)
+    assert torch.equal(actual[:, :1], plane)
+    assert math.isclose(float(actual[0, 1, 0, 0]), 3 / (math.sqrt(3) + 0.02), rel_tol=1e-5)
     assert not append_deviations(torch.ones(1, 1, 3, 3))[:, 1].any()
 
 

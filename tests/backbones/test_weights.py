@@ -82,7 +82,7 @@ def test_sharded_weights(tmp_path: Path, state: dict[str, Tensor]) -> None:
     tensors = load_file(tmp_path / "model.safetensors")
     (tmp_path / "model.safetensors").unlink()
     names = sorted(tensors)
-    table = {}
+    table: dict[str, str] = {}
     for number, part in enumerate((names[: len(names) // 2], names[len(names) // 2 :]), start=1):
         shard = f"model-0000{number}-of-00002.safetensors"
         save_file({name: tensors[name] for name in part}, tmp_path / shard)
@@ -252,7 +252,7 @@ def test_code_in_a_file_is_not_run(tmp_path: Path, state: dict[str, Tensor], leg
 @pytest.mark.filterwarnings("ignore:.torch.jit.trace:DeprecationWarning")
 def test_a_torchscript_archive_says_how_to_convert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "ViT-B-32.pt"
-    torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)).save(str(path))
+    torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)).save(str(path))  # type: ignore[no-untyped-call]
     with pytest.raises(WeightsError, match=r"TorchScript archive(.|\n)*save_file(.|\n)*not the published one"):
         load_weights(path)
     entry = replace(backbones.find("ViT-B-32"), archive=(path.name, hashlib.sha256(path.read_bytes()).hexdigest()))

@@ -11,9 +11,8 @@ it is multiplied into the last matrix of that half when weights are loaded (exac
 Shapes: B images, H W pixels, h w patch grid, N = h*w, D width, R registers.
 """
 
-import json
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from anomalens.backbones.hub import fetch_repository
 from anomalens.backbones.tower import resize_positions
 from anomalens.backbones.transformer import Transformer
-from anomalens.backbones.weight_files import pick_file, read_tensors
+from anomalens.backbones.weight_files import HUGGING_FACE_CONFIG, pick_file, read_json, read_tensors
 from anomalens.errors import WeightsError
 from anomalens.images.normalisation import Triple
 
@@ -147,9 +146,7 @@ def load_dinov2(source: str | Path, *, offline: bool = False) -> Dinov2:
         path = pick_file(path)
     elif not path.is_file():
         path = fetch_repository(str(source), offline=offline)
-    settings: dict[str, Any] = {}
-    if (path.parent / "config.json").is_file():
-        settings = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
+    settings = read_json(path.parent / HUGGING_FACE_CONFIG) or {}
     state, _ = read_tensors(path)
     return Dinov2.from_state_dict(state, settings.get("num_attention_heads"), settings.get("layer_norm_eps", 1e-6))
 

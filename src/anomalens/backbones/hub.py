@@ -36,7 +36,7 @@ def find_local(backbone: Backbone, cache_dir: str | Path | None = None) -> Path 
     for name in names:
         if (folder / name).is_file():
             return folder / name
-    return Repository(backbone.hub, cache_dir).cached(backbone.files[0].name) if backbone.hub else None
+    return _get(backbone.hub, backbone.files[0].name, cache_dir, cached_only=True) if backbone.hub else None
 
 
 def fetch(backbone: Backbone, *, offline: bool, cache_dir: str | Path | None = None) -> Path:
@@ -57,11 +57,11 @@ def fetch(backbone: Backbone, *, offline: bool, cache_dir: str | Path | None = N
         raise WeightsError(
             f"the weights {backbone.name!r} are not on this machine, and offline nothing is fetched: {remedy}"
         )
-    repository = Repository(backbone.hub or "", cache_dir)
+    hub = backbone.hub or ""
     try:
         for config in (OPEN_CLIP_CONFIG, HUGGING_FACE_CONFIG, PREPROCESSOR_CONFIG):
-            repository.get(config)
-        path = repository.get(file.name)
+            _get(hub, config, cache_dir)
+        path = _get(hub, file.name, cache_dir)
     except WeightsError as error:
         raise WeightsError(f"{error}; {remedy}") from error
     if path is None:
@@ -75,14 +75,16 @@ def fetch_repository(hub_id: str, *, offline: bool, cache_dir: str | Path | None
     Raises:
         WeightsError: no such repository, no weights in it, or not on this machine while offline.
     """
-    repository = Repository(hub_id, cache_dir)
-    path = _collect(repository.cached)
+    from huggingface_hub import constants
+
+    path = _collect(lambda name: _get(hub_id, name, cache_dir, cached_only=True))
     if path is None and is_offline(offline):
+        folder = Path(cache_dir or constants.HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}"
         raise WeightsError(
-            f"the hub repository {hub_id} is not in the cache {repository.folder}, and offline nothing is fetched: "
+            f"the hub repository {hub_id} is not in the cache {folder}, and offline nothing is fetched: "
             "run once without offline mode, or download the repository and give the folder as the backbone"
         )
-    path = path or _collect(repository.get)
+    path = path or _collect(lambda name: _get(hub_id, name, cache_dir))
     if path is None:
         names = ", ".join((*HUGGING_FACE_FILES, *OPEN_CLIP_FILES))
         raise WeightsError(f"the hub repository {hub_id} holds none of {names}; give one with CLIP weights")
@@ -110,62 +112,42 @@ def is_offline(asked: bool) -> bool:
     return asked or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
-class Repository:
-    """Read one repository of the hub through the hub's own client."""
+def _get(hub_id: str, name: str, cache_dir: str | Path | None, *, cached_only: bool = False) -> Path | None:
+    """Return a file of a hub repository, fetched unless the cache has its newest version; None where there is none.
 
-    def __init__(self, hub_id: str, cache_dir: str | Path | None) -> None:
-        self.hub_id = hub_id
-        self._cache_dir = Path(cache_dir) if cache_dir else None
+    With `cached_only` the network is not touched, and None means that the file was not fetched before.
 
-    @property
-    def folder(self) -> Path:
-        """Return the folder in which the client keeps the repository."""
-        from huggingface_hub import constants
+    Raises:
+        WeightsError: no such repository, no access, no network, a transfer that broke off, a full disk.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
-        name = f"models--{self.hub_id.replace('/', '--')}"
-        return (self._cache_dir or Path(constants.HF_HUB_CACHE)) / name
-
-    def cached(self, name: str) -> Path | None:
-        """Return a file that was fetched before, if any; the network is not touched."""
-        from huggingface_hub import try_to_load_from_cache
-        from huggingface_hub.errors import HFValidationError
-
-        try:
-            path = try_to_load_from_cache(self.hub_id, name, cache_dir=self._cache_dir)
-        except HFValidationError:
+    label = f"hub repository {hub_id}"
+    # The client reads its own variable at import; a mirror set later must count as well.
+    mirror = os.environ.get("HF_ENDPOINT") or None
+    try:
+        path = hf_hub_download(hub_id, name, cache_dir=cache_dir, endpoint=mirror, local_files_only=cached_only)
+        return Path(path)
+    except HFValidationError as error:
+        raise WeightsError(f"{hub_id!r} is no hub id (org/name)") from error
+    except GatedRepoError as error:
+        raise WeightsError(f"{label}: access is by permission; accept its terms and run `hf auth login`") from error
+    except RepositoryNotFoundError as error:
+        raise WeightsError(f"{label}: does not exist, or is private (then run `hf auth login`)") from error
+    except LocalEntryNotFoundError as error:
+        if cached_only:
             return None
-        return Path(path) if isinstance(path, str) else None
-
-    def get(self, name: str) -> Path | None:
-        """Return a file, fetched unless the cache has its newest version; None where the repository has no such file.
-
-        Raises WeightsError: no such repository, no access, no network, a transfer that broke off, a full disk.
-        """
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import (
-            EntryNotFoundError,
-            GatedRepoError,
-            HFValidationError,
-            LocalEntryNotFoundError,
-            RepositoryNotFoundError,
-        )
-
-        label = f"hub repository {self.hub_id}"
-        try:
-            # The client reads its own variable at import; a mirror set later must count as well.
-            mirror = os.environ.get("HF_ENDPOINT") or None
-            return Path(hf_hub_download(self.hub_id, name, cache_dir=self._cache_dir, endpoint=mirror))
-        except HFValidationError as error:
-            raise WeightsError(f"{self.hub_id!r} is no hub id (org/name)") from error
-        except GatedRepoError as error:
-            raise WeightsError(f"{label}: access is by permission; accept its terms and run `hf auth login`") from error
-        except RepositoryNotFoundError as error:
-            raise WeightsError(f"{label}: does not exist, or is private (then run `hf auth login`)") from error
-        except LocalEntryNotFoundError as error:
-            raise WeightsError(f"{label}: {name} is not in the cache and the hub cannot be reached") from error
-        except EntryNotFoundError:
-            return None
-        except Exception as error:  # the client lets through the errors of whichever HTTP library it uses
-            # The first line alone: the client's further lines name arguments of its own functions.
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise WeightsError(f"{label}: fetching {name} failed ({reason}); try again") from error
+        raise WeightsError(f"{label}: {name} is not in the cache and the hub cannot be reached") from error
+    except EntryNotFoundError:
+        return None
+    except Exception as error:  # the client lets through the errors of whichever HTTP library it uses
+        # The first line alone: the client's further lines name arguments of its own functions.
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise WeightsError(f"{label}: fetching {name} failed ({reason}); try again") from error

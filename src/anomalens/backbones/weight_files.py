@@ -139,6 +139,19 @@ def shards_of(index: Path) -> list[str]:
     return shards
 
 
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the object in a config file of weights; None where there is no such file. Raises WeightsError."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path.name} in its folder cannot be read ({error}); get it again") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path.name} in its folder is no JSON object; get it again")
+    return content
+
+
 def pick_file(folder: Path) -> Path:
     """Return the file of weights in a folder: the one of a usual name, else the only one.
 

@@ -5,12 +5,10 @@
 Nothing is unpickled but tensors, and the network is touched only where a name or hub id needs it and `offline` allows.
 """
 
-import json
 import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -28,6 +26,7 @@ from anomalens.backbones.weight_files import (
     SUFFIXES,
     TorchScriptError,
     pick_file,
+    read_json,
     read_tensors,
 )
 from anomalens.errors import ConfigError, WeightsError
@@ -144,15 +143,15 @@ def _read_facts(
     pixels = backbone.pixels if backbone else CLIP_PIXELS
     if layouts.is_hugging_face(raw):
         config_file = HUGGING_FACE_CONFIG
-        config = _read_json(path.parent / config_file)
-        preprocessor = _read_json(path.parent / PREPROCESSOR_CONFIG)
+        config = read_json(path.parent / config_file)
+        preprocessor = read_json(path.parent / PREPROCESSOR_CONFIG)
         if preprocessor:
             pixels = layouts.pixels_from_hugging_face(preprocessor)
         if config:
             return layouts.config_from_hugging_face(config), pixels
     else:
         config_file = OPEN_CLIP_CONFIG
-        config = _read_json(path.parent / config_file)
+        config = read_json(path.parent / config_file)
         if config:
             return layouts.config_from_open_clip(config), layouts.pixels_from_open_clip(config)
     if backbone is not None:
@@ -169,19 +168,6 @@ def _read_facts(
         stacklevel=4,
     )
     return inferred, pixels
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """Return the object in a file; None where there is no such file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path.name} in its folder cannot be read ({error}); get it again") from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path.name} in its folder is no JSON object; get it again")
-    return content
 
 
 def _check_sha256(path: Path, backbone: Backbone) -> None:
