@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar
@@ -102,7 +103,7 @@ class _Data:
 
     @classmethod
     def open(cls, plan: BenchmarkData) -> "_Data":
-        return cls(plan, _Attempt.of(lambda: open_dataset(plan.path)))
+        return cls(plan, _Attempt.of(partial(open_dataset, plan.path)))
 
     @property
     def name(self) -> str:
@@ -138,15 +139,13 @@ def run(plan: BenchmarkPlan, out: str | Path, progress: BenchmarkProgress | None
     refuse_repeated([data.name for data in everything], "data sets", "[[data]] a name")
     cells = []
     for method in plan.methods:
-        # Loaded when the first cell needs it.
-        detector: _Attempt[Detector] | None = None
+        # Loaded when the first cell needs it, and once.
+        detector = cache(partial(_Attempt.of, partial(load_detector, method.options)))
         for data in everything:
             cell, settings = data.cell(method, Path(out)), _settings(method.options, data, plan.evaluation)
             finished = _read(cell, settings)
             kept = finished.state == "done"
             if not kept:
-                if detector is None and data.dataset.value:
-                    detector = _Attempt.of(lambda: load_detector(method.options))  # noqa: B023  # called at once
                 finished = _run(cell, detector, data.dataset, settings, plan.evaluation, progress)
             cells.append(finished)
             if progress:
@@ -166,7 +165,7 @@ def collect(plan: BenchmarkPlan, out: str | Path) -> list[BenchmarkCell]:
 
 def _run(
     cell: BenchmarkCell,
-    detector: _Attempt[Detector] | None,
+    detector: Callable[[], _Attempt[Detector]],
     dataset: _Attempt[Dataset],
     settings: dict[str, Any] | None,
     config: EvaluationConfig,
@@ -179,13 +178,11 @@ def _run(
     for stale in ("cell.json", "error.txt"):
         (cell.folder / stale).unlink(missing_ok=True)
     try:
-        data = dataset.get()
-        assert detector is not None
-        measuring = detector.get()
-        images = sum(map(len, tested(data).values()))
+        images = sum(map(len, tested(dataset.get()).values()))
+        measuring = detector().get()
         if progress:
             progress.begin(cell, images)
-        result = evaluate(measuring, data, config, progress=progress.image if progress else None)
+        result = evaluate(measuring, dataset.get(), config, progress=progress.image if progress else None)
         result.write(cell.folder)
         finished = replace(cell, state="done", metrics=result.to_dict())
     except Exception as error:  # one broken cell must not cost the others
@@ -232,7 +229,9 @@ def _settings(options: LoadOptions, data: _Data, config: EvaluationConfig) -> di
             path for path in BUNDLED_FILES.glob("prompts/*.safetensors") if options.method in ("auto", path.stem)
         ]
         shipped = {path.name: file_digest(path) for path in (BUNDLED_FILES / "calibration.json", *sorted(prompts))}
-    files = {name: stamp(getattr(options, name)) for name in ("method", "backbone", "checkpoint", "calibration")}
+    files = {name: stamp(getattr(options, name)) for name in ("backbone", "checkpoint", "calibration")}
+    # An exported detector; a folder that happens to be called as a method is, is not meant.
+    files["method"] = stamp(options.method) if Path(options.method).is_file() else None
     speed = LoadOptions.names("speed")
     return {
         "options": {name: value for name, value in options.chosen().items() if name not in speed},
