@@ -24,6 +24,7 @@ from anomalens.detection.detector import Detector
 from anomalens.detection.loading import load_detector
 from anomalens.images.sources import list_images
 from anomalens.runs.folder import detect_files
+from anomalens.threads import map_ordered
 from measure import machine, report_peak
 
 SMALL = 112  # pixels a side of the memory runs: what is held does not depend on it
@@ -31,26 +32,34 @@ COUNTS = (100, 1000, 5000)
 
 
 def photos(folder: Path, count: int) -> list[Path]:
-    """`count` images, in the order of their names."""
-    found = [p for p in list_images([str(folder)]) if "ground_truth" not in p.parts]
-    return list(islice(cycle(found), count))
+    """Return `count` images, in the order of their names, repeated where they are fewer."""
+    paths = [path for path in list_images([folder]) if "ground_truth" not in path.parts]
+    return list(islice(cycle(paths), count))
 
 
 def tower_rate(detector: Detector, seconds: float = 20) -> float:
-    """Images per second of encode and score on one batch of random pixels, again and again."""
-    batch, side = detector.options.batch_size, detector.preprocess.size
+    """Measure the images per second of encode and score on one batch of random pixels, again and again."""
+    batch, side, parallel = detector.options.batch_size, detector.preprocess.size, detector.engine.parallel
     pixels, keys = np.random.default_rng(0).normal(size=(batch, 3, side, side)).astype(np.float32), list(range(batch))
-    results = detector.engine.score_batches(repeat((pixels, keys)))
-    next(results)
+
+    def score(pixels: np.ndarray) -> None:
+        detector.engine.score_batch(pixels, keys, parallel)
+
+    results = map_ordered(repeat(pixels), score, workers=parallel, ahead=parallel + 1)
+    _, error = next(results)
+    if error:
+        raise error
     begin, done = time.perf_counter(), 0
     while time.perf_counter() - begin < seconds:
         next(results)
         done += batch
-    return done / (time.perf_counter() - begin)
+    rate = done / (time.perf_counter() - begin)
+    results.close()
+    return rate
 
 
 def run(detector: Detector, paths: list[Path]) -> float:
-    """Images per second of a whole run on disk."""
+    """Measure the images per second of a whole run on disk."""
     with tempfile.TemporaryDirectory() as folder:
         summary = detect_files(paths, Path(folder) / "run", detector, detector.settings)
     return summary.rate or 0.0
