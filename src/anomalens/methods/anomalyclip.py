@@ -33,9 +33,9 @@ from anomalens.backbones.config import ClipConfig
 from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.streams import Dense
 from anomalens.backbones.tower import Features, Positions
-from anomalens.methods.base import ScoreMap, register
+from anomalens.methods.base import ScoreMap, image_embedding, register
 from anomalens.methods.parts.learnable import PromptConfig, Prompts
-from anomalens.methods.parts.learned import LearnedMethod, image_embedding, separable_loss, stream_start
+from anomalens.methods.parts.learned import LearnedMethod, separable_loss, stream_start
 from anomalens.methods.parts.losses import Loss
 from anomalens.methods.parts.upsampling import enlarge
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, TypeVar, get_type_hints
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anomalens.backbones.config import ClipConfig
@@ -138,6 +139,12 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def score(self, features: Any, text: Any, size: tuple[int, int]) -> ScoreMap:
         """Compare what `encode` made of B images with what `text` made of words -> scores [B] and maps [B, *size]."""
+
+
+def image_embedding(features: Features) -> Tensor:
+    """Return the unit image embeddings f̂ [B, E]."""
+    assert features.cls is not None
+    return F.normalize(features.cls, dim=-1)
 
 
 def warn_score_only(method: Method, changed: Iterable[str]) -> None:

@@ -46,9 +46,9 @@ from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.streams import Dense, StreamName
 from anomalens.backbones.tower import Clip, Features, Positions, TextTower
 from anomalens.images.normalisation import Triple
-from anomalens.methods.base import ExportTraits, ScoreMap, register
+from anomalens.methods.base import ExportTraits, ScoreMap, image_embedding, register
 from anomalens.methods.parts.learnable import PromptConfig, Prompts
-from anomalens.methods.parts.learned import LearnedMethod, Recipe, image_embedding, stream_start
+from anomalens.methods.parts.learned import LearnedMethod, Recipe, stream_start
 from anomalens.methods.parts.losses import Loss, focal_cells, overlap_cells, patch_counts
 from anomalens.methods.parts.upsampling import enlarge
 

@@ -43,9 +43,9 @@ from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.streams import Dense
 from anomalens.backbones.tower import Features, Positions
 from anomalens.errors import ConfigError
-from anomalens.methods.base import ExportTraits, ScoreMap, register
+from anomalens.methods.base import ExportTraits, ScoreMap, image_embedding, register
 from anomalens.methods.parts.learnable import PromptConfig, Prompts, encode_together
-from anomalens.methods.parts.learned import LearnedMethod, image_embedding, separable_loss, stream_start
+from anomalens.methods.parts.learned import LearnedMethod, separable_loss, stream_start
 from anomalens.methods.parts.losses import Loss
 from anomalens.methods.parts.subspaces import Heads, HeadShape, Regulariser, orthogonality
 from anomalens.methods.parts.transport import Columns, Weighing, assign, sinkhorn

@@ -4,11 +4,9 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from anomalens.backbones.config import ClipConfig
-from anomalens.backbones.tower import Features
 from anomalens.methods.base import Method
 from anomalens.methods.parts.losses import Loss, focal, overlap_separable
 from anomalens.methods.parts.upsampling import apply, operators
@@ -62,12 +60,6 @@ class LearnedMethod(Method):
             masks: [B, H, W] float, 1 = abnormal, at the size of the images the tower saw.
             labels: [B] 1 = abnormal image.
         """
-
-
-def image_embedding(features: Features) -> Tensor:
-    """Return the unit image embeddings f̂ [B, E]."""
-    assert features.cls is not None
-    return F.normalize(features.cls, dim=-1)
 
 
 def stream_start(clip: ClipConfig, start: int | None) -> int:
