@@ -154,6 +154,7 @@ def _flip(raw: bytes) -> bytes:
         (lambda raw: raw.replace(b'"schema":"1"', b'"schema":"2"'), "schema '2'"),
         (lambda raw: raw.replace(b"anomalens-prompts", b"somebody-prompts-"[:17]), "no checkpoint of this project"),
         (lambda raw: raw.replace(b'"licence"', b'"licencX"'), "damaged header"),
+        (lambda raw: raw.replace(b'"metrics":"{', b'"metrics":"['), "damaged header"),
     ],
 )
 def test_a_damaged_file_says_so(

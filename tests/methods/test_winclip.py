@@ -181,8 +181,7 @@ def test_the_fixed_colour_scale_follows_the_temperature(compact):
 
 
 def test_registry_line(compact):
-    assert base.entry("winclip").accepts("temperature")
-    assert not base.entry("winclip").accepts("seed")
+    assert base.entry("winclip").options == ("scales", "temperature")
     assert base.create("winclip", compact.config, scales=[2]).config.scales == (2,)
 
 

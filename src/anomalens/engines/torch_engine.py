@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,13 @@ from anomalens.decision.calibration import Calibration, ShippedMethod, bundled_c
 from anomalens.decision.pooling import ScorePooling
 from anomalens.engines.contract import Floats, Identity, Scored
 from anomalens.errors import ConfigError
-from anomalens.files import cache_folder, json_ready
+from anomalens.files import cache_folder
 from anomalens.images.preprocessing import Preprocess
 from anomalens.methods import base
 from anomalens.methods.base import Method
 from anomalens.methods.parts.checkpoints import (
     Checkpoint,
+    config_of,
     load_method,
     missing_checkpoint,
     read_checkpoint,
@@ -59,7 +60,7 @@ class TorchEngine:
         self.identity = replace(
             identity,
             learned=_hash(dict(method.named_parameters())),
-            options=_options(method),
+            options=config_of(method),
             precision=str(clip.visual.dtype).removeprefix("torch."),
         )
         self.text = self._read_text()
@@ -125,7 +126,7 @@ def load(options: LoadOptions) -> Loaded:
     # What is calibrated is the shipped prompts.
     shipped = None if options.checkpoint else _shipped(weights).get(name)
     method_options = dict(shipped.options if shipped else {}) | dict(options.method_options)
-    if base.entry(name).accepts("seed"):
+    if "seed" in base.entry(name).options:
         method_options["seed"] = options.seed
     if checkpoint is None:
         method = base.create(name, weights.config, offline=options.offline, **method_options)
@@ -242,13 +243,6 @@ def _fewer_threads(sharing: int) -> Any:
 def _controller() -> ThreadpoolController:
     """Find the OpenMP libraries of this process, once: they are loaded when torch is."""
     return ThreadpoolController()
-
-
-def _options(method: Method) -> dict[str, Any]:
-    config = getattr(method, "config", None)
-    if not is_dataclass(config) or isinstance(config, type):
-        return {}
-    return dict(json_ready(asdict(config)))
 
 
 def _hash(values: dict[str, Tensor]) -> str | None:

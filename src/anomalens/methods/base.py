@@ -181,10 +181,6 @@ class Entry:
         """Names of the options."""
         return tuple(field.name for field in fields(self.config))
 
-    def accepts(self, option: str) -> bool:
-        """Tell whether the method has an option of that name."""
-        return option in self.options
-
 
 _REGISTRY: dict[str, Entry] = {}
 _Class = TypeVar("_Class", bound=type[Method])

@@ -1,4 +1,4 @@
-"""What a learned method has learned, as one `.safetensors` whose JSON header says all that must be known to use it.
+"""Keep what a method has learned in one `.safetensors` file, whose JSON header says all that is needed to use it.
 
 Header (safetensors keeps strings only, so structured values are JSON): `format` "anomalens-prompts", `schema` "1",
 `method`, `config` (the method's Config), `backbone`, `weights` (fingerprint of the backbone, backbones/checks.py),
@@ -16,7 +16,7 @@ import os
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -27,11 +27,9 @@ from anomalens._version import __version__
 from anomalens.backbones.checks import check_finite
 from anomalens.backbones.weights import LoadedWeights
 from anomalens.errors import ConfigError, WeightsError
-from anomalens.files import atomic_write
+from anomalens.files import atomic_write, json_ready
 from anomalens.methods import base
-
-if TYPE_CHECKING:
-    from anomalens.methods.base import Method
+from anomalens.methods.base import Method
 
 FORMAT, SCHEMA = "anomalens-prompts", "1"
 SHIPPED = Path(str(files("anomalens").joinpath("bundled", "prompts")))
@@ -41,7 +39,7 @@ _IMAGES, _IDS, _ROWS = "auxiliary.images", "backbone.token_ids", "backbone.token
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """What the header says."""
+    """Hold what the header says."""
 
     method: str
     config: dict[str, Any]  # fields of the method's Config
@@ -51,34 +49,36 @@ class CheckpointInfo:
     licence: str
     seed: int | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
-    training: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)  # recipe and preprocessing
     version: str = __version__  # of the package that wrote it
 
     def to_metadata(self) -> dict[str, str]:
-        """The header without its sha256, strings only."""
+        """Return the header without its sha256, strings only."""
         texts = {name: getattr(self, name) for name in _TEXTS}
         return {"format": FORMAT, "schema": SCHEMA, **texts} | {
             name: json.dumps(getattr(self, name), allow_nan=False) for name in _VALUES
         }
 
     @classmethod
-    def from_metadata(cls, metadata: dict[str, str], where: str) -> "CheckpointInfo":
-        """The inverse of `to_metadata`; `where` names the file in errors. Raises WeightsError."""
+    def from_metadata(cls, metadata: dict[str, str], path: str) -> "CheckpointInfo":
+        """Invert `to_metadata`; `path` names the file in errors. Raises WeightsError where the header is not ours."""
         if metadata.get("format") != FORMAT:
             raise WeightsError(
-                f"{where}: no checkpoint of this project (no {FORMAT!r} header); make one with `anomalens train`, or"
+                f"{path}: no checkpoint of this project (no {FORMAT!r} header); make one with `anomalens train`, or"
                 " bring published prompts over with `anomalens import-checkpoint`"
             )
         if metadata.get("schema") != SCHEMA:
             raise WeightsError(
-                f"{where}: header of schema {metadata.get('schema')!r}, this version reads {SCHEMA!r}; "
+                f"{path}: header of schema {metadata.get('schema')!r}, this version reads {SCHEMA!r}; "
                 "install a version of anomalens as new as the checkpoint"
             )
         try:
             values: dict[str, Any] = {name: json.loads(metadata[name]) for name in _VALUES}
+            if not all(isinstance(values[name], dict) for name in _VALUES if name != "seed"):
+                raise ValueError("a table is missing")
             return cls(**values | {name: metadata[name] for name in _TEXTS})
         except (KeyError, ValueError, TypeError) as error:
-            raise WeightsError(f"{where}: damaged header ({error}); get the file again") from error
+            raise WeightsError(f"{path}: damaged header ({error}); get the file again") from error
 
 
 _TEXTS = ("method", "backbone", "weights", "auxiliary_data", "licence", "version")
@@ -87,11 +87,11 @@ _VALUES = ("config", "seed", "metrics", "training")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file, read and checked for damage."""
+    """Hold a file's content, checked for damage."""
 
     info: CheckpointInfo
     learned: dict[str, Tensor]  # parameter name -> value
-    images: frozenset[int] = frozenset()  # `file_key` of every image trained on; empty: not known
+    images: frozenset[int] = frozenset()  # `files.file_key` of every image trained on; empty where not known
     token_ids: tuple[int, ...] = ()  # tokens whose embeddings are known
     token_rows: Tensor | None = None  # [len(token_ids), D] these embeddings
     source: str = "the checkpoint"  # names the file in errors
@@ -150,19 +150,18 @@ def _digest(tensors: dict[str, Tensor]) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------- using them
-def learned_state(method: "Method") -> dict[str, Tensor]:
-    """What a method has learned: its trainable parameters, without frozen guides."""
+def learned_state(method: Method) -> dict[str, Tensor]:
+    """Return what a method has learned: its trainable parameters, without frozen guides."""
     return {name: value.detach() for name, value in method.named_parameters() if value.requires_grad}
 
 
-def config_of(method: "Method") -> dict[str, Any]:
-    """A method's Config as JSON has it."""
-    found: dict[str, Any] = json.loads(json.dumps(asdict(method.config)))
-    return found
+def config_of(method: Method) -> dict[str, Any]:
+    """Return a method's Config as JSON has it."""
+    return dict(json_ready(asdict(method.config)))
 
 
 def shipped_checkpoint(method: str) -> Path:
-    """The prompts shipped for the bundled backbone. Raises WeightsError where there are none for `method`."""
+    """Return the prompts shipped for the bundled backbone. Raises WeightsError where `method` has none."""
     path = SHIPPED / f"{method}.safetensors"
     if not path.is_file():
         shipped = sorted(p.stem for p in SHIPPED.glob("*.safetensors"))
@@ -181,8 +180,8 @@ def load_method(
     strict_backbone: bool = True,
     offline: bool = False,
     **options: Any,
-) -> "Method":
-    """The method a checkpoint holds, in eval mode, for the backbone `loaded`.
+) -> Method:
+    """Build the method a checkpoint holds, in eval mode, for the backbone `loaded`.
 
     Args:
         checkpoint: from `read_checkpoint`.
@@ -196,15 +195,15 @@ def load_method(
         WeightsError: it holds another method, was learned with another backbone, or does not fit.
         ConfigError: an option does not exist.
     """
-    info, where = checkpoint.info, checkpoint.source
+    info, path = checkpoint.info, checkpoint.source
     if method is not None and info.method != method:
-        raise WeightsError(f"{where}: holds {info.method!r}, not {method!r}; ask for --method {info.method}")
+        raise WeightsError(f"{path}: holds {info.method!r}, not {method!r}; ask for --method {info.method}")
     if strict_backbone:
         _check_backbone(checkpoint, loaded)
     foreign = sorted(info.config.keys() - set(base.entry(info.method).options))
     if foreign:
         raise WeightsError(
-            f"{where}: written by anomalens {info.version} with settings unknown here ({', '.join(foreign)}); "
+            f"{path}: written by anomalens {info.version} with settings unknown here ({', '.join(foreign)}); "
             f"this is {__version__}"
         )
     built = base.create(info.method, loaded.config, offline=offline, **info.config | options).eval()
@@ -236,23 +235,23 @@ def _same_rows(checkpoint: Checkpoint, table: Tensor) -> bool:
     return torch.allclose(rows, table[list(checkpoint.token_ids)].float().cpu(), atol=1e-3)
 
 
-def _fill(method: "Method", checkpoint: Checkpoint) -> None:
+def _fill(method: Method, checkpoint: Checkpoint) -> None:
     """Put what was learned into `method`. Raises WeightsError naming the first tensor that does not fit."""
     wanted = {name: value for name, value in method.named_parameters() if value.requires_grad}
-    found, where = checkpoint.learned, checkpoint.source
-    unknown = sorted(found.keys() ^ wanted.keys())
+    learned, path = checkpoint.learned, checkpoint.source
+    unknown = sorted(learned.keys() ^ wanted.keys())
     if unknown:
         side = "missing" if unknown[0] in wanted else "not of this method"
-        raise WeightsError(f"{where}: {unknown[0]} is {side} ({len(unknown)} such tensors); get the file again")
+        raise WeightsError(f"{path}: {unknown[0]} is {side} ({len(unknown)} such tensors); get the file again")
     for name, value in wanted.items():
-        if found[name].shape != value.shape:
+        if learned[name].shape != value.shape:
             raise WeightsError(
-                f"{where}: {name} has shape {list(found[name].shape)}, this backbone and these options need "
+                f"{path}: {name} has shape {list(learned[name].shape)}, this backbone and these options need "
                 f"{list(value.shape)}; it was learned with backbone {checkpoint.info.backbone!r}"
             )
     with torch.no_grad():
         for name, value in wanted.items():
-            value.copy_(found[name])
+            value.copy_(learned[name])
 
 
 def _how(method: str, backbone: str) -> str:
@@ -260,7 +259,7 @@ def _how(method: str, backbone: str) -> str:
 
 
 def missing_checkpoint(method: str, backbone: str) -> ConfigError:
-    """The error for a learned method without what it learned."""
+    """Return the error for a learned method without what it learned."""
     return ConfigError(
         f"method {method!r} learns from auxiliary data: give --checkpoint FILE, made with `{_how(method, backbone)}`"
     )
