@@ -2,11 +2,23 @@
 
 import itertools
 import math
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
+
+Value = TypeVar("Value")
+Array = NDArray[Any]
+Regions = list[list[tuple[int, int]]]
 
 
-def regions_of(mask):
+def known(value: Value | None) -> Value:
+    """A value that is defined."""
+    assert value is not None
+    return value
+
+
+def regions_of(mask: Array) -> Regions:
     """8-connected regions of a mask as lists of (row, column), by flooding."""
     left = {tuple(place) for place in np.argwhere(mask)}
     regions = []
@@ -24,7 +36,7 @@ def regions_of(mask):
     return regions
 
 
-def overlap_and_rate(maps, masks, positive):
+def overlap_and_rate(maps: Any, masks: Any, positive: Any) -> tuple[float, float]:
     """Mean region overlap and false-positive rate of `positive(score)` over all images."""
     overlaps, false, normal = [], 0, 0
     for scores, mask in zip(maps, masks, strict=True):
@@ -34,11 +46,11 @@ def overlap_and_rate(maps, masks, positive):
     return np.mean(overlaps), false / normal
 
 
-def all_scores(maps):
+def all_scores(maps: Any) -> list[float]:
     return sorted({float(score) for scores in maps for score in scores.ravel()}, reverse=True)
 
 
-def aupro_by_thresholds(maps, masks, limit):
+def aupro_by_thresholds(maps: Any, masks: Any, limit: float) -> float:
     """Area under the straight lines through every threshold's point, cut at `limit`."""
     points = [(0.0, 0.0)]
     for threshold in all_scores(maps):
@@ -55,7 +67,7 @@ def aupro_by_thresholds(maps, masks, limit):
     return area / limit
 
 
-def aupro_closed_form(maps, masks, limit):
+def aupro_closed_form(maps: Any, masks: Any, limit: float) -> float:
     """The sum over anomalous pixels that the fast code rests on, pixel by pixel."""
     normal = np.concatenate([scores[~mask] for scores, mask in zip(maps, masks, strict=True)])
     total, count = 0.0, 0
@@ -74,7 +86,7 @@ def aupro_closed_form(maps, masks, limit):
     return total / (limit * count)
 
 
-def aupro_200(maps, masks, limit):
+def aupro_200(maps: Any, masks: Any, limit: float) -> float | None:
     """The papers' sweep; None where nothing can be rescaled."""
     low, high = all_scores(maps)[-1], all_scores(maps)[0]
     points = []
@@ -90,9 +102,9 @@ def aupro_200(maps, masks, limit):
     return sum((x0 - x1) / width * (y0 + y1) / 2 for (x0, y0), (x1, y1) in itertools.pairwise(points))
 
 
-def f1_max(scores, labels):
+def f1_max(scores: Any, labels: Any) -> tuple[float, float]:
     """Best F1 over `score >= threshold` for every score as threshold, and the highest best threshold."""
-    best, at = -1.0, None
+    best, at = -1.0, math.inf
     for threshold in sorted({float(score) for score in scores}, reverse=True):
         called = scores >= threshold
         f1 = 2 * np.sum(called & labels) / (np.sum(called) + np.sum(labels))
@@ -101,7 +113,7 @@ def f1_max(scores, labels):
     return best, at
 
 
-def aupimo(maps, masks, lower, upper):
+def aupimo(maps: Any, masks: Any, lower: float, upper: float) -> list[float]:
     """AUPIMO of each anomalous image: overlap at the lowest threshold whose rate is allowed, mean over ln(rate)."""
     normal = [scores for scores, mask in zip(maps, masks, strict=True) if not mask.any()]
     steps = [  # (rate, threshold), rate ascending

@@ -66,7 +66,7 @@ def test_thresholds_lie_between_scores() -> None:
     above = np.nextafter(0.25, 1)
     assert best_f1([0.25, above], [0, 1]) == 0.25  # no float lies between
     assert least_cost([0.1, 0.2], [0, 1], miss=1e-9, alarm=1) == pytest.approx(0.15)
-    assert best_f1(np.float32([0.25, 0.75]), [0, 1]) == 0.5
+    assert best_f1(np.array([0.25, 0.75], np.float32), [0, 1]) == 0.5
 
 
 def test_a_recall_in_decimals() -> None:

@@ -70,7 +70,8 @@ class Counter:
     """Counts what is evaluated; interrupts after so many images."""
 
     def __init__(self, stop: int | None = None) -> None:
-        self.images, self.ended, self.stop = 0, [], stop
+        self.images, self.stop = 0, stop
+        self.ended: list[tuple[str, str, str, bool]] = []
         self.begun: list[str] = []
 
     def begin(self, cell: BenchmarkCell, images: int) -> None:

@@ -231,7 +231,8 @@ def test_images_the_detector_was_trained_on_are_refused_under_any_name(detector:
 def test_class_names_go_into_the_prompts(detector: Detector, tmp_path: Path) -> None:
     part(part(tmp_path, "nut"), "bolt")
     found = run(detector, tmp_path, EvaluationConfig(size=32, class_names=True))
-    assert detector.engine.method.asked == ["object", "bolt", "nut"]
+    engine: Any = detector.engine
+    assert engine.method.asked == ["object", "bolt", "nut"]
     assert found.protocol["prompts"]["object"] == "class name"
 
 

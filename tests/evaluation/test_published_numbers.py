@@ -2,6 +2,7 @@
 
 from collections import Counter
 from statistics import fmean
+from typing import Any
 
 import pytest
 
@@ -180,7 +181,12 @@ def test_protocol_knows_what_a_target_was_trained_on() -> None:
 
 def test_differences_of_protocol_in_words() -> None:
     row = published("anomalyclip", "mvtec", "image_auroc")[0]
-    same = {"auxiliary": "visa", "backbone": row.protocol.backbone, "image_size": 518, "evaluation_size": 518}
+    same: dict[str, Any] = {
+        "auxiliary": "visa",
+        "backbone": row.protocol.backbone,
+        "image_size": 518,
+        "evaluation_size": 518,
+    }
     assert protocol_differences(row, **same) == ()
     assert protocol_differences(row, **{**same, "auxiliary": "", "image_size": 240}) == (
         "auxiliary data: visa, ours none",
@@ -191,7 +197,7 @@ def test_differences_of_protocol_in_words() -> None:
     quoted = published("coop", "mvtec", "image_auroc")[0]
     assert protocol_differences(quoted, **same)[0] == "auxiliary data: not stated"
     one_shot = published("winclip-1shot", "mvtec", "image_auroc")[0]
-    assert "1 normal images were seen" in protocol_differences(one_shot, **same)
+    assert "normal images seen: 1" in protocol_differences(one_shot, **same)
 
 
 FILE = """

@@ -3,6 +3,8 @@
 import itertools
 import multiprocessing
 import pickle
+from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,12 +16,17 @@ import slow_metrics as slow
 from anomalens.errors import ConfigError, InputError
 from anomalens.metrics import regions
 from anomalens.metrics import summary as metrics
+from anomalens.metrics.accumulator import Mode
+from anomalens.metrics.arrays import Array
 from anomalens.metrics.counting import count_above
 from anomalens.metrics.floats import key_values, order_keys, round_down
 from anomalens.metrics.ranks import sweep_thresholds
 from anomalens.metrics.summary import PixelAccumulator
 
-MODES = ("exact", "histogram")
+Draw = st.DrawFn
+Pairs = list[tuple[Array, Array]]
+
+MODES: tuple[Mode, ...] = ("exact", "histogram")
 METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro", "aupro_200")
 FLOATS = st.one_of(
     st.floats(width=32, allow_nan=False, allow_infinity=False),
@@ -29,7 +36,7 @@ FLOATS = st.one_of(
 
 
 @st.composite
-def images(draw):
+def images(draw: Draw) -> Pairs:
     """One to five images of different sizes, each a map and a mask; any of them may be normal or all defect."""
     pairs = []
     for _ in range(draw(st.integers(1, 5))):
@@ -39,14 +46,14 @@ def images(draw):
     return pairs
 
 
-def fed(mode, pairs):
+def fed(mode: Mode, pairs: Pairs) -> PixelAccumulator:
     accumulator = PixelAccumulator(mode)
     for maps, masks in pairs:
         accumulator.update(maps, masks)
     return accumulator
 
 
-def ordinary(count, size=48, seed=0):
+def ordinary(count: int, size: int = 48, seed: int = 0) -> Pairs:
     """Maps in (0, 1) with blobs, smooth enough for regions of all sizes."""
     generator = np.random.default_rng(seed)
     pairs = []
@@ -60,14 +67,14 @@ def ordinary(count, size=48, seed=0):
     return pairs
 
 
-def process_result(pairs):
+def process_result(pairs: Pairs) -> PixelAccumulator:
     return fed("histogram", pairs)
 
 
 @settings(max_examples=60, deadline=None)
 @given(images(), st.data())
 @pytest.mark.parametrize("mode", MODES)
-def test_no_order_and_no_split_changes_a_single_bit(mode, pairs, data):
+def test_no_order_and_no_split_changes_a_single_bit(mode: Mode, pairs: Pairs, data: st.DataObject) -> None:
     whole = fed(mode, pairs)
     shuffled = data.draw(st.permutations(pairs))
     parts = [fed(mode, [pair]) for pair in shuffled]
@@ -80,7 +87,7 @@ def test_no_order_and_no_split_changes_a_single_bit(mode, pairs, data):
     assert (parts[0].images, parts[0].regions, parts[0].pixels) == (whole.images, whole.regions, whole.pixels)
 
 
-def test_parts_from_other_processes_merge_to_the_same_result():
+def test_parts_from_other_processes_merge_to_the_same_result() -> None:
     pairs = ordinary(6)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         parts = pool.map(process_result, [pairs[4:], pairs[:1], pairs[1:4]])
@@ -93,7 +100,7 @@ def test_parts_from_other_processes_merge_to_the_same_result():
 @settings(max_examples=60, deadline=None)
 @given(images())
 @pytest.mark.parametrize("mode", MODES)
-def test_every_value_is_within_bounds_or_none(mode, pairs):
+def test_every_value_is_within_bounds_or_none(mode: Mode, pairs: Pairs) -> None:
     result = fed(mode, pairs).compute()
     threshold = result.pop("pixel_f1max_threshold")
     assert set(result) == set(METRICS)
@@ -107,7 +114,7 @@ def test_every_value_is_within_bounds_or_none(mode, pairs):
     st.sampled_from([1.0, 0.25, 1e-30, 1e30, 1 / 7]),
     st.randoms(use_true_random=False),
 )
-def test_the_histogram_is_exact_for_few_distinct_scores(levels, scale, random):
+def test_the_histogram_is_exact_for_few_distinct_scores(levels: list[Array], scale: float, random: Random) -> None:
     pairs = [(np.float32(scale) * level, np.array([[random.random() < 0.3] * 5] * 4)) for level in levels]
     pairs[0][1][0], pairs[0][1][-1] = True, False
     exact, binned = fed("exact", pairs).compute(), fed("histogram", pairs).compute()
@@ -117,7 +124,7 @@ def test_the_histogram_is_exact_for_few_distinct_scores(levels, scale, random):
 
 @settings(max_examples=30, deadline=None)
 @given(st.floats(2**-7, 2**60, width=32), st.booleans(), st.integers(0, 2**31))
-def test_the_histogram_is_exact_for_any_scores_close_together(start, negative, seed):
+def test_the_histogram_is_exact_for_any_scores_close_together(start: float, negative: bool, seed: int) -> None:
     """While at most 65,536 neighbouring floats are spanned every one has a bin of its own, wherever they lie."""
     generator = np.random.default_rng(seed)
     base = np.float32(start).view(np.int32)
@@ -128,7 +135,7 @@ def test_the_histogram_is_exact_for_any_scores_close_together(start, negative, s
     assert fed("histogram", pairs).compute() == fed("exact", pairs).compute()
 
 
-def distributions():
+def distributions() -> tuple[Array, dict[str, Array]]:
     generator = np.random.default_rng(5)
     masks = np.stack([mask for _, mask in ordinary(12, 96, seed=1)])
     logits = generator.normal(size=masks.shape) + 1.5 * masks
@@ -147,7 +154,7 @@ def distributions():
 
 
 @pytest.mark.parametrize("name", distributions()[1])
-def test_the_histogram_is_close_for_any_distribution(name):
+def test_the_histogram_is_close_for_any_distribution(name: str) -> None:
     masks, scores = distributions()
     pairs = list(zip(scores[name].astype(np.float32), masks, strict=True))
     exact, binned = fed("exact", pairs).compute(), fed("histogram", pairs).compute()
@@ -161,24 +168,24 @@ def test_the_histogram_is_close_for_any_distribution(name):
     assert binned["aupro_200"] == pytest.approx(exact["aupro_200"], abs=2e-3)
 
 
-def test_the_histogram_does_not_grow_with_the_images():
+def test_the_histogram_does_not_grow_with_the_images() -> None:
     few, many = fed("histogram", ordinary(4)), fed("histogram", ordinary(80))
     assert len(pickle.dumps(many)) - len(pickle.dumps(few)) < 64
     assert many.images == 80
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_order_of_range_does_not_matter(mode):
+def test_the_order_of_range_does_not_matter(mode: Mode) -> None:
     """A late image with far larger or smaller scores makes bins wider, as if it had come first."""
     pairs = ordinary(3)
     pairs.append((1e6 * pairs[0][0], pairs[1][1]))
     pairs.append((-1e-12 * pairs[0][0], pairs[1][1]))
-    results = [fed(mode, order).compute() for order in itertools.permutations(pairs, 5)]
+    results = [fed(mode, list(order)).compute() for order in itertools.permutations(pairs, 5)]
     assert all(result == results[0] for result in results)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_stacks_lists_and_single_maps_are_the_same(mode):
+def test_stacks_lists_and_single_maps_are_the_same(mode: Mode) -> None:
     pairs = ordinary(3)
     maps, masks = (np.stack(part) for part in zip(*pairs, strict=True))
     stacked, listed = PixelAccumulator(mode), PixelAccumulator(mode)
@@ -189,7 +196,7 @@ def test_stacks_lists_and_single_maps_are_the_same(mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_nothing_given_is_changed_and_a_merged_part_stays_usable(mode):
+def test_nothing_given_is_changed_and_a_merged_part_stays_usable(mode: Mode) -> None:
     pairs = ordinary(4)
     copies = [(maps.copy(), masks.copy()) for maps, masks in pairs]
     left, right = fed(mode, pairs[:2]), fed(mode, pairs[2:])
@@ -203,7 +210,7 @@ def test_nothing_given_is_changed_and_a_merged_part_stays_usable(mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_results_may_be_asked_for_at_any_time(mode):
+def test_results_may_be_asked_for_at_any_time(mode: Mode) -> None:
     pairs = ordinary(4)
     accumulator = PixelAccumulator(mode)
     for count, pair in enumerate(pairs, 1):
@@ -212,7 +219,7 @@ def test_results_may_be_asked_for_at_any_time(mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_an_empty_accumulator_is_undefined_and_merges_away(mode):
+def test_an_empty_accumulator_is_undefined_and_merges_away(mode: Mode) -> None:
     assert set(PixelAccumulator(mode).compute().values()) == {None}
     full = fed(mode, ordinary(3))
     expected = full.compute()
@@ -223,7 +230,7 @@ def test_an_empty_accumulator_is_undefined_and_merges_away(mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_table_adds_up_to_the_mean_recall_of_the_regions(mode):
+def test_the_table_adds_up_to_the_mean_recall_of_the_regions(mode: Mode) -> None:
     pairs = ordinary(5)
     maps, masks = zip(*pairs, strict=True)
     accumulator = fed(mode, pairs)
@@ -234,7 +241,7 @@ def test_the_table_adds_up_to_the_mean_recall_of_the_regions(mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_sweep_counts_scores_strictly_above(mode):
+def test_a_sweep_counts_scores_strictly_above(mode: Mode) -> None:
     scores, mask = np.array([[0.0, 0.25, 0.5, 0.75, 1.0]], np.float32), np.array([[0, 0, 0, 1, 1]])
     accumulator = fed(mode, [(scores, mask)])
     rates, overlap = accumulator.sweep(np.array([-1.0, 0.0, 0.25, 0.5, 0.75, 1.0, 2.0]))
@@ -242,7 +249,7 @@ def test_a_sweep_counts_scores_strictly_above(mode):
     np.testing.assert_allclose(overlap, [1, 1, 1, 1, 0.5, 0, 0])
 
 
-def test_a_background_of_zeros_stays_below_the_first_threshold():
+def test_a_background_of_zeros_stays_below_the_first_threshold() -> None:
     """The papers' sweep starts at the smallest score and counts what exceeds it."""
     scores, mask = np.zeros((10, 10), np.float32), np.zeros((10, 10), bool)
     mask[0, :5], scores[0, :3], scores[1] = True, 1.0, np.linspace(0.2, 1.0, 10)
@@ -250,7 +257,7 @@ def test_a_background_of_zeros_stays_below_the_first_threshold():
     assert binned.aupro_200() == exact.aupro_200() == pytest.approx(slow.aupro_200([scores], [mask], 0.3))
 
 
-def test_float64_maps_stay_exact_and_mix_with_float32():
+def test_float64_maps_stay_exact_and_mix_with_float32() -> None:
     close = np.array([[1.0, 1.0 + 1e-12]])
     mask = np.array([[0, 1]])
     assert fed("exact", [(close, mask)]).compute()["pixel_auroc"] == 1.0
@@ -265,7 +272,7 @@ def test_float64_maps_stay_exact_and_mix_with_float32():
     assert fed("histogram", [(close, mask)]).compute()["pixel_auroc"] == 0.5
 
 
-def test_float64_beyond_float32_needs_the_exact_mode():
+def test_float64_beyond_float32_needs_the_exact_mode() -> None:
     maps, mask = np.array([[-1e300, 1e300], [1.7e308, -1.7e308]]), np.array([[0, 1], [1, 0]])
     accumulator = PixelAccumulator("histogram")
     with pytest.raises(InputError, match="exact"):
@@ -280,7 +287,7 @@ def test_float64_beyond_float32_needs_the_exact_mode():
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_refused_map_leaves_no_trace(mode, bad):
+def test_a_refused_map_leaves_no_trace(mode: Mode, bad: float) -> None:
     accumulator = fed(mode, ordinary(3))
     before = accumulator.compute()
     scores = np.zeros((4, 4), np.float32)
@@ -293,16 +300,16 @@ def test_a_refused_map_leaves_no_trace(mode, bad):
     assert accumulator.images == 3
 
 
-def test_wrong_modes_are_refused():
+def test_wrong_modes_are_refused() -> None:
     with pytest.raises(ConfigError, match="exact, histogram"):
-        PixelAccumulator("binned")
+        PixelAccumulator("binned")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="cannot merge"):
         PixelAccumulator("exact").merge(PixelAccumulator("histogram"))
     with pytest.raises(ConfigError, match="limit"):
         PixelAccumulator().compute(limit=0)
 
 
-def test_too_many_regions_are_refused(monkeypatch):
+def test_too_many_regions_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(regions, "MAX_REGIONS", 2)
     accumulator = PixelAccumulator()
     accumulator.update(np.eye(3), np.diag([1, 0, 1]))
@@ -313,7 +320,7 @@ def test_too_many_regions_are_refused(monkeypatch):
 
 
 @given(st.integers(1, 2**33), st.data())
-def test_region_units_are_dealt_without_remainder(size, data):
+def test_region_units_are_dealt_without_remainder(size: int, data: st.DataObject) -> None:
     rank = data.draw(st.integers(0, size))
     found = regions._floor_units(np.array([rank, size]), np.array([size, size]))
     assert found.tolist() == [rank * regions.UNITS // size, regions.UNITS]
@@ -323,7 +330,7 @@ def test_region_units_are_dealt_without_remainder(size, data):
     hnp.arrays(np.float32, st.integers(0, 60), elements=FLOATS),
     hnp.arrays(np.float32, st.integers(0, 20), elements=FLOATS),
 )
-def test_counting_is_comparing_all_with_all(values, thresholds):
+def test_counting_is_comparing_all_with_all(values: Array, thresholds: Array) -> None:
     values, thresholds = values + np.float32(0), np.unique(thresholds + np.float32(0))
     above, upto = count_above([values[:7], values[7:]], thresholds)
     np.testing.assert_array_equal(above, (values[None] > thresholds[:, None]).sum(1))
@@ -331,7 +338,7 @@ def test_counting_is_comparing_all_with_all(values, thresholds):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_counting_many_values_is_sorting_them(dtype):
+def test_counting_many_values_is_sorting_them(dtype: Any) -> None:
     generator = np.random.default_rng(8)
     values = generator.normal(size=200_000).astype(dtype)
     thresholds = np.unique(np.concatenate([values[::20], generator.normal(size=5_000).astype(dtype)]))
@@ -342,7 +349,7 @@ def test_counting_many_values_is_sorting_them(dtype):
 
 
 @given(hnp.arrays(np.float32, st.integers(1, 50), elements=FLOATS))
-def test_keys_keep_the_order_and_come_back(values):
+def test_keys_keep_the_order_and_come_back(values: Array) -> None:
     values = values + np.float32(0)
     keys = order_keys(values)
     np.testing.assert_array_equal(np.sign(np.diff(keys.astype(np.int64))), np.sign(np.diff(values.astype(float))))
@@ -350,7 +357,7 @@ def test_keys_keep_the_order_and_come_back(values):
 
 
 @given(hnp.arrays(np.float64, 5, elements=st.floats(-1e300, 1e300)), hnp.arrays(np.float32, 5, elements=FLOATS))
-def test_rounding_a_threshold_down_keeps_what_exceeds_it(thresholds, scores):
+def test_rounding_a_threshold_down_keeps_what_exceeds_it(thresholds: Array, scores: Any) -> None:
     rounded = round_down(thresholds)
     inside = np.abs(thresholds) <= np.finfo(np.float32).max
     np.testing.assert_array_equal((scores > rounded)[inside], (scores.astype(np.float64) > thresholds)[inside])

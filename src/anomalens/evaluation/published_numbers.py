@@ -99,7 +99,7 @@ def protocol_differences(
         elif sorted(published_value.split("+")) != sorted(own.split("+")):
             differences.append(f"{name}: {published_value}, ours {own}")
     if protocol.shots:
-        differences.append(f"{protocol.shots} normal images were seen")
+        differences.append(f"normal images seen: {protocol.shots}")
     return tuple(differences)
 
 
