@@ -1,4 +1,9 @@
-"""What every builder of parts needs: the registry, grounds, lamps, places, metals and finishes."""
+"""Tools that every family of parts is built with: registry, constructors of items, grounds, lamps, places, finishes.
+
+A family is a function (generator, height, width, skin) -> items in painting order, registered by `part` with the words
+people use for it, the structural faults that can befall it and the roles whose place is free. The order of random draws
+is part of the contract: items first, then the ground, then the lamp.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,8 +14,11 @@ import numpy as np
 from anomalens_lab.synthesis.fields import Field, Random, chance, colour, hsv, log_uniform, octaves, pick
 from anomalens_lab.synthesis.items import Item, Light, Plan, reach, stamp
 
-Skin = Callable[[Random, int, int], Field]  # paints one of the surfaces that the configuration allows
-Builder = Callable[[Random, int, int, Skin], Plan]
+Skin = Callable[[Random, int, int], Field]
+"""Paints one of the surfaces that the configuration allows, [H, W, 3]."""
+Builder = Callable[[Random, int, int, Skin], list[Item]]
+Ground = Callable[[Random, int, int, Skin], Field]
+Point = tuple[float, float]
 LETTERS = tuple("ABCDEFGHKLMNPRSTUVXYZ0123456789")
 
 
@@ -18,25 +26,15 @@ LETTERS = tuple("ABCDEFGHKLMNPRSTUVXYZ0123456789")
 class Part:
     """A family of parts: how it is planned and what people call it."""
 
-    plan: Builder
+    plan: Callable[[Random, int, int, Skin], Plan]
     subjects: tuple[str, ...]
 
 
 PARTS: dict[str, Part] = {}
 
 
-def part(name: str, *subjects: str) -> Callable[[Builder], Builder]:
-    """Register a builder as the part family `name`, described by any of `subjects`."""
-
-    def register(plan: Builder) -> Builder:
-        PARTS[name] = Part(plan, subjects)
-        return plan
-
-    return register
-
-
-def ground(rng: Random, h: int, w: int, skin: Skin) -> Field:
-    """What the part lies on: plain dark, plain light, softly lit, or another surface."""
+def plain_or_textured(rng: Random, h: int, w: int, skin: Skin) -> Field:
+    """Draw what a part lies on: plain dark, plain light, softly lit, or another surface. [H, W, 3]."""
     style = float(rng.random())
     if style < 0.3:
         base = hsv(float(rng.random()), float(rng.beta(1, 6)), float(rng.uniform(0.0, 0.25)))
@@ -54,8 +52,62 @@ def ground(rng: Random, h: int, w: int, skin: Skin) -> Field:
     return np.asarray(base + (haze + noise)[..., None], np.float32)
 
 
+def part(
+    name: str,
+    *subjects: str,
+    faults: tuple[str, ...],
+    free: tuple[str, ...] = ("body",),
+    ground: Ground = plain_or_textured,
+) -> Callable[[Builder], Builder]:
+    """Register a builder as the part family `name`, described by any of `subjects`.
+
+    Args:
+        faults: structural faults that mean something for the family (names in `faults.FAULTS`); a name that stands
+            twice is drawn twice as often.
+        free: roles that come alone or whose place is free in sound parts, so that they are never "misplaced".
+        ground: draws what the part lies on.
+    """
+
+    def register(build: Builder) -> Builder:
+        def plan(rng: Random, h: int, w: int, skin: Skin) -> Plan:
+            items = tuple(build(rng, h, w, skin))
+            return Plan(ground(rng, h, w, skin), items, lamp(rng, h, w), faults, free)
+
+        PARTS[name] = Part(plan, subjects)
+        return build
+
+    return register
+
+
+def disc(
+    at: Point, radius: float | Point, tone: Field, angle: float = 0.0, form: Field | None = None, **look: Any
+) -> Item:
+    """Make a round item, or one of the radial outline `form`; `radius` is one number or the two half extents."""
+    return Item("radial", *at, radius if isinstance(radius, tuple) else (radius, radius), tone, angle, form, **look)
+
+
+def box(at: Point, size: Point, tone: Field, angle: float = 0.0, **look: Any) -> Item:
+    """Make a rectangular item of the half extents `size`."""
+    return Item("box", *at, size, tone, angle, **look)
+
+
+def stroke(at: Point, half: float, tone: Field, angle: float, points: Field, **look: Any) -> Item:
+    """Make a line through `points` [P, 2], given relative to `at`; `half` is half its width."""
+    return Item("path", *at, (half, half), tone, angle, points, **look)
+
+
+def text(at: Point, size: Point, tone: Field, angle: float, letters: Field, **look: Any) -> Item:
+    """Make a print of the half extents `size` that shows `letters` (see `marking`)."""
+    return Item("stamp", *at, size, tone, angle, letters, role="print", **look)
+
+
+def marking(rng: Random, low: int, high: int, height: int = 28) -> Field:
+    """Draw the coverage [h, w] of `low`..`high` random letters and digits, about `height` pixels tall."""
+    return stamp("".join(pick(rng, LETTERS) for _ in range(int(rng.integers(low, high + 1)))), height)
+
+
 def lamp(rng: Random, h: int, w: int) -> Light:
-    """A light for a canvas of this size."""
+    """Draw the light for a canvas of this size."""
     return Light(
         angle=float(rng.uniform(0, 2 * np.pi)),
         ambient=float(rng.uniform(0.35, 0.8)),
@@ -72,14 +124,19 @@ class Place:
     angle: float
     radius: float  # half the part's extent, pixels
 
-    def at(self, u: float, v: float) -> tuple[float, float]:
-        """Canvas position of a point in the part's own frame."""
+    @property
+    def centre(self) -> Point:
+        """Canvas position of the frame's origin."""
+        return self.x, self.y
+
+    def at(self, u: float, v: float) -> Point:
+        """Return the canvas position of a point in the part's own frame."""
         c, s = np.cos(self.angle), np.sin(self.angle)
         return float(self.x + c * u - s * v), float(self.y + s * u + c * v)
 
 
 def place(rng: Random, h: int, w: int, *, low: float = 0.27, high: float = 0.47, turn: float = np.pi) -> Place:
-    """Somewhere near the middle, `low`..`high` of the shorter side in radius, turned by at most `turn`."""
+    """Draw a place near the middle: radius `low`..`high` of the shorter side, turned by at most `turn` radians."""
     short = min(h, w)
     radius = short * float(rng.uniform(low, high))
     if chance(rng, 0.12):
@@ -94,18 +151,18 @@ def place(rng: Random, h: int, w: int, *, low: float = 0.27, high: float = 0.47,
 
 
 def seeded(rng: Random) -> int:
-    """A seed for something that must be painted alike more than once."""
+    """Draw a seed for something that must be painted alike more than once."""
     return int(rng.integers(2**31))
 
 
 def metal(rng: Random) -> Field:
-    """Steel, aluminium, brass, copper or blackened metal."""
+    """Draw the colour of steel, aluminium, brass, copper or blackened metal."""
     hue, saturation = pick(rng, ((0.6, 0.04), (0.58, 0.08), (0.12, 0.45), (0.05, 0.5), (0.1, 0.06), (0.0, 0.0)))
     return hsv(hue, saturation, float(rng.uniform(0.2, 0.85)))
 
 
 def skinned(rng: Random, item: Item, skin: Skin, probability: float) -> Item:
-    """The item with one of the allowed surfaces laid over it, at random."""
+    """Lay one of the allowed surfaces over the item, with the given probability."""
     if not chance(rng, probability):
         return item
     length = int(min(640, 2 * np.ceil(reach(item)) + 2))
@@ -117,7 +174,7 @@ def skinned(rng: Random, item: Item, skin: Skin, probability: float) -> Item:
 
 
 def finish(rng: Random) -> dict[str, Any]:
-    """Random shading parameters that most bodies share."""
+    """Draw the shading parameters that most bodies share."""
     return {
         "relief": float(rng.uniform(0.3, 1.0)),
         "gloss": float(rng.uniform(0, 0.6)) if chance(rng, 0.4) else 0.0,
@@ -127,11 +184,5 @@ def finish(rng: Random) -> dict[str, Any]:
 
 
 def bore(rng: Random, p: Place, u: float, v: float, r: float, group: int, shade: Field) -> Item:
-    """A round hole through a part."""
-    x, y = p.at(u, v)
-    return Item("radial", x, y, (r, r), shade, profile="bevel", relief=0.5, role="hole", group=group, seed=seeded(rng))
-
-
-def text(rng: Random, low: int, high: int) -> Field:
-    """The coverage of a random marking of `low`..`high` characters."""
-    return stamp("".join(pick(rng, LETTERS) for _ in range(int(rng.integers(low, high + 1)))), 28)
+    """Make a round hole through a part, at (u, v) of its frame."""
+    return disc(p.at(u, v), r, shade, profile="bevel", relief=0.5, role="hole", group=group, seed=seeded(rng))
