@@ -19,7 +19,7 @@ from anomalens_lab.synthesis import (
     twins,
 )
 from anomalens_lab.synthesis.fields import blur
-from anomalens_lab.synthesis.scene import VISIBLE
+from anomalens_lab.synthesis.rendering import VISIBLE
 
 SMALL = SynthesisConfig(size=96)
 

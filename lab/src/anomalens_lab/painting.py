@@ -24,8 +24,9 @@ from anomalens.files import require_room, write_json
 from anomalens_lab.materials import collect
 from anomalens_lab.scenes import SETTINGS, SHARD, SHARDS, read_settings, write_shard
 from anomalens_lab.synthesis.captions import state_captions
+from anomalens_lab.synthesis.config import HELD_OUT_FAMILIES, SynthesisConfig
 from anomalens_lab.synthesis.fields import generator
-from anomalens_lab.synthesis.scene import HELD_OUT_FAMILIES, Scene, SynthesisConfig, twins
+from anomalens_lab.synthesis.scene import Scene, twins
 
 _THINGS_EVERY = 10  # one shard in so many shows composed things
 _CAPTIONS = 4  # sentences kept a scene; one is drawn each time it is seen

@@ -4,28 +4,22 @@
     picture = scene(7, SynthesisConfig(size=256))
 
 `scene(seed)` is a pure function of its seed and configuration. Surfaces are painted in `surfaces` and `patterns`;
-parts are planned in `hardware`, `goods`, `electronics` and `arrays`; `defects` changes a surface, `faults` rearranges
-pieces, `camera` photographs, `captions` finds the words, `export` writes a data set.
+parts are planned in `hardware`, `goods`, `electronics` and `arrays` with the tools of `workshop` and painted in
+`items`; `defects` changes a surface, `faults` rearranges pieces, `camera` photographs, `rendering` joins them,
+`captions` draws the sentences, `export` writes a data set.
 """
 
-from anomalens_lab.synthesis.captions import (
-    kind_phrases,
-    state_captions,
-)
-from anomalens_lab.synthesis.export import synthesize
-from anomalens_lab.synthesis.scene import (
+from anomalens_lab.synthesis.captions import kind_phrases, state_captions
+from anomalens_lab.synthesis.config import (
     FAMILIES,
     HELD_OUT_FAMILIES,
     PART_FAMILIES,
     SURFACE_FAMILIES,
-    Rendering,
-    Scene,
     SynthesisConfig,
-    render,
-    scene,
-    scenes,
-    twins,
 )
+from anomalens_lab.synthesis.export import synthesize
+from anomalens_lab.synthesis.rendering import Rendering, render
+from anomalens_lab.synthesis.scene import Scene, scene, scenes, twins
 from anomalens_lab.synthesis.words import GENERIC, KINDS
 
 __all__ = [

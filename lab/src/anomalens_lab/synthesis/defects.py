@@ -1,8 +1,8 @@
-"""Defects of a surface: an image changed within a mark so that it shows one kind of fault.
+"""Change an image within a mark so that it shows one kind of defect.
 
-A defect is a function (generator, canvas, spot) -> changed image. Each kind has several looks, each look several
-shapes, so that no single trick of the procedure gives a kind away. The mask is never drawn: the scene compares the
-image before and after.
+A defect is a function (generator, canvas, spot) -> changed image [H, W, 3]. Each kind has several looks, each look
+several shapes, so that no single trick of the procedure gives a kind away. The mask is not drawn: `rendering` compares
+the image before and after.
 """
 
 from collections.abc import Callable
@@ -44,26 +44,27 @@ from anomalens_lab.synthesis.marks import (
 
 @dataclass(frozen=True)
 class Canvas:
-    """What a defect may look at: the image so far, the ground behind the part, the part's region, another surface."""
+    """Things a defect is painted from: the image so far, the ground behind the part, its region, another surface."""
 
-    image: Field  # [H,W,3]
-    ground: Field | None  # [H,W,3]; None: the surface fills the picture
-    region: Bool | None  # [H,W]; None: everywhere
+    image: Field  # [H, W, 3]
+    ground: Field | None  # [H, W, 3]; None: the surface fills the picture
+    region: Bool | None  # [H, W]; None: everywhere
     lamp: float  # direction of the light, radians
     skin: Callable[[Random, int, int], Field]  # paints a foreign surface
 
     def inside(self, alpha: Field) -> Field:
-        """The coverage limited to the part, with a soft rim."""
+        """Limit the coverage [H, W] to the part, with a soft rim."""
         if self.region is None:
             return alpha
         return alpha * blur(self.region.astype(np.float32), 0.7)
 
 
 Defect = Callable[[Random, Canvas, Spot], Field]
+_LETTERS = "ABCDEFHKLMNPRSTX0123456789#*%&"  # of misprints
 
 
 def _shift(rng: Random, image: Field, at: Field, strength: tuple[float, float] = (0.12, 0.9)) -> Field:
-    """A colour that differs from the image's mean under the mark: darker, lighter or another hue."""
+    """Draw a colour [3] that differs from the image's mean under the mark: darker, lighter or another hue."""
     weight = float(at.sum()) + 1e-6
     mean = (image * at[..., None]).sum((0, 1)) / weight
     amount = log_uniform(rng, *strength)
@@ -98,7 +99,8 @@ def crack(rng: Random, canvas: Canvas, spot: Spot) -> Field:
         image = image * (1 + np.float32(rng.uniform(-0.15, 0.3)) * rim[..., None])
     dark = image * np.float32(rng.uniform(0.05, 0.6))
     if chance(rng, 0.12):
-        dark = image + np.float32(rng.uniform(0.15, 0.4))  # a crack that lets light or white filler through
+        # A crack that lets light or white filler through.
+        dark = image + np.float32(rng.uniform(0.15, 0.4))
     return mix(image, np.asarray(dark, np.float32), alpha * np.float32(log_uniform(rng, 0.4, 1)))
 
 
@@ -108,13 +110,7 @@ def hole(rng: Random, canvas: Canvas, spot: Spot) -> Field:
     alpha = np.zeros((spot.h, spot.w), np.float32)
     for _ in range(many):
         x, y = (spot.x, spot.y) if many == 1 else rng.normal((spot.x, spot.y), spot.radius * 1.2)
-        small = Spot(
-            spot.h,
-            spot.w,
-            float(y),
-            float(x),
-            max(1.3, spot.radius * (1 if many == 1 else float(rng.uniform(0.2, 0.6)))),
-        )
+        small = spot.near(x, y, max(1.3, spot.radius * (1 if many == 1 else float(rng.uniform(0.2, 0.6)))))
         alpha = np.maximum(alpha, ellipse(rng, small, soft=soft) if chance(rng, 0.6) else blob(rng, small, soft=soft))
     alpha = canvas.inside(alpha)
     depth = slope(blur(alpha, max(0.8, spot.radius * 0.15)), canvas.lamp + np.pi)
@@ -133,20 +129,22 @@ def stain(rng: Random, canvas: Canvas, spot: Spot) -> Field:
     alpha = patch(rng, spot)
     style = float(rng.random())
     if style < 0.2:
+        # Dried liquid: the rim is darker than the middle.
         inner = blur(alpha, max(1.0, spot.radius * 0.2))
-        alpha = np.clip(alpha * (1.3 - inner), 0, 1)  # dried liquid: the rim is darker than the middle
+        alpha = np.clip(alpha * (1.3 - inner), 0, 1)
     elif style < 0.45:
         alpha = alpha * np.clip(0.6 + 0.5 * octaves(rng, spot.h, spot.w, max(3.0, spot.radius), count=4), 0, 1)
     elif style < 0.6:
         for _ in range(int(rng.integers(2, 9))):
             x, y = rng.normal((spot.x, spot.y), spot.radius * 1.5)
-            drop = Spot(spot.h, spot.w, float(y), float(x), max(1.2, spot.radius * log_uniform(rng, 0.08, 0.5)))
+            drop = spot.near(x, y, max(1.2, spot.radius * log_uniform(rng, 0.08, 0.5)))
             alpha = np.maximum(alpha, ellipse(rng, drop, soft=1.5))
     alpha = canvas.inside(alpha)
     image = canvas.image
     if chance(rng, 0.5):
         ink = colour(rng, low=0.05, vivid=0.4)
-        wet = image * ink * np.float32(rng.uniform(0.8, 1.4))  # a liquid filters: texture stays visible
+        # A liquid filters: the texture stays visible.
+        wet = image * ink * np.float32(rng.uniform(0.8, 1.4))
     else:
         wet = np.broadcast_to(_shift(rng, image, alpha), image.shape)
     return mix(image, np.asarray(wet, np.float32), alpha * np.float32(log_uniform(rng, 0.2, 1)))
@@ -163,11 +161,8 @@ def contamination(rng: Random, canvas: Canvas, spot: Spot) -> Field:
         alpha = blob(rng, spot, soft=1.2) if chance(rng, 0.6) else patch(rng, spot, soft=1.0)
         shadow = np.roll(blur(alpha, 2), (int(rng.integers(-3, 4)), int(rng.integers(-3, 4))), (0, 1))
         image = image * (1 - np.float32(rng.uniform(0, 0.5)) * shadow[..., None])
-        lit = np.clip(
-            slope(blur(alpha, max(1.0, spot.radius * 0.25)), canvas.lamp) * np.float32(max(2.0, spot.radius * 0.5)),
-            -0.5,
-            0.5,
-        )
+        relief = blur(alpha, max(1.0, spot.radius * 0.25))
+        lit = np.clip(slope(relief, canvas.lamp) * np.float32(max(2.0, spot.radius * 0.5)), -0.5, 0.5)
         noise = octaves(rng, spot.h, spot.w, max(2.0, spot.radius * 0.5), count=3)
         tone = colour(rng) * (1 + 0.6 * lit + np.float32(rng.uniform(0, 0.2)) * noise)[..., None]
     else:
@@ -180,7 +175,7 @@ def contamination(rng: Random, canvas: Canvas, spot: Spot) -> Field:
 
 
 def missing(rng: Random, canvas: Canvas, spot: Spot) -> Field:
-    """The pattern, coating or piece is absent: what is left is calm, or what lies behind."""
+    """Remove the pattern, coating or piece: what is left is calm, or shows what lies behind."""
     alpha = canvas.inside(patch(rng, spot, soft=float(rng.uniform(0.8, 3))))
     image = canvas.image
     style = float(rng.random())
@@ -195,19 +190,15 @@ def missing(rng: Random, canvas: Canvas, spot: Spot) -> Field:
 
 
 def deformation(rng: Random, canvas: Canvas, spot: Spot) -> Field:
-    """The surface is pushed: bulged, pinched, twisted, sheared or folded."""
+    """Push the surface: bulged, pinched, twisted, shifted or folded."""
     dx, dy = spot.gaps()
     radius = np.float32(max(6.0, spot.radius * 1.4))
     distance = np.asarray(np.sqrt(dx * dx + dy * dy) / radius, np.float32)
     fade = smoothstep(distance, 1, 0)
     style = int(rng.integers(4))
     if style == 3:
-        line = canvas.inside(
-            blur(
-                draw([(curve(rng, spot, spot.radius * 3, 0.8), max(1.5, spot.radius * 0.2))], spot.h, spot.w),
-                max(1.0, spot.radius * 0.12),
-            )
-        )
+        fold = draw([(curve(rng, spot, spot.radius * 3, 0.8), max(1.5, spot.radius * 0.2))], spot.h, spot.w)
+        line = canvas.inside(blur(fold, max(1.0, spot.radius * 0.12)))
         lit = np.clip(slope(line * np.float32(max(3.0, spot.radius * 0.3)), canvas.lamp), -1, 1)
         return canvas.image * (1 + np.float32(rng.uniform(0.3, 0.9)) * lit[..., None])
     force = float(rng.choice([-1, 1]) * rng.uniform(0.25, 0.8))
@@ -215,10 +206,8 @@ def deformation(rng: Random, canvas: Canvas, spot: Spot) -> Field:
         move_x, move_y = -dx * fade * np.float32(force), -dy * fade * np.float32(force)
     elif style == 1:
         turn = fade * np.float32(force * 2)
-        move_x, move_y = (
-            np.cos(turn) * dx - np.sin(turn) * dy - dx,
-            np.sin(turn) * dx + np.cos(turn) * dy - dy,
-        )
+        move_x = np.cos(turn) * dx - np.sin(turn) * dy - dx
+        move_y = np.sin(turn) * dx + np.cos(turn) * dy - dy
     else:
         way = float(rng.uniform(0, 2 * np.pi))
         push = fade * np.float32(force) * radius * 0.5
@@ -233,7 +222,7 @@ def deformation(rng: Random, canvas: Canvas, spot: Spot) -> Field:
 
 def discolouration(rng: Random, canvas: Canvas, spot: Spot) -> Field:
     wide = chance(rng, 0.3)
-    big = Spot(spot.h, spot.w, spot.y, spot.x, spot.radius * float(rng.uniform(1, 1.6)))
+    big = spot.sized(spot.radius * float(rng.uniform(1, 1.6)))
     alpha = band(rng, big, soft=float(rng.uniform(1, 10))) if wide else patch(rng, big)
     alpha = canvas.inside(alpha)
     image = canvas.image
@@ -251,7 +240,7 @@ def discolouration(rng: Random, canvas: Canvas, spot: Spot) -> Field:
 
 
 def cut(rng: Random, canvas: Canvas, spot: Spot) -> Field:
-    """A slit: dark inside, lips that catch light; it gapes in the middle."""
+    """Cut a slit: dark inside, with lips that catch light; it gapes in the middle."""
     line = curve(rng, spot, spot.radius * float(rng.uniform(1.5, 3)), float(rng.uniform(0.05, 0.9)))
     gape = max(1.2, spot.radius * log_uniform(rng, 0.04, 0.25))
     pieces = 8
@@ -264,11 +253,10 @@ def cut(rng: Random, canvas: Canvas, spot: Spot) -> Field:
     lips = np.clip(blur(alpha, max(1.0, gape * 0.5)) * 1.6 - alpha, 0, 1)
     lit = slope(blur(alpha, 1.0), canvas.lamp) * np.float32(rng.uniform(0, 0.7))
     image = canvas.image * (1 + np.float32(rng.uniform(-0.1, 0.35)) * lips[..., None]) + lit[..., None]
-    inner = (
-        canvas.ground
-        if canvas.ground is not None and chance(rng, 0.4)
-        else canvas.image * np.float32(rng.uniform(0.0, 0.45))
-    )
+    if canvas.ground is not None and chance(rng, 0.4):
+        inner = canvas.ground
+    else:
+        inner = canvas.image * np.float32(rng.uniform(0.0, 0.45))
     return mix(image, np.asarray(inner, np.float32), alpha)
 
 
@@ -276,34 +264,26 @@ def misprint(rng: Random, canvas: Canvas, spot: Spot) -> Field:
     image = canvas.image
     style = float(rng.random())
     if style < 0.45:
-        mark = stamp(
-            "".join(pick(rng, tuple("ABCDEFHKLMNPRSTX0123456789#*%&")) for _ in range(int(rng.integers(1, 7)))),
-            30,
-        )
+        mark = stamp("".join(pick(rng, _LETTERS) for _ in range(int(rng.integers(1, 7)))), 30)
         tall = max(3.0, spot.radius * 0.6)
         wide = tall * mark.shape[1] / mark.shape[0]
-        dx, dy = spot.gaps()
-        angle = float(rng.uniform(-np.pi, np.pi))
-        c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-        u, v = (c * dx + s * dy) / np.float32(wide), (c * dy - s * dx) / np.float32(tall)
+        u, v = spot.turned(float(rng.uniform(-np.pi, np.pi)))
+        u, v = u / np.float32(wide), v / np.float32(tall)
         read = sample(mark, (v + 1) * (mark.shape[0] - 1) / 2, (u + 1) * (mark.shape[1] - 1) / 2)
         alpha = canvas.inside(np.where((np.abs(u) < 1) & (np.abs(v) < 1), read, 0).astype(np.float32))
         return mix(image, _shift(rng, image, alpha, (0.3, 1.0)), alpha * np.float32(rng.uniform(0.5, 1)))
-    alpha = canvas.inside(patch(rng, Spot(spot.h, spot.w, spot.y, spot.x, spot.radius * 1.3)))
+    alpha = canvas.inside(patch(rng, spot.sized(spot.radius * 1.3)))
     down, right = (int(v) for v in rng.choice([-1, 1], 2) * rng.integers(2, max(4, int(spot.radius * 0.5)), 2))
     if style < 0.7:
         ghost = np.roll(image, (down, right), (0, 1))
         return mix(image, ghost, alpha * np.float32(rng.uniform(0.4, 0.8)))
     # Colours out of register.
-    shifted = np.stack(
-        [image[..., 0], np.roll(image[..., 1], (down, right), (0, 1)), np.roll(image[..., 2], (-down, -right), (0, 1))],
-        -1,
-    )
-    return mix(image, shifted, alpha)
+    green, blue = (np.roll(image[..., k], (way * down, way * right), (0, 1)) for k, way in ((1, 1), (2, -1)))
+    return mix(image, np.stack([image[..., 0], green, blue], -1), alpha)
 
 
 def broken(rng: Random, canvas: Canvas, spot: Spot) -> Field:
-    """A piece has broken away at a rim (of the part, or of the picture): what lies behind or inside shows."""
+    """Break a piece away at a rim (of the part, or of the picture): what lies behind or inside shows."""
     y, x = spot.y, spot.x
     if canvas.region is not None:
         rim = canvas.region & (blur(canvas.region.astype(np.float32), 3.0) < 0.8)
@@ -312,47 +292,36 @@ def broken(rng: Random, canvas: Canvas, spot: Spot) -> Field:
             y, x = divmod(int(places[int(rng.integers(places.size))]), spot.w)
     elif chance(rng, 0.6):
         wall = int(rng.integers(4))
-        y, x = (0, x) if wall == 0 else (spot.h - 1, x) if wall == 1 else (y, 0) if wall == 2 else (y, spot.w - 1)
-    chip = Spot(spot.h, spot.w, float(y), float(x), spot.radius)
+        y, x = ((0, x), (spot.h - 1, x), (y, 0), (y, spot.w - 1))[wall]
+    chip = spot.near(x, y, spot.radius)
     alpha = canvas.inside(blob(rng, chip, soft=float(rng.uniform(0.8, 2)), ragged=float(rng.uniform(0.3, 1.0))))
     if canvas.ground is not None and chance(rng, 0.6):
         inner = canvas.ground
     else:
         rough = octaves(rng, spot.h, spot.w, max(3.0, spot.radius * 0.6), count=4, gain=0.7)
-        tone = np.clip(
-            canvas.image.mean((0, 1)) * np.float32(rng.uniform(0.4, 1.5)) + np.float32(rng.normal(0, 0.12)),
-            0.02,
-            0.98,
-        )
+        tone = canvas.image.mean((0, 1)) * np.float32(rng.uniform(0.4, 1.5)) + np.float32(rng.normal(0, 0.12))
+        tone = np.clip(tone, 0.02, 0.98)
         inner = tone * (1 + 0.3 * np.clip(slope(rough * 2, canvas.lamp), -1, 1) + 0.1 * rough)[..., None]
     edge = slope(blur(alpha, 1.2), canvas.lamp + np.pi) * np.float32(rng.uniform(0, 0.8))
     return mix(canvas.image, np.asarray(inner, np.float32), alpha) + canvas.inside(edge)[..., None]
 
 
 def misplaced(rng: Random, canvas: Canvas, spot: Spot) -> Field:
-    """A piece of the surface sits elsewhere, turned or mirrored."""
-    alpha = canvas.inside(
-        patch(
-            rng,
-            Spot(spot.h, spot.w, spot.y, spot.x, max(8.0, spot.radius)),
-            soft=float(rng.uniform(0.8, 2.5)),
-        )
-    )
-    dx, dy = spot.gaps()
-    angle = float(pick(rng, (np.pi / 2, np.pi, 0.6, -0.6, 0.0)))
-    c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    """Put a piece of the surface in another place, turned or mirrored."""
+    alpha = canvas.inside(patch(rng, spot.sized(max(8.0, spot.radius)), soft=float(rng.uniform(0.8, 2.5))))
+    u, v = spot.turned(float(pick(rng, (np.pi / 2, np.pi, 0.6, -0.6, 0.0))))
     flip = np.float32(-1 if chance(rng, 0.3) else 1)
     scale = np.float32(pick(rng, (1.0, 1.0, 0.7, 1.4)))
     away = rng.normal(0, max(spot.radius, 0.12 * spot.w), 2)
-    u, v = scale * (c * dx + s * dy) * flip, scale * (c * dy - s * dx)
+    u, v = scale * u * flip, scale * v
     moved = sample(canvas.image, v + np.float32(spot.y + away[0]), u + np.float32(spot.x + away[1]))
     lit = slope(blur(alpha, 0.8), canvas.lamp) * np.float32(rng.uniform(0, 0.35))
     return mix(canvas.image, moved, alpha) + lit[..., None]
 
 
 def worn(rng: Random, canvas: Canvas, spot: Spot) -> Field:
-    """Abraded, blurred, roughened or rubbed bare."""
-    alpha = canvas.inside(patch(rng, Spot(spot.h, spot.w, spot.y, spot.x, max(6.0, spot.radius * 1.2))))
+    """Abrade, blur, roughen or rub the surface bare."""
+    alpha = canvas.inside(patch(rng, spot.sized(max(6.0, spot.radius * 1.2))))
     image = canvas.image
     style = int(rng.integers(4))
     if style == 0:
@@ -371,15 +340,7 @@ def worn(rng: Random, canvas: Canvas, spot: Spot) -> Field:
             x, y = rng.normal((spot.x, spot.y), spot.radius * 0.6)
             d = spot.radius * float(rng.uniform(0.2, 0.7))
             a = heading + float(rng.normal(0, 0.3))
-            lines.append(
-                (
-                    [
-                        (float(x - d * np.cos(a)), float(y - d * np.sin(a))),
-                        (float(x + d * np.cos(a)), float(y + d * np.sin(a))),
-                    ],
-                    0.7,
-                )
-            )
+            lines.append(([(float(x + k * d * np.cos(a)), float(y + k * d * np.sin(a))) for k in (-1, 1)], 0.7))
         alpha = canvas.inside(draw(lines, spot.h, spot.w))
         changed = np.broadcast_to(_shift(rng, image, alpha), image.shape)
     return mix(image, np.asarray(changed, np.float32), alpha * np.float32(rng.uniform(0.5, 1)))
@@ -395,22 +356,16 @@ def thread(rng: Random, canvas: Canvas, spot: Spot) -> Field:
 
 
 def dent(rng: Random, canvas: Canvas, spot: Spot) -> Field:
-    """A dent, a bump or blisters: only light and shade change."""
+    """Raise or press in the surface once or many times: only light and shade change."""
     many = 1 if chance(rng, 0.7) else int(rng.integers(2, 10))
     relief = np.zeros((spot.h, spot.w), np.float32)
     for _ in range(many):
         x, y = (spot.x, spot.y) if many == 1 else rng.normal((spot.x, spot.y), spot.radius)
-        small = Spot(
-            spot.h,
-            spot.w,
-            float(y),
-            float(x),
-            max(2.0, spot.radius * (1 if many == 1 else float(rng.uniform(0.15, 0.5)))),
-        )
-        one = ellipse(rng, small, soft=2 * small.radius * float(rng.uniform(0.3, 1)))
+        small = spot.near(x, y, max(2.0, spot.radius * (1 if many == 1 else float(rng.uniform(0.15, 0.5)))))
+        shape = ellipse(rng, small, soft=2 * small.radius * float(rng.uniform(0.3, 1)))
         if chance(rng, 0.3):
-            one = blur(blob(rng, small, soft=2), small.radius * 0.3)
-        relief = np.maximum(relief, one * np.float32(small.radius))
+            shape = blur(blob(rng, small, soft=2), small.radius * 0.3)
+        relief = np.maximum(relief, shape * np.float32(small.radius))
     sign = float(rng.choice([-1, 1]))
     lit = np.clip(slope(canvas.inside(relief), canvas.lamp) * np.float32(sign * log_uniform(rng, 0.15, 0.9)), -0.8, 0.8)
     shine = np.float32(rng.uniform(0, 0.5)) * np.maximum(lit, 0) ** 2

@@ -1,4 +1,4 @@
-"""Writing scenes as a data set in MVTec layout, with captions."""
+"""Write scenes as a data set in MVTec layout, with captions."""
 
 import json
 from collections.abc import Callable
@@ -10,10 +10,11 @@ import numpy as np
 from PIL import Image
 
 from anomalens.errors import ConfigError, InputError
-from anomalens.files import atomic_write, write_json
+from anomalens.files import atomic_write, json_ready, write_json
 from anomalens.images.encoding import encode_image
+from anomalens_lab.synthesis.config import SynthesisConfig
 from anomalens_lab.synthesis.fields import chance, generator
-from anomalens_lab.synthesis.scene import Scene, SynthesisConfig, scenes
+from anomalens_lab.synthesis.scene import Scene, scenes
 from anomalens_lab.synthesis.words import KINDS
 
 SETTINGS = "synthesis.json"
@@ -23,7 +24,7 @@ CHUNK = 256
 
 
 def _split_and_state(picture: Scene, train_share: float) -> tuple[str, str]:
-    """Split and state folder of a scene: the largest defect names an anomalous one."""
+    """Return split and state folder of a scene: the largest defect names an anomalous one."""
     if picture.anomalous:
         counts = np.bincount(picture.kinds[picture.mask])
         return "test", KINDS[int(counts.argmax())]
@@ -68,8 +69,16 @@ def _encode(pixels: np.ndarray[Any, Any], kind: Literal["PNG", "JPEG"]) -> bytes
     return encode_image(Image.fromarray(pixels), kind, **settings)
 
 
+def _read_settings(path: Path) -> Any:
+    """Return the settings of an earlier run; None where the file is torn."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError:
+        return None
+
+
 def _finished(path: Path, seed: int) -> list[str]:
-    """The lines of an earlier run that stand in order; anything after a gap is done again."""
+    """Return the lines of an earlier run that stand in order; anything after a gap is done again."""
     if not path.exists():
         return []
     lines: list[str] = []
@@ -98,7 +107,7 @@ def synthesize(
     workers: int = 0,
     progress: Callable[[int], object] | None = None,
 ) -> int:
-    """Write scenes `seed` .. `seed + count - 1` to `out`; returns the number of scenes written by this call.
+    """Write scenes `seed` .. `seed + count - 1` to `out` and return the number of scenes written by this call.
 
     Layout: `<out>/<family>/{train/good, test/good, test/<kind>, ground_truth/<kind>/<stem>_mask.png}`, a line for each
     scene in `captions.jsonl`, and the settings in `synthesis.json`. Of the sound scenes `train_share` go to train/good.
@@ -116,14 +125,11 @@ def synthesize(
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; name a new or empty folder")
     out.mkdir(parents=True, exist_ok=True)
-    settings = json.loads(json.dumps({"seed": seed, "train_share": train_share} | asdict(config), default=str))
+    chosen = asdict(config) | {"materials": [str(folder) for folder in config.materials]}
+    settings = json_ready({"seed": seed, "train_share": train_share} | chosen)
     note = out / SETTINGS
     if note.exists():
-        try:
-            same = json.loads(note.read_text(encoding="utf-8")) == settings
-        except json.JSONDecodeError:
-            same = False
-        if not same:
+        if _read_settings(note) != settings:
             raise InputError(f"{out} holds a set made with other settings (see {SETTINGS}); name another folder")
     elif any(out.iterdir()):
         raise InputError(f"{out} is not empty and holds no {SETTINGS}; name a new or empty folder")

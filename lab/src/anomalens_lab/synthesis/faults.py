@@ -1,7 +1,7 @@
-"""Structural faults: a plan's items edited so that a piece is missing, misplaced, bent, broken or wrong.
+"""Edit the items of a plan so that a piece is missing, misplaced, bent, broken or wrong.
 
-A fault is a function (generator, plan, items) -> new items, or None where the plan offers no handle for it. Which
-faults mean something for a part is written in its plan.
+A fault is a function (generator, plan, items) -> new items, or None where the plan has no piece it could befall. The
+faults that mean something for a family of parts are named at its builder.
 """
 
 from collections.abc import Callable
@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from anomalens_lab.synthesis.fields import Random, chance, colour, pick
+from anomalens_lab.synthesis.fields import Field, Random, chance, colour, log_uniform, pick
 from anomalens_lab.synthesis.items import ANGLES, Break, Item, Plan, radial, stamp
 
 Items = tuple[Item, ...]
@@ -20,16 +21,16 @@ Fault = Callable[[Random, Plan, Items], Items | None]
 _CARRIERS = ("body", "ground", "trace", "speck", "topping", "scar", "pocket")
 
 
-def _groups(plan: Plan, items: Items, *, barred: tuple[str, ...] = _CARRIERS) -> list[int]:
-    """Groups whose leading item is a piece that stands for itself."""
+def _groups(plan: Plan, items: Items) -> list[int]:
+    """Return the groups whose leading item is a piece that stands for itself."""
     leaders: dict[int, str] = {}
     for item in items:
         leaders.setdefault(item.group, item.role)
-    return [g for g, role in leaders.items() if role not in barred and role not in plan.free]
+    return [g for g, role in leaders.items() if role not in _CARRIERS and role not in plan.free]
 
 
 def _inside(plan: Plan, items: Items, group: int) -> bool:
-    """Whether the group's place lies on the canvas, so that a fault of it can be seen."""
+    """Tell whether the group's place lies on the canvas, so that a fault of it can be seen."""
     h, w = plan.ground.shape[:2]
     first = next(i for i in items if i.group == group)
     return bool(0 <= first.x < w and 0 <= first.y < h)
@@ -45,7 +46,7 @@ def _swap(items: Items, index: int, **changes: Any) -> Items:
 
 
 def missing(rng: Random, plan: Plan, items: Items) -> Items | None:
-    """One group (sometimes a few) is gone."""
+    """Remove one group, sometimes a few."""
     for _ in range(1 if chance(rng, 0.75) else int(rng.integers(2, 4))):
         group = _choose(rng, plan, items)
         if group is None:
@@ -55,7 +56,7 @@ def missing(rng: Random, plan: Plan, items: Items) -> Items | None:
 
 
 def misplaced(rng: Random, plan: Plan, items: Items) -> Items | None:
-    """One group is shifted and turned off its place, or two unlike groups have changed places."""
+    """Shift and turn one group off its place."""
     group = _choose(rng, plan, items)
     if group is None:
         return None
@@ -65,28 +66,18 @@ def misplaced(rng: Random, plan: Plan, items: Items) -> Items | None:
     far = size * float(rng.uniform(0.35, 1.6)) if turn == 0 or chance(rng, 0.6) else 0.0
     way = float(rng.uniform(0, 2 * np.pi))
     c, s = np.cos(turn), np.sin(turn)
-    moved = []
-    for item in items:
-        if item.group != group or item.role in _CARRIERS:
-            continue
+
+    def moved(item: Item) -> Item:
         dx, dy = item.x - first.x, item.y - first.y
-        moved.append(
-            replace(
-                item,
-                x=first.x + c * dx - s * dy + far * np.cos(way),
-                y=first.y + s * dx + c * dy + far * np.sin(way),
-                angle=item.angle + turn,
-            )
-        )
-    swapped = {
-        id(old): new
-        for old, new in zip((i for i in items if i.group == group and i.role not in _CARRIERS), moved, strict=True)
-    }
-    return tuple(swapped.get(id(i), i) for i in items)
+        x = first.x + c * dx - s * dy + far * np.cos(way)
+        y = first.y + s * dx + c * dy + far * np.sin(way)
+        return replace(item, x=x, y=y, angle=item.angle + turn)
+
+    return tuple(moved(i) if i.group == group and i.role not in _CARRIERS else i for i in items)
 
 
 def assembly(rng: Random, plan: Plan, items: Items) -> Items | None:
-    """The whole component sits askew, upside down, or is not there at all."""
+    """Set the whole component askew or upside down, or remove it."""
     parts = [i for i in items if i.role != "ground"]
     if chance(rng, 0.3):
         return tuple(i for i in items if i.role == "ground")
@@ -94,26 +85,31 @@ def assembly(rng: Random, plan: Plan, items: Items) -> Items | None:
     turn = float(rng.choice([-1, 1]) * rng.uniform(0.3, 3.1))
     far = max(parts[-1].size) * float(rng.uniform(0, 1.2))
     c, s = np.cos(turn), np.sin(turn)
-    return tuple(
-        i if i.role == "ground" else replace(
-            i, angle=i.angle + turn, x=x + c * (i.x - x) - s * (i.y - y) + far, y=y + s * (i.x - x) + c * (i.y - y)
-        )
-        for i in items
-    )  # fmt: skip
+
+    def turned(item: Item) -> Item:
+        dx, dy = item.x - x, item.y - y
+        return replace(item, x=x + c * dx - s * dy + far, y=y + s * dx + c * dy, angle=item.angle + turn)
+
+    return tuple(i if i.role == "ground" else turned(i) for i in items)
 
 
-def _bump(rng: Random, form: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any]:
-    """The outline with one lump, dent or flat side."""
+def _rim(rng: Random, form: Field | None) -> tuple[Field, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return a round outline's radii, its angles, and their distances in radians from a random one; each [ANGLES]."""
     base = np.ones(ANGLES, np.float32) if form is None else form
     t = np.arange(ANGLES) * (2 * np.pi / ANGLES)
-    gap = np.abs((t - rng.uniform(0, 2 * np.pi) + np.pi) % (2 * np.pi) - np.pi)
+    return base, t, np.abs((t - rng.uniform(0, 2 * np.pi) + np.pi) % (2 * np.pi) - np.pi)
+
+
+def _bump(rng: Random, form: Field | None) -> Field:
+    """Give the outline one lump, dent or flat side."""
+    base, _, gap = _rim(rng, form)
     amount = float(rng.choice([-1, -1, 1])) * float(rng.uniform(0.1, 0.4))
     lump = np.exp(-((gap / rng.uniform(0.12, 0.9)) ** 2))
     return np.asarray(base * (1 + amount * lump), np.float32)
 
 
 def _body(rng: Random, plan: Plan, items: Items) -> int | None:
-    """Index of an item that can be deformed or broken: a free-standing piece, else the main body."""
+    """Choose the index of an item that can be deformed or broken: a free-standing piece or the main body."""
     h, w = plan.ground.shape[:2]
     roles = ("piece", "tooth", "device", "case", "core", "tick", "wire", "head", "body")
     able = [
@@ -125,7 +121,7 @@ def _body(rng: Random, plan: Plan, items: Items) -> int | None:
 
 
 def deformation(rng: Random, plan: Plan, items: Items) -> Items | None:
-    """A piece has the wrong shape: lumped, flattened, bent, squeezed, too small or too large."""
+    """Give a piece the wrong shape: lumped, flattened, bent, squeezed, too small or too large."""
     k = _body(rng, plan, items)
     if k is None:
         return None
@@ -145,7 +141,7 @@ def deformation(rng: Random, plan: Plan, items: Items) -> Items | None:
 
 
 def bend(rng: Random, plan: Plan, items: Items) -> Items | None:
-    """The whole long part is bent: pieces along it follow the same curve."""
+    """Bend the whole long part; pieces along it follow the same curve."""
     body = items[0]
     amount = float(rng.choice([-1, 1]) * rng.uniform(0.12, 0.5))
     long = max(body.size[0], 1.0)
@@ -156,20 +152,13 @@ def bend(rng: Random, plan: Plan, items: Items) -> Items | None:
         u = c * dx + s * dy
         rise = amount / long * u * u
         tilt = float(np.arctan(2 * amount / long * u))
-        bent.append(
-            replace(
-                item,
-                x=item.x - s * rise,
-                y=item.y + c * rise,
-                angle=item.angle + tilt,
-                bend=item.bend + amount * item.size[0] / long,
-            )
-        )
+        x, y, own = item.x - s * rise, item.y + c * rise, item.bend + amount * item.size[0] / long
+        bent.append(replace(item, x=x, y=y, angle=item.angle + tilt, bend=own))
     return tuple(bent)
 
 
 def broken(rng: Random, plan: Plan, items: Items) -> Items | None:
-    """A part of a piece is broken off along a rough line; sometimes the fragment lies beside it."""
+    """Break off a part of a piece along a rough line; sometimes the fragment lies beside it."""
     k = _body(rng, plan, items)
     if k is None:
         return None
@@ -195,28 +184,18 @@ def broken(rng: Random, plan: Plan, items: Items) -> Items | None:
         out.append(replace(i, breaks=(*i.breaks, cut)))
         if fragment:
             other = Break(world - i.angle + np.pi, -across, -rough, seed)
-            loose.append(
-                replace(
-                    i,
-                    breaks=(*i.breaks, other),
-                    x=i.x + gap * np.cos(world),
-                    y=i.y + gap * np.sin(world),
-                    angle=i.angle + twist,
-                )
-            )
+            x, y = i.x + gap * np.cos(world), i.y + gap * np.sin(world)
+            loose.append(replace(i, breaks=(*i.breaks, other), x=x, y=y, angle=i.angle + twist))
     return (*out, *loose)
 
 
 def notch(rng: Random, plan: Plan, items: Items) -> Items | None:
-    """A bite out of the rim of a round part."""
+    """Bite a piece out of the rim of a round part."""
     wholes = [k for k, i in enumerate(items) if i.outline == "radial" and max(i.size) > 8]
     if not wholes:
         return None
     k = wholes[0] if chance(rng, 0.6) else int(pick(rng, wholes))
-    item = items[k]
-    base = np.ones(ANGLES, np.float32) if item.form is None else item.form
-    t = np.arange(ANGLES) * (2 * np.pi / ANGLES)
-    gap = np.abs((t - rng.uniform(0, 2 * np.pi) + np.pi) % (2 * np.pi) - np.pi)
+    base, t, gap = _rim(rng, items[k].form)
     wide = float(rng.uniform(0.05, 0.5))
     rough = 1 + 0.3 * np.sin(t * rng.integers(9, 40) + rng.uniform(0, 6))
     bite = np.sqrt(np.maximum(1 - (gap / wide) ** 2, 0)) * rough
@@ -224,7 +203,7 @@ def notch(rng: Random, plan: Plan, items: Items) -> Items | None:
 
 
 def tooth(rng: Random, plan: Plan, items: Items) -> Items | None:
-    """One or two teeth of a gear are gone."""
+    """Remove or shorten one or two teeth of a gear."""
     item = items[0]
     if item.form is None:
         return None
@@ -242,17 +221,15 @@ def tooth(rng: Random, plan: Plan, items: Items) -> Items | None:
 
 
 def discolouration(rng: Random, plan: Plan, items: Items) -> Items | None:
-    """One piece has the wrong colour."""
+    """Give one piece the wrong colour."""
     group = _choose(rng, plan, items)
     if group is None:
         return None
     tone = colour(rng, vivid=0.4)
     if chance(rng, 0.4):
         first = next(i for i in items if i.group == group)
-        tone = np.asarray(
-            np.clip(first.colour * rng.uniform(0.35, 0.7) if chance(rng, 0.5) else first.colour * 1.3 + 0.1, 0, 1),
-            np.float32,
-        )
+        other = first.colour * rng.uniform(0.35, 0.7) if chance(rng, 0.5) else first.colour * 1.3 + 0.1
+        tone = np.asarray(np.clip(other, 0, 1), np.float32)
     whole = chance(rng, 0.3)
     out, painted = [], False
     for item in items:
@@ -265,7 +242,7 @@ def discolouration(rng: Random, plan: Plan, items: Items) -> Items | None:
 
 
 def misprint(rng: Random, plan: Plan, items: Items) -> Items | None:
-    """A print is incomplete, doubled, askew, smeared, or an extra one has appeared."""
+    """Leave a print incomplete, doubled, askew or smeared, or add another."""
     prints = [k for k, i in enumerate(items) if i.role == "print" and i.outline == "stamp" and i.form is not None]
     if not prints:
         return None
@@ -277,38 +254,28 @@ def misprint(rng: Random, plan: Plan, items: Items) -> Items | None:
         worn = form.copy()
         cut = int(form.shape[1] * rng.uniform(0.3, 0.8))
         worn[:, cut:] *= np.float32(rng.uniform(0, 0.3))
-        return _swap(items, k, form=worn if chance(rng, 0.5) else np.ascontiguousarray(worn[:, ::-1])[:, ::-1].copy())
+        rng.random()  # unused; without this draw all later numbers of the seed would be others
+        return _swap(items, k, form=worn)
     if style == 1:
-        ghost = replace(
-            item,
-            x=item.x + item.size[0] * float(rng.uniform(0.06, 0.3)),
-            y=item.y + item.size[1] * float(rng.uniform(-0.5, 0.5)),
-        )
-        return (*items[: k + 1], ghost, *items[k + 1 :])
+        x = item.x + item.size[0] * float(rng.uniform(0.06, 0.3))
+        y = item.y + item.size[1] * float(rng.uniform(-0.5, 0.5))
+        return (*items[: k + 1], replace(item, x=x, y=y), *items[k + 1 :])
     if style == 2:
-        return _swap(
-            items,
-            k,
-            angle=item.angle + float(rng.choice([-1, 1]) * rng.uniform(0.2, 1.0)),
-            y=item.y + item.size[1] * 0.5,
-        )
+        turn = float(rng.choice([-1, 1]) * rng.uniform(0.2, 1.0))
+        return _swap(items, k, angle=item.angle + turn, y=item.y + item.size[1] * 0.5)
     if style == 3:
         smear = form.copy()
         for shift in range(1, max(2, form.shape[1] // 6)):
-            smear[:, shift:] = np.maximum(
-                smear[:, shift:], form[:, :-shift] * np.float32(1 - shift * 5 / form.shape[1])
-            )
+            faint = form[:, :-shift] * np.float32(1 - shift * 5 / form.shape[1])
+            smear[:, shift:] = np.maximum(smear[:, shift:], faint)
         return _swap(items, k, form=np.clip(smear, 0, 1))
-    extra = stamp(str(int(rng.integers(10, 9999))), 28)
-    return (
-        *items[: k + 1],
-        replace(item, form=extra, y=item.y + item.size[1] * float(rng.uniform(-1.5, 1.5)), colour=colour(rng)),
-        *items[k + 1 :],
-    )
+    letters = stamp(str(int(rng.integers(10, 9999))), 28)
+    y = item.y + item.size[1] * float(rng.uniform(-1.5, 1.5))
+    return (*items[: k + 1], replace(item, form=letters, y=y, colour=colour(rng)), *items[k + 1 :])
 
 
 def thread(rng: Random, plan: Plan, items: Items) -> Items | None:
-    """A run of a screw's threads is stripped."""
+    """Strip a run of a screw's threads."""
     groups = sorted({i.group for i in items if i.role == "thread" and i.group})
     if len(groups) < 4:
         return None
@@ -317,14 +284,15 @@ def thread(rng: Random, plan: Plan, items: Items) -> Items | None:
     return tuple(i for i in items if i.group not in gone)
 
 
-def _leg(rng: Random, items: Items, roles: tuple[str, ...]) -> int | None:
-    legs = [k for k, i in enumerate(items) if i.role in roles]
+def _leg(rng: Random, items: Items) -> int | None:
+    """Choose the index of a leg."""
+    legs = [k for k, i in enumerate(items) if i.role == "leg"]
     return int(pick(rng, legs)) if legs else None
 
 
 def bent_leg(rng: Random, plan: Plan, items: Items) -> Items | None:
-    """One leg points the wrong way."""
-    k = _leg(rng, items, ("leg",))
+    """Let one leg point the wrong way."""
+    k = _leg(rng, items)
     if k is None:
         return None
     item = items[k]
@@ -340,8 +308,8 @@ def bent_leg(rng: Random, plan: Plan, items: Items) -> Items | None:
 
 
 def cut_leg(rng: Random, plan: Plan, items: Items) -> Items | None:
-    """One leg is too short."""
-    k = _leg(rng, items, ("leg",))
+    """Cut one leg short."""
+    k = _leg(rng, items)
     if k is None:
         return None
     item = items[k]
@@ -351,15 +319,25 @@ def cut_leg(rng: Random, plan: Plan, items: Items) -> Items | None:
     return _swap(items, k, form=(np.asarray(item.form) * keep).astype(np.float32))
 
 
-def kink(rng: Random, plan: Plan, items: Items) -> Items | None:
-    """A wire leaves its course."""
+def _wire(rng: Random, items: Items) -> tuple[int, Field] | None:
+    """Choose a wire: its index, and a copy of its course [P, 2]."""
     paths = [
-        k for k, i in enumerate(items) if i.outline == "path" and i.role in ("wire", "body") and i.form is not None
+        (k, i.form)
+        for k, i in enumerate(items)
+        if i.outline == "path" and i.role in ("wire", "body") and i.form is not None
     ]
     if not paths:
         return None
-    k = int(pick(rng, paths))
-    form = np.array(items[k].form)
+    k, form = pick(rng, paths)
+    return k, np.array(form)
+
+
+def kink(rng: Random, plan: Plan, items: Items) -> Items | None:
+    """Push a wire off its course at one point."""
+    wire = _wire(rng, items)
+    if wire is None:
+        return None
+    k, form = wire
     at = int(rng.integers(1, len(form) - 1))
     span = float(np.ptp(form, axis=0).max())
     push = rng.normal(0, 1, 2)
@@ -368,14 +346,11 @@ def kink(rng: Random, plan: Plan, items: Items) -> Items | None:
 
 
 def cut_wire(rng: Random, plan: Plan, items: Items) -> Items | None:
-    """A wire ends in the middle of its way."""
-    paths = [
-        k for k, i in enumerate(items) if i.outline == "path" and i.role in ("wire", "body") and i.form is not None
-    ]
-    if not paths:
+    """Cut a wire in the middle of its way; sometimes the rest is gone."""
+    wire = _wire(rng, items)
+    if wire is None:
         return None
-    k = int(pick(rng, paths))
-    form = np.asarray(items[k].form)
+    k, form = wire
     at = float(rng.uniform(0.3, 0.7)) * (len(form) - 1)
     low = int(at)
     end = form[low] + (form[min(low + 1, len(form) - 1)] - form[low]) * (at - low)
@@ -387,9 +362,9 @@ def cut_wire(rng: Random, plan: Plan, items: Items) -> Items | None:
 
 
 def foreign(rng: Random, plan: Plan, items: Items) -> Items | None:
-    """Something that does not belong lies on the scene."""
+    """Lay something on the scene that does not belong there."""
     h, w = plan.ground.shape[:2]
-    r = min(h, w) * float(np.exp(rng.uniform(np.log(0.02), np.log(0.15))))
+    r = min(h, w) * log_uniform(rng, 0.02, 0.15)
     x, y = float(rng.uniform(r, w - r)), float(rng.uniform(r, h - r))
     form = radial(pick(rng, ("organic", "polygon", "super", "petals")), rng, n=int(rng.integers(3, 9)), lumps=0.25)
     body = Item(
@@ -400,7 +375,6 @@ def foreign(rng: Random, plan: Plan, items: Items) -> Items | None:
     return (*items, body)
 
 
-# The name in a plan -> (the fault, the kind it shows as).
 FAULTS: dict[str, tuple[Fault, str]] = {
     "missing": (missing, "missing"),
     "misplaced": (misplaced, "misplaced"),
@@ -419,3 +393,4 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "misprint": (misprint, "misprint"),
     "foreign": (foreign, "contamination"),
 }
+"""Name of a fault -> the fault, and the kind of defect it shows as."""

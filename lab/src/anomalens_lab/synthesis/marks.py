@@ -1,19 +1,19 @@
-"""Shapes of defects: where and how strongly a surface changes, as coverage [H,W] in 0..1."""
+"""Draw the shapes of defects: where and how strongly a surface changes, as coverage [H, W] in 0..1."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
-from anomalens_lab.synthesis.fields import Bool, Field, Random, blur, chance, octaves, smoothstep
+from anomalens_lab.synthesis.fields import Bool, Field, Random, blur, chance, log_uniform, octaves, smoothstep
 
 Line = list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class Spot:
-    """Where a defect sits and how large it may be (pixels) on a canvas of height h and width w."""
+    """A place for a defect and its largest radius (pixels) on a canvas of height h and width w."""
 
     h: int
     w: int
@@ -21,15 +21,29 @@ class Spot:
     x: float
     radius: float
 
+    def near(self, x: float, y: float, radius: float) -> "Spot":
+        """Return another spot of the same canvas."""
+        return Spot(self.h, self.w, float(y), float(x), radius)
+
+    def sized(self, radius: float) -> "Spot":
+        """Return the same place with another radius."""
+        return replace(self, radius=radius)
+
     def gaps(self) -> tuple[Field, Field]:
-        """Offsets (dx, dy) of every pixel from the spot, pixels."""
+        """Return the offsets (dx, dy) of every pixel from the spot in pixels, [1, W] and [H, 1]."""
         dy = np.arange(self.h, dtype=np.float32)[:, None] - np.float32(self.y)
         dx = np.arange(self.w, dtype=np.float32)[None, :] - np.float32(self.x)
         return dx, dy
 
+    def turned(self, angle: float) -> tuple[Field, Field]:
+        """Return the offsets (u, v) of every pixel along axes turned by `angle` radians, each [H, W]."""
+        dx, dy = self.gaps()
+        c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+        return c * dx + s * dy, c * dy - s * dx
+
 
 def choose_spot(rng: Random, region: Bool | None, h: int, w: int, radius: float) -> Spot:
-    """A random place, inside `region` where one is given."""
+    """Draw a place, inside `region` [h, w] unless that is None or empty."""
     if region is not None:
         inside = np.flatnonzero(region)
         if inside.size:
@@ -39,32 +53,28 @@ def choose_spot(rng: Random, region: Bool | None, h: int, w: int, radius: float)
 
 
 def ellipse(rng: Random, spot: Spot, *, soft: float = 1.0, slim: float | None = None) -> Field:
-    """A turned ellipse with an edge `soft` pixels wide."""
-    dx, dy = spot.gaps()
-    angle = float(rng.uniform(0, np.pi))
-    c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    """Draw a turned ellipse with an edge `soft` pixels wide; `slim` is the ratio of its axes."""
+    u, v = spot.turned(float(rng.uniform(0, np.pi)))
     slim = float(rng.uniform(0.35, 1)) if slim is None else slim
-    radius = np.sqrt((c * dx + s * dy) ** 2 + ((c * dy - s * dx) / np.float32(slim)) ** 2)
+    radius = np.sqrt(u**2 + (v / np.float32(slim)) ** 2)
     return smoothstep(radius, spot.radius + soft / 2, spot.radius - soft / 2)
 
 
 def blob(rng: Random, spot: Spot, *, soft: float = 1.0, ragged: float | None = None) -> Field:
-    """An irregular patch: an ellipse whose rim follows noise."""
-    dx, dy = spot.gaps()
-    angle, slim = float(rng.uniform(0, np.pi)), float(rng.uniform(0.3, 1))
-    c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-    radius = np.sqrt((c * dx + s * dy) ** 2 + ((c * dy - s * dx) / np.float32(slim)) ** 2) / np.float32(spot.radius)
+    """Draw an irregular patch: an ellipse whose rim follows noise, the more the larger `ragged`."""
+    u, v = spot.turned(float(rng.uniform(0, np.pi)))
+    slim = float(rng.uniform(0.3, 1))
+    radius = np.sqrt(u**2 + (v / np.float32(slim)) ** 2) / np.float32(spot.radius)
     ragged = float(rng.uniform(0.1, 0.7)) if ragged is None else ragged
     cell = max(2.0, spot.radius * float(rng.uniform(0.4, 1.6)))
-    rim = radius + np.float32(ragged) * 0.5 * octaves(
-        rng, spot.h, spot.w, cell, count=4, gain=float(rng.uniform(0.3, 0.7))
-    )
+    gain = float(rng.uniform(0.3, 0.7))
+    rim = radius + np.float32(ragged) * 0.5 * octaves(rng, spot.h, spot.w, cell, count=4, gain=gain)
     width = soft / max(spot.radius, 1)
     return smoothstep(rim, 1 + width / 2, 1 - width / 2)
 
 
 def polygon(rng: Random, spot: Spot) -> Field:
-    """A straight-edged patch."""
+    """Draw a straight-edged patch."""
     corners = int(rng.integers(3, 7))
     turns = np.sort(rng.uniform(0, 2 * np.pi, corners))
     reach = spot.radius * rng.uniform(0.5, 1.2, corners)
@@ -75,9 +85,9 @@ def polygon(rng: Random, spot: Spot) -> Field:
 
 
 def patch(rng: Random, spot: Spot, *, soft: float | None = None) -> Field:
-    """Any closed shape."""
+    """Draw any closed shape with an edge `soft` pixels wide."""
     style = float(rng.random())
-    soft = float(np.exp(rng.uniform(0, np.log(max(2.0, spot.radius))))) if soft is None else soft
+    soft = log_uniform(rng, 1, max(2.0, spot.radius)) if soft is None else soft
     if style < 0.55:
         return blob(rng, spot, soft=soft)
     if style < 0.8:
@@ -86,7 +96,7 @@ def patch(rng: Random, spot: Spot, *, soft: float | None = None) -> Field:
 
 
 def band(rng: Random, spot: Spot, *, soft: float) -> Field:
-    """A strip across the whole canvas, as wide as the spot."""
+    """Draw a strip across the whole canvas, as wide as the spot."""
     dx, dy = spot.gaps()
     angle = float(rng.choice([0, np.pi / 2])) + float(rng.normal(0, 0.2))
     gap = np.abs(np.float32(np.cos(angle)) * dx + np.float32(np.sin(angle)) * dy)
@@ -94,7 +104,7 @@ def band(rng: Random, spot: Spot, *, soft: float) -> Field:
 
 
 def draw(lines: list[tuple[Line, float]], h: int, w: int) -> Field:
-    """Anti-aliased coverage of polylines, each with its width in pixels; hair lines are drawn faint, not wide."""
+    """Draw polylines, each with its width in pixels, anti-aliased; hair lines are drawn faint, not wide."""
     total = np.zeros((h, w), np.float32)
     thin = [(line, width) for line, width in lines if width < 1]
     wide = [(line, width) for line, width in lines if width >= 1]
@@ -104,18 +114,14 @@ def draw(lines: list[tuple[Line, float]], h: int, w: int) -> Field:
         canvas = Pillow.new("L", (w * 3, h * 3))
         pen = ImageDraw.Draw(canvas)
         for line, width in group:
-            pen.line(
-                [(3 * x + 1, 3 * y + 1) for x, y in line],
-                fill=255,
-                width=max(2, round(width * 3)),
-                joint="curve",
-            )
+            points = [(3 * x + 1, 3 * y + 1) for x, y in line]
+            pen.line(points, fill=255, width=max(2, round(width * 3)), joint="curve")
         total = np.maximum(total, np.asarray(canvas.reduce(3), np.float32) / 255 * faint)
     return total
 
 
 def walk(rng: Random, x: float, y: float, heading: float, length: float, wild: float, step: float) -> Line:
-    """A polyline that wanders: `wild` is the spread of its turns in radians a step, pulled back to its heading."""
+    """Draw a polyline that wanders: `wild` is the spread of its turns in radians a step, pulled back to its heading."""
     line = [(x, y)]
     turn = heading
     for _ in range(max(2, int(length / step))):
@@ -127,7 +133,7 @@ def walk(rng: Random, x: float, y: float, heading: float, length: float, wild: f
 
 
 def curve(rng: Random, spot: Spot, length: float, wild: float) -> Line:
-    """A smooth curve through the spot."""
+    """Draw a smooth curve through the spot."""
     count = max(6, int(length / 3))
     start = float(rng.uniform(0, 2 * np.pi))
     bend = np.cumsum(rng.normal(0, wild / np.sqrt(count), count)) * 1.5
@@ -139,7 +145,7 @@ def curve(rng: Random, spot: Spot, length: float, wild: float) -> Line:
 
 
 def scratches(rng: Random, spot: Spot) -> Field:
-    """One or several strokes, straight or slightly bent, often parallel."""
+    """Draw one or several strokes, straight or slightly bent, often parallel."""
     count = 1 if chance(rng, 0.55) else int(rng.integers(2, 9))
     heading = float(rng.uniform(0, 2 * np.pi))
     lines = []
@@ -148,40 +154,21 @@ def scratches(rng: Random, spot: Spot) -> Field:
         angle = heading + float(rng.normal(0, 0.08 if chance(rng, 0.7) else 1.0))
         away = spot.radius * 0.4 * rng.normal(0, 1, 2) * (count > 1)
         x, y = spot.x + away[0] - np.cos(angle) * length / 2, spot.y + away[1] - np.sin(angle) * length / 2
-        wide = float(np.exp(rng.uniform(np.log(0.5), np.log(max(1.2, 0.12 * spot.radius)))))
-        lines.append(
-            (
-                walk(
-                    rng,
-                    float(x),
-                    float(y),
-                    angle,
-                    length,
-                    float(rng.choice([0.01, 0.04, 0.15])),
-                    max(4.0, length / 12),
-                ),
-                min(wide, 4.0),
-            )
-        )
+        wide = log_uniform(rng, 0.5, max(1.2, 0.12 * spot.radius))
+        wild = float(rng.choice([0.01, 0.04, 0.15]))
+        lines.append((walk(rng, float(x), float(y), angle, length, wild, max(4.0, length / 12)), min(wide, 4.0)))
     return draw(lines, spot.h, spot.w)
 
 
 def cracks(rng: Random, spot: Spot) -> Field:
-    """A jagged line with branches that get thinner."""
+    """Draw a jagged line with branches that get thinner."""
     length = 2 * spot.radius * float(rng.uniform(0.7, 1.5))
     heading = float(rng.uniform(0, 2 * np.pi))
     step = max(2.0, length / float(rng.uniform(14, 40)))
-    wide = float(np.exp(rng.uniform(np.log(0.6), np.log(max(1.3, 0.07 * spot.radius)))))
+    wide = log_uniform(rng, 0.6, max(1.3, 0.07 * spot.radius))
     wild = float(rng.uniform(0.2, 0.8))
-    trunk = walk(
-        rng,
-        spot.x - np.cos(heading) * length / 2,
-        spot.y - np.sin(heading) * length / 2,
-        heading,
-        length,
-        wild,
-        step,
-    )
+    x, y = spot.x - np.cos(heading) * length / 2, spot.y - np.sin(heading) * length / 2
+    trunk = walk(rng, x, y, heading, length, wild, step)
     third = max(2, len(trunk) // 3)
     starts = range(0, len(trunk) - 1, third)
     lines = [(trunk[k : k + third + 1], wide * float(rng.uniform(0.6, 1.2))) for k in starts]
@@ -194,7 +181,7 @@ def cracks(rng: Random, spot: Spot) -> Field:
 
 
 def particles(rng: Random, spot: Spot) -> Field:
-    """Grains scattered around the spot."""
+    """Draw grains scattered around the spot."""
     canvas = Pillow.new("L", (spot.w * 2, spot.h * 2))
     pen = ImageDraw.Draw(canvas)
     for _ in range(int(rng.integers(2, 30))):
@@ -205,30 +192,15 @@ def particles(rng: Random, spot: Spot) -> Field:
 
 
 def hairs(rng: Random, spot: Spot) -> Field:
-    """One long thread, or a tuft of short frayed ones."""
-    wide = float(np.exp(rng.uniform(np.log(0.7), np.log(max(1.5, min(5.0, spot.radius * 0.12))))))
+    """Draw one long thread, or a tuft of short frayed ones."""
+    wide = log_uniform(rng, 0.7, max(1.5, min(5.0, spot.radius * 0.12)))
     if chance(rng, 0.6):
-        return draw(
-            [(curve(rng, spot, spot.radius * float(rng.uniform(2, 5)), float(rng.uniform(0.5, 3.5))), wide)],
-            spot.h,
-            spot.w,
-        )
+        long = curve(rng, spot, spot.radius * float(rng.uniform(2, 5)), float(rng.uniform(0.5, 3.5)))
+        return draw([(long, wide)], spot.h, spot.w)
     lines = []
     heading = float(rng.uniform(0, 2 * np.pi))
     for _ in range(int(rng.integers(4, 20))):
         x, y = rng.normal((spot.x, spot.y), spot.radius * 0.3)
-        lines.append(
-            (
-                walk(
-                    rng,
-                    float(x),
-                    float(y),
-                    heading + float(rng.normal(0, 0.5)),
-                    spot.radius * float(rng.uniform(0.4, 1.2)),
-                    0.25,
-                    3.0,
-                ),
-                min(wide, 1.6),
-            )
-        )
+        turn, length = heading + float(rng.normal(0, 0.5)), spot.radius * float(rng.uniform(0.4, 1.2))
+        lines.append((walk(rng, float(x), float(y), turn, length, 0.25, 3.0), min(wide, 1.6)))
     return draw(lines, spot.h, spot.w)
