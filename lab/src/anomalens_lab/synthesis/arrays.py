@@ -4,13 +4,12 @@ Alike pieces carry a role and a group of their own, so that one of them can go m
 wrong colour, and that means something because its neighbours show how it should be.
 """
 
-from typing import Any
-
 import numpy as np
 
 from anomalens_lab.synthesis.fields import Field, Random, chance, colour, log_uniform, pick
 from anomalens_lab.synthesis.items import Item, radial
 from anomalens_lab.synthesis.workshop import (
+    Look,
     Place,
     Skin,
     box,
@@ -45,14 +44,15 @@ def zipper(rng: Random, h: int, w: int, skin: Skin) -> list[Item]:
     look = {"profile": profile, "relief": relief, "shadow": float(rng.uniform(0, 0.4)), "role": "tooth"}
     for k in range(-steps, steps + 1):
         at = p.at(k * pitch, (-1 if k % 2 else 1) * half * 0.35)
-        size = (pitch * 0.42, half * 0.75)
-        items.append(box(at, size, tone, p.angle, corner=pitch * 0.2, group=steps + 1 + k, **look))
+        items.append(
+            box(at, (pitch * 0.42, half * 0.75), tone, p.angle, corner=pitch * 0.2, group=steps + 1 + k, **look)
+        )
     return items
 
 
-def _prototype(rng: Random, radius: float) -> dict[str, Any]:
+def _prototype(rng: Random, radius: float) -> Look:
     """Draw the fields of `Item` that all pieces of an array share."""
-    look: dict[str, Any] = finish(rng)
+    look = finish(rng)
     look |= {"colour": colour(rng, low=0.25), "profile": pick(rng, ("bevel", "dome", "dome", "flat"))}
     kind = pick(rng, ("round", "super", "polygon", "gear", "organic", "box", "capsule", "arc", "ring", "petals"))
     slim = float(rng.uniform(0.4, 1.0))
@@ -73,7 +73,8 @@ def _prototype(rng: Random, radius: float) -> dict[str, Any]:
 def _centre_piece(item: Item, tone: Field, style: int) -> list[Item]:
     """Return what sits on top of a piece: nothing (style 0), a dot (1) or a mark (2)."""
     r = min(item.size) * 0.22 if item.outline != "path" else item.size[0] * 0.5
-    at, look = (item.x, item.y), {"role": "centre", "group": item.group}
+    at = (item.x, item.y)
+    look: Look = {"role": "centre", "group": item.group}
     return [
         [],
         [disc(at, r, tone, profile="dome", **look)],
@@ -148,8 +149,8 @@ def blister(rng: Random, h: int, w: int, skin: Skin) -> list[Item]:
     items = [box(p.centre, (w * 0.48, h * 0.48), foil, p.angle, **tray)]
     tone, square = colour(rng, low=0.4), chance(rng, 0.4)
     slim = float(rng.uniform(0.6, 1.0))
-    pocket = {"profile": "bevel", "relief": 1.0, "role": "pocket"}
-    piece = {"profile": "dome", "relief": 0.7, "gloss": 0.3, "role": "piece"}
+    pocket: Look = {"profile": "bevel", "relief": 1.0, "role": "pocket"}
+    piece: Look = {"profile": "dome", "relief": 0.7, "gloss": 0.3, "role": "piece"}
     for k in range(rows * cols):
         i, j = divmod(k, cols)
         at = p.at((j + 0.5) * step_x - 0.46 * w, (i + 0.5) * step_y - 0.46 * h)

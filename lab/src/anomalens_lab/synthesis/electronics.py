@@ -11,6 +11,7 @@ import numpy as np
 from anomalens_lab.synthesis.fields import Random, chance, colour, hsv, log_uniform, pick
 from anomalens_lab.synthesis.items import Item, radial
 from anomalens_lab.synthesis.workshop import (
+    Look,
     Place,
     Skin,
     box,
@@ -203,7 +204,7 @@ def bundle(rng: Random, h: int, w: int, skin: Skin) -> list[Item]:
         t = p.angle + 2 * np.pi * k / cores
         x, y = p.x + ring * np.cos(t), p.y + ring * np.sin(t)
         jacket = colour(rng, vivid=0.55)
-        core = {"profile": "bevel", "relief": 0.6, "role": "core", "seed": seeded(rng)}
+        core: Look = {"profile": "bevel", "relief": 0.6, "role": "core", "seed": seeded(rng)}
         items.append(disc((x, y), r, jacket, group=k + 1, **core))
         strands = int(pick(rng, (7, 12, 19)))
         thick = r * 0.72 / np.sqrt(strands) * 1.05

@@ -93,7 +93,7 @@ def assembly(rng: Random, plan: Plan, items: Items) -> Items | None:
     return tuple(i if i.role == "ground" else turned(i) for i in items)
 
 
-def _rim(rng: Random, form: Field | None) -> tuple[Field, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _rim(rng: Random, form: Field | None) -> tuple[Field, npt.NDArray[Any], npt.NDArray[Any]]:
     """Return a round outline's radii, its angles, and their distances in radians from a random one; each [ANGLES]."""
     base = np.ones(ANGLES, np.float32) if form is None else form
     t = np.arange(ANGLES) * (2 * np.pi / ANGLES)

@@ -19,6 +19,8 @@ Skin = Callable[[Random, int, int], Field]
 Builder = Callable[[Random, int, int, Skin], list[Item]]
 Ground = Callable[[Random, int, int, Skin], Field]
 Point = tuple[float, float]
+Look = dict[str, Any]
+"""Further fields of an `Item`, by name."""
 LETTERS = tuple("ABCDEFGHKLMNPRSTUVXYZ0123456789")
 
 
@@ -173,7 +175,7 @@ def skinned(rng: Random, item: Item, skin: Skin, probability: float) -> Item:
     return replace(item, texture=np.asarray(texture, np.float32))
 
 
-def finish(rng: Random) -> dict[str, Any]:
+def finish(rng: Random) -> Look:
     """Draw the shading parameters that most bodies share."""
     return {
         "relief": float(rng.uniform(0.3, 1.0)),
