@@ -20,7 +20,7 @@ def run_app(app: Callable[[], object]) -> None:
         app()
     except (AnomalensError, OSError) as error:
         # OSError: no such folder, no permission, disk full.
-        errors.print(f"[red]error:[/] {_plain(error)}", highlight=False)
+        errors.print(f"[red]error:[/] {_plain(error)}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
