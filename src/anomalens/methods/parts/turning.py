@@ -1,0 +1,87 @@
+"""Turn and mirror good photographs, where the photographs themselves say that their parts lie at any angle.
+
+Turned copies let a part be recognised at angles that no photograph shows (AnomalyDINO, Damm et al., WACV 2025). They
+hurt where a turned part is the defect, as a misplaced component. So they are used only where the photographs differ by
+a turn: where, to a photograph, turned copies of the others are no less alike than the others as they are.
+
+Shapes: H W pixels, K photographs, T turns, N patches an image, D channels.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from anomalens.errors import ConfigError
+from anomalens.methods.parts.arrays import Array, namespace
+from anomalens.methods.parts.neighbours import nearest
+
+Rgb = npt.NDArray[np.uint8]
+
+
+def turn(rgb: Rgb, degrees: float) -> Rgb:
+    """Turn an image [H, W, 3] counter-clockwise about its middle on the same canvas; the border is reflected.
+
+    Quarter turns of a square image are exact; other turns are bilinear.
+    """
+    height, width = rgb.shape[:2]
+    quarters, rest = divmod(degrees % 360, 90)
+    if rest == 0 and (height == width or quarters % 2 == 0):
+        return np.ascontiguousarray(np.rot90(rgb, int(quarters)))
+    angle = np.deg2rad(degrees)
+    cosine, sine = np.cos(angle), np.sin(angle)
+    # From a place (row, column) of the result to the place of the source that it shows.
+    matrix = np.array([[cosine, sine], [-sine, cosine]])
+    middle = np.array([(height - 1) / 2, (width - 1) / 2])
+    offset = middle - matrix @ middle
+    channels = [
+        ndimage.affine_transform(rgb[..., c].astype(np.float32), matrix, offset, order=1, mode="mirror")
+        for c in range(rgb.shape[2])
+    ]
+    return np.asarray(np.clip(np.stack(channels, -1).round(), 0, 255), np.uint8)
+
+
+def views(rgb: Rgb, turns: int = 1, mirrored: bool = False) -> list[Rgb]:
+    """Make copies of an image at `turns` equal steps of a full turn, the first as it is; mirrored ones after them.
+
+    Raises ConfigError for fewer than one turn.
+    """
+    if turns < 1:
+        raise ConfigError(f"turns {turns}: at least 1, the image as it is")
+    sources = [rgb, np.ascontiguousarray(rgb[:, ::-1])] if mirrored else [rgb]
+    return [turn(source, 360 * step / turns) for source in sources for step in range(turns)]
+
+
+def differ_by_turn(patches: Array, turned: Sequence[Array], tolerance: float) -> bool:
+    """Tell whether photographs show parts at any angle.
+
+    Args:
+        patches: [K, N, D] descriptors of K >= 2 photographs as they are.
+        turned: for each photograph [T, N, D], copies turned by large angles, the angle 0 not among them.
+        tolerance: largest ratio of the distance to turned copies and the distance to the others as they are.
+
+    Returns:
+        True where turned copies are as near; False for a single photograph, which cannot tell.
+    """
+    ratio = turn_ratio(patches, turned)
+    return ratio is not None and ratio <= tolerance
+
+
+def turn_ratio(patches: Array, turned: Sequence[Array]) -> float | None:
+    """Compare, for each photograph, the best turned copy of the others with the others as they are; None for one.
+
+    Arguments as `differ_by_turn`. Both sides see as many rows: one copy at a time, the mean distance over patches;
+    the best of T copies of each other photograph, then the mean over pairs.
+    """
+    count = patches.shape[0]
+    if count < 2:
+        return None
+    plain, best = 0.0, 0.0
+    for i in range(count):
+        for j in range(count):
+            if i == j:
+                continue
+            plain += float(nearest(patches[i], patches[j]).mean())
+            best += float(namespace(patches).stack([nearest(patches[i], copy).mean() for copy in turned[j]]).min())
+    return best / max(plain, float(np.finfo(np.float32).tiny))
