@@ -1,7 +1,8 @@
 """Give the few array operations that NumPy and PyTorch do not spell alike, so that numerics are written once.
 
 Code that uses this otherwise keeps to what both libraries share: operators, `@`, slices, `sum`, `mean`, `amax`, `sqrt`,
-`minimum`, `maximum`, `where`, `concatenate` and `stack`, reached through `namespace`. NumPy arrays give NumPy arrays without PyTorch being imported; tensors give tensors on their device.
+`minimum`, `maximum`, `where`, `concatenate` and `stack`, reached through
+`namespace`. NumPy arrays give NumPy arrays without PyTorch being imported; tensors give tensors on their device.
 """
 
 import sys

@@ -56,11 +56,11 @@ def with_position(descriptors: Array, weight: float) -> Array:
     """Add the place in the image to descriptors, so that a distance also counts how far apart two patches lie.
 
     For descriptors f, b at places p, q (in sides of the image) the squared distance becomes
-    |f - b|² + weight² |p - q|². That finds a sound piece at the wrong place of a part which always lies alike; weight 0 changes no distance.
+    |f - b|² + weight² |p - q|². That finds a sound piece at the wrong place of a part which always lies alike.
 
     Args:
         descriptors: [B, h, w, D].
-        weight: >= 0; 2 makes half a side as far as two opposite unit vectors are half-way (squared distance 1).
+        weight: >= 0; with 2, half a side of the image adds 1 to the squared distance; 0 changes no distance.
 
     Returns:
         [B, h, w, D + 2]; not of unit length any more, so distances must be Euclidean.
