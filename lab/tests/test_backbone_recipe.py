@@ -13,7 +13,7 @@ from PIL import Image
 
 from anomalens.backbones.tokenizer import tokenize
 from anomalens.backbones.weights import load_weights
-from anomalens.decision.calibration import Calibration, CalibrationTable
+from anomalens.decision.calibration import Calibration, CalibrationTable, ShippedMethod
 from anomalens.errors import ConfigError, InputError
 from anomalens_lab import backbone, calibrate, pretraining
 from anomalens_lab.backbone import PretrainConfig, TextSide, batches, pretrain, rate_at
@@ -228,10 +228,11 @@ def test_calibration_orders_its_numbers() -> None:
     rng = np.random.default_rng(0)
     scenes = seen(rng, "chance")
     found = fit(scenes, None, "a test")
-    assert found.pooling > 0
-    assert 0.47 < found.pixel_threshold <= 0.57
-    assert found.heat_range[0] < 0.48 < 0.55 < found.heat_range[1]
-    assert fit(seen(rng, "truth"), seen(rng, "truth"), "a test").pooling == 0  # nothing to gain from the map
+    assert found.pooling.share > 0
+    assert 0.47 < found.calibration.pixel_threshold <= 0.57
+    low, high = found.calibration.heat_range
+    assert low < 0.48 < 0.55 < high
+    assert fit(seen(rng, "truth"), seen(rng, "truth"), "a test").pooling.share == 0  # nothing to gain from the map
     nothing = np.zeros_like(scenes.masks)
     with pytest.raises(InputError, match="twins"):
         fit(replace(scenes, masks=nothing), None, "a test")
@@ -241,14 +242,14 @@ def test_calibration_orders_its_numbers() -> None:
 
 def test_quality_is_finding_and_ranking() -> None:
     scenes = seen(np.random.default_rng(0), "truth")
-    calibration = fit(scenes, None, "a test")
-    assert quality(scenes, calibration) == 1.0
-    assert quality(replace(scenes, maps=-scenes.maps), calibration) == 0.5  # ranks all, finds nothing
+    pooling = fit(scenes, None, "a test").pooling
+    assert quality(scenes, pooling) == 1.0
+    assert quality(replace(scenes, maps=-scenes.maps), pooling) == 0.5  # ranks all, finds nothing
 
 
 def test_auto_is_the_best_of_all_that_ship(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reached = {"anoclip": 0.8, "crane": 0.9, "winclip": 0.95}
-    scale = Calibration(0.5, 0.5, (0.0, 1.0), "a test")
+    scale = ShippedMethod(Calibration(0.5, 0.5, (0.0, 1.0), "a test"))
     monkeypatch.setattr(calibrate, "Scenes", lambda _: [])
     monkeypatch.setattr(calibrate, "load_detector", lambda name, *_, **__: name)
     monkeypatch.setattr(calibrate, "calibrate_method", lambda name, *_: (scale, reached[name]))

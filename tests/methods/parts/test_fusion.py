@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from anomalens.errors import ConfigError, InputError
-from anomalens.methods.parts.arrays import numpy_array
+from anomalens.methods.parts.array_namespace import numpy_array
 from anomalens.methods.parts.fusion import Fusion, Scale, fit_scale, pooled
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from anomalens.errors import ConfigError, InputError
-from anomalens.methods.parts.arrays import numpy_array
+from anomalens.methods.parts.array_namespace import numpy_array
 from anomalens.methods.parts.neighbours import build_memory, farthest_first, leave_one_out, nearest, random_axes
 
 

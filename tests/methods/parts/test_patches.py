@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from anomalens.errors import ConfigError
-from anomalens.methods.parts.arrays import numpy_array
+from anomalens.methods.parts.array_namespace import numpy_array
 from anomalens.methods.parts.patches import describe, operator, with_position
 
 

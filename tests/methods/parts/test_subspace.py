@@ -7,7 +7,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from anomalens.errors import ConfigError, InputError
-from anomalens.methods.parts.arrays import numpy_array
+from anomalens.methods.parts.array_namespace import numpy_array
 from anomalens.methods.parts.subspace import fit_subspace
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from anomalens.errors import ConfigError, InputError
-from anomalens.methods.parts.arrays import Array, largest, numpy_array
+from anomalens.methods.parts.array_namespace import Array, largest, numpy_array
 
 # A deviation below this share of the mean says that the photographs are copies, not that every difference counts.
 _LEAST = 0.02

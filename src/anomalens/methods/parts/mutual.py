@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anomalens.errors import ConfigError, InputError
-from anomalens.methods.parts.arrays import Array, convert, like, namespace, numpy_array, smallest, unit
+from anomalens.methods.parts.array_namespace import Array, convert, like, namespace, numpy_array, smallest, unit
 from anomalens.methods.parts.patches import apply, operator
 
 # Squared distances of unit vectors below this are rounding errors: the patches are equal.

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anomalens.errors import ConfigError, InputError
-from anomalens.methods.parts.arrays import Array, convert, like, namespace, numpy_array
+from anomalens.methods.parts.array_namespace import Array, convert, like, namespace, numpy_array
 
 # Similarities in one block: 32 MB of float32.
 _BLOCK = 2**23

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anomalens.errors import ConfigError
-from anomalens.methods.parts.arrays import Array, convert, like, namespace, unit
+from anomalens.methods.parts.array_namespace import Array, convert, like, namespace, unit
 
 
 def describe(

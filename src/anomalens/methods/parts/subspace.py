@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from anomalens.errors import ConfigError, InputError
-from anomalens.methods.parts.arrays import Array, convert, like, numpy_array
+from anomalens.methods.parts.array_namespace import Array, convert, like, numpy_array
 
 # Eigenvalues below this share of the largest are rounding errors.
 _RANK = 1e-10

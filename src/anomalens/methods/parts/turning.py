@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from anomalens.errors import ConfigError
-from anomalens.methods.parts.arrays import Array, namespace
+from anomalens.methods.parts.array_namespace import Array, namespace
 from anomalens.methods.parts.neighbours import nearest
 
 Rgb = npt.NDArray[np.uint8]
