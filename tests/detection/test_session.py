@@ -3,6 +3,7 @@
 import pickle
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -133,6 +134,30 @@ def test_closing_answers_what_was_accepted_or_drops_it(tiny_clip: Clip) -> None:
     session.close(finish=False)
     assert answer.cancelled()
     assert gate.sizes == []
+    assert anomalens_threads() == []
+
+
+def test_leaving_while_images_are_decoded_ends_all_threads(tiny_clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoding, go_on, prepare = threading.Event(), threading.Event(), Detector.prepare
+
+    def slow(self: Detector, *arguments: object) -> object:
+        decoding.set()
+        assert go_on.wait(PATIENCE)
+        return prepare(self, *arguments)
+
+    monkeypatch.setattr(Detector, "prepare", slow)
+    session = Session(make(tiny_clip, workers=1), max_wait=None)
+    answers = [session.submit(grey(value)) for value in (10, 20, 30)]
+    assert decoding.wait(PATIENCE)
+    # The first image is being decoded, so the others are cancelled before anybody waits for them.
+    leaving = threading.Thread(target=session.close, kwargs={"finish": False}, daemon=True)
+    leaving.start()
+    while not session._decoders._shutdown or session._decoders._work_queue.qsize() > 1:
+        time.sleep(0.01)
+    go_on.set()
+    leaving.join(PATIENCE)
+    assert not leaving.is_alive()
+    assert all(answer.cancelled() for answer in answers)
     assert anomalens_threads() == []
 
 

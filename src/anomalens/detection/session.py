@@ -10,7 +10,8 @@ import queue
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Future, InvalidStateError, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
@@ -179,13 +180,16 @@ class Session:
 
     def _take(self, job: _Job) -> None:
         """Put an image's tiles into batches once it is decoded; others that become due meanwhile are sent."""
-        while not wait([job.decoding], timeout=_POLL if self._batcher else None).done:
+        while not job.decoding.done():
+            # Not `concurrent.futures.wait`, which a future that was cancelled before never wakes.
+            with suppress(TimeoutError, CancelledError):
+                job.decoding.exception(timeout=_POLL if self._batcher else None)
             if self._patience() == 0:
                 self._send_all()
         with self._lock:
             self._coming -= 1
             dropping = self._dropping
-        if dropping:
+        if dropping or job.decoding.cancelled():
             job.answer.cancel()
         elif error := job.decoding.exception():
             _answer(job, Failure.of(job.source, error))
