@@ -34,6 +34,17 @@ def test_names_to_type_are_never_cut(monkeypatch: pytest.MonkeyPatch, capsys: py
         assert "a-rather-long-name-to-type" in capsys.readouterr().out
 
 
+def test_two_names_to_type_fit_or_no_table_is_drawn(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"method": "m" * 30, "data set": "d" * 30, "AUROC": 91.25, "AUPRO": 80.0}
+    for width in (60, 80, 120):
+        terminal(monkeypatch, width)
+        console.show([row], typed=["method", "data set"], as_json=False)
+        shown = capsys.readouterr().out
+        assert all(text in shown for text in ("m" * 30, "d" * 30, "91.2", "80.0")), width
+
+
 def test_a_pipe_gets_text_without_boxes() -> None:
     lines = run("methods").splitlines()
     assert lines[0] == "name\ttitle\tpaper\tlearns"

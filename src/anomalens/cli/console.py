@@ -27,6 +27,9 @@ errors = Console(stderr=True)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 """The flag of every command that prints a table."""
 
+# Characters that a column needs to be of use, with its edges.
+_NARROWEST = 8
+
 _quiet = False
 
 
@@ -44,7 +47,8 @@ class _LogLines(logging.Handler):
     """Print the library's log, a line each, on standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        errors.print(f"{record.levelname.lower()}: {record.getMessage()}", markup=False, highlight=False)
+        text = f"{record.levelname.lower()}: {record.getMessage()}"
+        errors.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def note(text: str) -> None:
@@ -75,9 +79,12 @@ def show(rows: Sequence[Mapping[str, Any]], *, title: str = "", typed: Sequence[
         return
     columns = list(rows[0]) if rows else []
     texts = [[_text(row[column]) for column in columns] for row in rows]
-    widest = max((len(line[columns.index(name)]) for line in texts for name in typed), default=0)
-    # A name that is wider than the terminal would be cut in a table.
-    if not output.is_terminal or widest + 4 > output.width:
+    least = sum(
+        3 + max(len(line[column]) for line in (columns, *texts)) if name in typed else _NARROWEST
+        for column, name in enumerate(columns)
+    )
+    # Where the names and a little of the rest do not fit, a table would cut them.
+    if not output.is_terminal or least > output.width:
         for line in (columns, *texts):
             say("\t".join(" ".join(cell.split()) for cell in line))
         return

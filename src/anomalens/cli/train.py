@@ -49,7 +49,7 @@ def train(
       torchrun --nproc-per-node 4 -m anomalens train tokenclip --data visa:datasets/visa -o tokenclip.safetensors
     """
     from anomalens.backbones.weights import load_weights
-    from anomalens.cli.console import errors, output
+    from anomalens.cli.console import note, output
     from anomalens.datasets.layouts import open_dataset
     from anomalens.engines.torch_engine import pick_device
     from anomalens.learning.training import TrainingPlan
@@ -62,7 +62,7 @@ def train(
     datasets = [open_dataset(spec) for spec in data]
     if first:
         for one in datasets:
-            errors.print(one.summary(), highlight=False, markup=False, soft_wrap=True)
+            note(one.summary())
     show = _Display() if first else _silent
     try:
         info = learn(
@@ -81,7 +81,7 @@ def train(
         )
     except KeyboardInterrupt:
         if first:
-            errors.print("stopped; the same command goes on where it stopped", highlight=False)
+            note("stopped; the same command goes on where it stopped")
         raise typer.Exit(130) from None
     finally:
         if isinstance(show, _Display):
@@ -153,7 +153,7 @@ class _Display:
             case "start":
                 self.images, self.batch = line["images"], line["recipe"]["batch"]
                 total, done = line["recipe"]["epochs"] * self.images, line["epoch"] * self.images
-                self.bar.update(self.steps, total=total, completed=done, visible=True)
+                self.bar.reset(self.steps, total=total, completed=done, visible=True, resumed=done)
             case "step":
                 done = (line["epoch"] - 1) * self.images + min(self.images, line["step"] * self.batch)
                 self.bar.update(self.steps, completed=done, description=f"learning, loss {line['loss']:.4f}")
