@@ -31,8 +31,9 @@ from anomalens.files import write_json
 from anomalens.images.decoding import decode
 from anomalens.images.preprocessing import Preprocess, preprocess
 from anomalens_lab.alignment import Weights
-from anomalens_lab.backbone import PretrainConfig, pretrain
 from anomalens_lab.painting import paint_scenes, sort_materials
+from anomalens_lab.pretraining import pretrain
+from anomalens_lab.recipe import PretrainConfig
 
 SIDE = 256  # at which maps meet masks
 PAINTED = 320  # pixels a side of the training scenes

@@ -33,9 +33,9 @@ from anomalens.metrics.accumulator import PixelAccumulator
 from anomalens.metrics.summary import summarise
 from anomalens.prediction import Prediction
 from anomalens_lab.alignment import soft_dice, soft_focal, target_of
-from anomalens_lab.backbone import normalise
+from anomalens_lab.model import normalise
 from anomalens_lab.painting import paint_scenes, sort_materials
-from anomalens_lab.scenes import PATCH, Scenes
+from anomalens_lab.shards import PATCH, Scenes
 
 SIDE, BATCH, STEPS, WARMUP, RATE = 320, 32, 200, 30, 1e-3
 TESTED, EVALUATED = 256, 256  # scenes of either kind, side at which maps meet masks

@@ -21,8 +21,8 @@ from anomalens.backbones.streams import Dense
 from anomalens.backbones.tokenizer import tokenize
 from anomalens.backbones.tower import Clip
 from anomalens.backbones.weights import load_weights
-from anomalens_lab.backbone import normalise
-from anomalens_lab.scenes import Scenes
+from anomalens_lab.model import normalise
+from anomalens_lab.shards import Scenes
 from anomalens_lab.synthesis.captions import kind_phrases
 from anomalens_lab.synthesis.words import KINDS
 

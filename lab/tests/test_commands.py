@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from anomalens_lab.backbone import PretrainConfig
 from anomalens_lab.commands import app
 from anomalens_lab.pretraining import SCENES
+from anomalens_lab.recipe import PretrainConfig
 
 
 def test_scenes_are_drawn_and_resumed(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the bundled backbone is trained to do: tokens and class token agree with words about state and kind.
+"""Losses of the bundled backbone: image tokens and class token shall agree with words about state and kind.
 
 All comparisons are cosines over τ = 0.07, the temperature Crane, AnomalyCLIP and TokenCLIP read maps with, so their
 probabilities come out calibrated; AnoCLIP's plain difference is the same ranking.
@@ -17,7 +17,7 @@ TEMPERATURE = 0.07
 
 @dataclass(frozen=True)
 class Weights:
-    """How much each part of the loss counts."""
+    """Weights of the parts of the loss."""
 
     dense: float = 1.0  # each stream's map against the cover of its patches
     dice: float = 0.5  # the same as overlap
@@ -31,7 +31,7 @@ class Weights:
 
 
 def directions(normal: Tensor, abnormal: Tensor) -> Tensor:
-    """Text features [K, E] of each state -> directions g = t_a - t_n [2K, E].
+    """Turn text features [K, E] of each state into directions g = t_a - t_n [2K, E].
 
     Half of them single pairs, half the averaged ensemble: methods read both, and the mean is the calmer teacher.
     """
@@ -41,24 +41,24 @@ def directions(normal: Tensor, abnormal: Tensor) -> Tensor:
 
 
 def soft_focal(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy against targets in [0, 1], weighted by the squared miss (quality focal loss). Any one shape."""
+    """Compute the cross-entropy against targets in [0, 1], weighted by the squared miss (quality focal loss)."""
     return F.binary_cross_entropy_with_logits(logits, target, reduction="none") * (logits.sigmoid() - target).square()
 
 
 def soft_dice(logits: Tensor, target: Tensor, dim: int) -> Tensor:
-    """Dice loss of overlaps along `dim`, against targets in [0, 1] of the same shape; mean over the other axes."""
+    """Compute the Dice loss of overlaps along `dim`, against targets in [0, 1] of the same shape."""
     p = logits.sigmoid()
     both, mass = (p * target).sum(dim), p.sum(dim) + target.sum(dim)
     return (1 - (2 * both + 1) / (mass + 1)).mean()
 
 
 def target_of(cover: Tensor) -> Tensor:
-    """Defective share of a patch -> wanted probability: thin defects fill few pixels of the patches they cross."""
+    """Turn the defective share of a patch into its target: thin defects fill few pixels of the patches they cross."""
     return cover.clamp(0, 1).sqrt()
 
 
 def dense_loss(tokens: Tensor, g: Tensor, cover: Tensor) -> tuple[Tensor, Tensor]:
-    """Focal and Dice loss of maps. tokens [S, B, N, E] of unit length, g [K, E], cover [B, N]."""
+    """Compute focal and Dice loss of maps. tokens [S, B, N, E] of unit length, g [K, E], cover [B, N]."""
     logits = tokens @ (g / TEMPERATURE).T  # [S, B, N, K]
     target = target_of(cover)[None, :, :, None].expand_as(logits)
     # Patches with a little of a defect are neither: their blame counts less.
@@ -67,8 +67,13 @@ def dense_loss(tokens: Tensor, g: Tensor, cover: Tensor) -> tuple[Tensor, Tensor
 
 
 def kind_loss(tokens: Tensor, phrases: Tensor, kinds: Tensor, cover: Tensor) -> Tensor:
-    """Cross-entropy of naming, at patches that are mostly defective. tokens [S, B, N, E], phrases [C, E] unit length
-    in the order of the kinds, the first being "sound"; kinds, cover [B, N]."""
+    """Compute the cross-entropy of naming the kind at patches that are mostly defective.
+
+    Args:
+        tokens: [S, B, N, E] of unit length.
+        phrases: [C, E] of unit length, in the order of the kinds, the first being "sound".
+        kinds, cover: [B, N].
+    """
     chosen = ((cover > 0.4) & (kinds > 0)).flatten().nonzero()[:, 0][:2000]
     if not len(chosen):
         return tokens.new_zeros(())
@@ -79,15 +84,15 @@ def kind_loss(tokens: Tensor, phrases: Tensor, kinds: Tensor, cover: Tensor) -> 
 
 
 def image_loss(cls: Tensor, g: Tensor, abnormal: Tensor) -> Tensor:
-    """Binary cross-entropy of class tokens [..., E] of unit length against g [K, E]; abnormal [...]."""
+    """Compute the binary cross-entropy of class tokens [..., E] of unit length against g [K, E]; abnormal [...]."""
     logits = cls @ (g / TEMPERATURE).T
     return F.binary_cross_entropy_with_logits(logits, abnormal.float()[..., None].expand_as(logits))
 
 
 def rank_loss(cls: Tensor, tokens: Tensor, g: Tensor, abnormal: Tensor, share: float = 0.02) -> Tensor:
-    """The faulty one of twins scores above the sound one, by its class token and by the top of its maps.
+    """Compute how far the faulty one of twins is from scoring above the sound one, by class token and top of the maps.
 
-    What users rank are images of one kind of thing, while `image_loss` compares images of anything.
+    Users rank images of one kind of thing, while `image_loss` compares images of anything.
 
     Args:
         cls, tokens: [B, E] and [S, B, N, E] of unit length; images 2k and 2k + 1 are twins, the faulty one first.
@@ -104,14 +109,18 @@ def rank_loss(cls: Tensor, tokens: Tensor, g: Tensor, abnormal: Tensor, share: f
 
 
 def fused_loss(cls: Tensor, tokens: Tensor, g: Tensor, abnormal: Tensor) -> Tensor:
-    """Crane's image score as a loss: class token joined with the tokens weighted by their own map, ensemble pair."""
+    """Compute Crane's image score as a loss.
+
+    The class token [B, E] is joined with the tokens [B, N, E] weighted by their own map; g [K, E] ends with the
+    ensemble.
+    """
     weight = (tokens @ (g[-1] / TEMPERATURE)).sigmoid()
     local = F.normalize((weight[..., None] * tokens).sum(1), dim=1)
     return image_loss(F.normalize(local + cls, dim=1), g[-1:], abnormal)
 
 
 def caption_loss(cls: Tensor, captions: Tensor, texts: list[str], scale: Tensor) -> Tensor:
-    """Symmetric contrastive loss of B images and their captions; equal captions are right for each other."""
+    """Compute the symmetric contrastive loss of B images and captions; equal captions are right for each other."""
     logits = scale.exp().clamp(max=100) * cls @ captions.T
     same = torch.tensor([[a == b for b in texts] for a in texts], dtype=logits.dtype, device=logits.device)
     wanted = same / same.sum(1, keepdim=True)
@@ -119,5 +128,5 @@ def caption_loss(cls: Tensor, captions: Tensor, texts: list[str], scale: Tensor)
 
 
 def teacher_loss(texts: Tensor, taught: Tensor, head: Tensor) -> Tensor:
-    """1 - cosine of text features [P, E], carried by a linear `head` [E, T], to the teacher's sentences [P, T]."""
+    """Compute 1 - cosine of text features [P, E], mapped by `head` [E, T], and the teacher's sentences [P, T]."""
     return 1 - F.cosine_similarity(texts @ head, taught, dim=1).mean()

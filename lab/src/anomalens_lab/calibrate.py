@@ -42,9 +42,8 @@ from anomalens.metrics.summary import auroc, f1_max
 from anomalens.options import BUNDLED
 from anomalens.prediction import Prediction
 from anomalens_lab.painting import paint_scenes
-from anomalens_lab.scenes import Scenes
+from anomalens_lab.shards import Scenes
 
-# What ships, with the options it ships with.
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "anoclip": {"views": 1},
     "anoclip+": {"views": 1},
@@ -54,9 +53,10 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "crane": {},
     "crane+": {},
 }
-SCENES, SEED = 512, 8  # of the scenes
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the map in the image score
-TOPS = (0.002, 0.01, 0.03)  # of the map's pixels
+"""Methods that are calibrated, with the options they ship with."""
+SCENES, SEED = 512, 8  # number and seed of the scenes
+SHARES = (0.25, 0.5, 0.75, 1.0)  # shares of the map in the image score that are tried, beside none
+TOPS = (0.002, 0.01, 0.03)  # shares of the map's pixels that are tried
 _GRID = 128  # pixels a side at which maps and masks are compared
 
 Floats = npt.NDArray[np.float32]
@@ -64,7 +64,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 def twins_in_order(scores: Floats, labels: Bools) -> float:
-    """Share of twins (2k faulty, 2k + 1 sound) of which the faulty one scores higher; a tie counts half.
+    """Return the share of twins (2k faulty, 2k + 1 sound) of which the faulty one scores higher; a tie counts half.
 
     Twins of which both are sound do not count. nan where none does.
     """
@@ -74,8 +74,8 @@ def twins_in_order(scores: Floats, labels: Bools) -> float:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a method said of images whose truth is known."""
+class Judged:
+    """Scores and maps that a method gave to images whose truth is known."""
 
     scores: Floats  # [B], not pooled
     maps: Floats  # [B, H, W]
@@ -83,24 +83,24 @@ class Seen:
 
     @property
     def labels(self) -> Bools:
-        """[B] whether anything is wrong."""
+        """True for the images with a defect, [B]."""
         return np.asarray(self.masks.any(axis=(1, 2)))
 
 
 def balanced_threshold(groups: Sequence[tuple[Floats, Bools]]) -> float:
-    """The number that splits best: mean over groups (scores, labels) of the mean of each label's share on its side."""
+    """Return the threshold of the highest balanced accuracy, as a mean over groups of (scores [B], labels [B])."""
     order = np.sort(np.concatenate([scores for scores, _ in groups]))
     cuts = np.concatenate([[order[0] - 1e-6], (order[1:] + order[:-1]) / 2])
 
-    def right(cut: float) -> float:
+    def accuracy(cut: float) -> float:
         shares = [(np.mean(s[wrong] > cut) + np.mean(s[~wrong] <= cut)) / 2 for s, wrong in groups]
         return float(np.mean(shares))
 
-    return float(max(cuts, key=right))
+    return float(max(cuts, key=accuracy))
 
 
-def fit(scenes: Seen, photographs: Seen | None, source: str) -> ShippedMethod:
-    """The calibration and score pooling for twins, the faulty one first, and photographs of one kind of thing.
+def fit(scenes: Judged, photographs: Judged | None, source: str) -> ShippedMethod:
+    """Choose calibration and score pooling for twins, the faulty one first, and photographs of one kind of thing.
 
     Raises InputError unless both hold faulty and sound ones.
     """
@@ -111,7 +111,7 @@ def fit(scenes: Seen, photographs: Seen | None, source: str) -> ShippedMethod:
         raise InputError("calibration needs photographs of sound and of faulty things")
     everything = [scenes] if photographs is None else [scenes, photographs]
     best = f1_max(scenes.maps.ravel(), scenes.masks.ravel())
-    low = max(float(np.percentile(one.maps[~one.labels], 95)) for one in everything)
+    low = max(float(np.percentile(part.maps[~part.labels], 95)) for part in everything)
     high = float(np.percentile(scenes.maps[scenes.masks], 90))
     neutral = Calibration(0.0, best.threshold if best else high, (low, max(high, low + 1e-3)), source)
 
@@ -121,13 +121,16 @@ def fit(scenes: Seen, photographs: Seen | None, source: str) -> ShippedMethod:
             ranks.append(auroc(pooling(photographs.scores, photographs.maps), photographs.labels) or 0.0)
         return float(np.mean(ranks))
 
-    pooling = max([ScorePooling(), *(ScorePooling(share, top) for share in SHARES[1:] for top in TOPS)], key=ranked)
-    groups = [(pooling(seen.scores, seen.maps), seen.labels) for seen in everything]
+    pooling = max([ScorePooling(), *(ScorePooling(share, top) for share in SHARES for top in TOPS)], key=ranked)
+    groups = [(pooling(part.scores, part.maps), part.labels) for part in everything]
     return ShippedMethod(replace(neutral, threshold=balanced_threshold(groups)), pooling)
 
 
-def look(detector: Detector, images: Iterable[Any], masks: Iterable[Bools]) -> Seen:
-    """What `detector` says of images, not pooled, on a grid of a fixed size; masks [H, W] of any size."""
+def judge(detector: Detector, images: Iterable[Any], masks: Iterable[Bools]) -> Judged:
+    """Score images without pooling, on a grid of a fixed size; masks [H, W] of any size.
+
+    Raises InputError naming the image that cannot be scored.
+    """
     raw = detector.replace(pooling=ScorePooling())
     scores, maps = [], []
     for index, result in enumerate(raw.predict_iter(images)):
@@ -135,7 +138,7 @@ def look(detector: Detector, images: Iterable[Any], masks: Iterable[Bools]) -> S
             raise InputError(f"calibration image {index}: {result.error}")
         scores.append(result.score)
         maps.append(resize_map(result.anomaly_map, (_GRID, _GRID)))
-    return Seen(np.array(scores, np.float32), np.stack(maps), np.stack([_shrunk(mask) for mask in masks]))
+    return Judged(np.array(scores, np.float32), np.stack(maps), np.stack([_shrunk(mask) for mask in masks]))
 
 
 def _shrunk(mask: Bools) -> Bools:
@@ -143,29 +146,29 @@ def _shrunk(mask: Bools) -> Bools:
     return np.asarray(mask[rows.astype(int)][:, columns.astype(int)], bool)
 
 
-def quality(scenes: Seen, pooling: ScorePooling) -> float:
-    """How well a method finds (pixel AUROC) and ranks (twins in order) on scenes, in [0, 1]: what "auto" goes by."""
+def quality(scenes: Judged, pooling: ScorePooling) -> float:
+    """Return the mean of pixel AUROC and share of twins in order on scenes, in [0, 1]; "auto" means the best method."""
     pooled = pooling(scenes.scores, scenes.maps)
-    found = auroc(scenes.maps.ravel(), scenes.masks.ravel()) or 0.0
-    return (found + twins_in_order(pooled, scenes.labels)) / 2
+    finding = auroc(scenes.maps.ravel(), scenes.masks.ravel()) or 0.0
+    return (finding + twins_in_order(pooled, scenes.labels)) / 2
 
 
 def held_out_scenes(folder: str | os.PathLike[str], workers: int = 1) -> Scenes:
-    """The scenes the shipped calibration is made on; painted in `folder` where they are missing."""
+    """Open the scenes that the shipped calibration is made on; they are painted in `folder` where they are missing."""
     paint_scenes(folder, SCENES, size=512, seed=SEED, held_out=True, workers=workers)
     return Scenes(Path(folder))
 
 
 def labelled_images(photographs: str | None) -> list[Sample]:
-    """Test images of LAYOUT:PATH; of None none."""
+    """Return the test images of LAYOUT:PATH, or none where it is None."""
     return list(open_dataset(photographs).samples("test")) if photographs else []
 
 
 def calibrate_method(
     detector: Detector, scenes: Scenes, photographs: Sequence[Sample] = ()
 ) -> tuple[ShippedMethod, float]:
-    """The calibration of one detector, and its `quality`; its own calibration plays no part."""
-    drawn = look(
+    """Calibrate a detector: what ships with it, and its `quality`; its own calibration plays no part."""
+    drawn = judge(
         detector,
         (scenes.image(i) for i in range(len(scenes))),
         (scenes.kind(i) > 0 for i in range(len(scenes))),
@@ -174,10 +177,10 @@ def calibrate_method(
     if photographs:
         truths = (read_truth(sample, (_GRID, _GRID)) for sample in photographs)
         masks = [np.ones((_GRID, _GRID), bool) if truth is None else truth > 0 for truth in truths]
-        real = look(detector, [sample.image for sample in photographs], masks)
+        real = judge(detector, [sample.image for sample in photographs], masks)
         named = f" and {len(photographs)} photographs of {photographs[0].class_name}"
-    found = fit(drawn, real, f"best balanced accuracy on {len(scenes)} procedural scenes not trained on{named}")
-    return found, quality(drawn, found.pooling)
+    shipped = fit(drawn, real, f"best balanced accuracy on {len(scenes)} procedural scenes not trained on{named}")
+    return shipped, quality(drawn, shipped.pooling)
 
 
 def calibrate_bundled(
@@ -206,8 +209,8 @@ def calibrate_bundled(
     reached = {}
     for name, options in methods.items():
         detector = load_detector(name, BUNDLED, batch_size=8, **options)
-        found, reached[name] = calibrate_method(detector, known, real)
-        entries[name] = replace(found, options=dict(options))
+        shipped, reached[name] = calibrate_method(detector, known, real)
+        entries[name] = replace(shipped, options=dict(options))
     best = table.best if set(entries) - set(reached) else max(reached, key=reached.__getitem__)
     write_json(path, CalibrationTable(weights, best, entries).to_dict())
     return reached

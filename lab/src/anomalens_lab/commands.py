@@ -74,15 +74,27 @@ def pretrain(
     """
     from dataclasses import replace
 
-    from anomalens.cli.console import output
-    from anomalens_lab.backbone import PretrainConfig
+    from anomalens.cli.console import output, progress_bar
     from anomalens_lab.pretraining import SCENES, pretrain_backbone
+    from anomalens_lab.recipe import PretrainConfig
 
     config = PretrainConfig(seed=seed)
     config = replace(config, steps=steps or config.steps)
-    path = pretrain_backbone(
-        out, materials or (), config=config, scenes=scenes or SCENES, workers=workers, initial=initial
-    )
+    with progress_bar() as bar:
+        task = bar.add_task("reading photographs", total=None)
+
+        def show(description: str, done: int, total: int) -> None:
+            bar.update(task, description=description, completed=done, total=total)
+
+        path = pretrain_backbone(
+            out,
+            materials or (),
+            config=config,
+            scenes=scenes or SCENES,
+            workers=workers,
+            initial=initial,
+            progress=show,
+        )
     output.print(f"weights: {path}", highlight=False, markup=False, soft_wrap=True)
 
 

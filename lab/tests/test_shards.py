@@ -14,7 +14,7 @@ from anomalens.errors import InputError
 from anomalens_lab import painting
 from anomalens_lab.materials import collect, unevenness
 from anomalens_lab.painting import paint_scenes, paint_shard, shard_config, sort_materials
-from anomalens_lab.scenes import PATCH, SHARD, SHARDS, Scenes, write_shard
+from anomalens_lab.shards import PATCH, SHARD, SHARDS, Scenes, write_shard
 from anomalens_lab.synthesis.config import HELD_OUT_FAMILIES, SynthesisConfig
 from anomalens_lab.synthesis.words import KINDS
 from anomalens_lab.vocabulary import frame, state_pair, thing
