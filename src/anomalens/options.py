@@ -99,13 +99,7 @@ class LoadOptions:
     @classmethod
     def names(cls, *effects: Effect) -> tuple[str, ...]:
         """Return the names of all options, or of those that have one of these effects."""
-        return tuple(one.name for one in fields(cls) if not effects or one.metadata["effect"] in effects)
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any], place: str = "options") -> "LoadOptions":
-        """Build options from a table such as a benchmark file's. Raises ConfigError naming what is unknown."""
-        refuse_unknown(values, cls.names(), place)
-        return cls(**values)
+        return tuple(option.name for option in fields(cls) if not effects or option.metadata["effect"] in effects)
 
     def replace(self, **changes: Any) -> "LoadOptions":
         """Return a copy with some options changed."""

@@ -35,13 +35,13 @@ def scenes(
 
     A run that was interrupted goes on where it stopped when started again with the same options.
     """
-    from anomalens.cli.console import output, progress_bar
+    from anomalens.cli.console import progress_bar, say
     from anomalens_lab.synthesis import synthesize
 
     with progress_bar() as bar:
         task = bar.add_task("drawing", total=count)
         new = synthesize(out, count, seed=seed, size=size, progress=lambda done: bar.update(task, completed=done))
-    output.print(f"{new} new images in {out}, in MVTec layout; captions in {out / 'captions.jsonl'}", markup=False)
+    say(f"{new} new images in {out}, in MVTec layout; captions in {out / 'captions.jsonl'}")
 
 
 @app.command("pretrain")
@@ -74,7 +74,7 @@ def pretrain(
     """
     from dataclasses import replace
 
-    from anomalens.cli.console import output, progress_bar
+    from anomalens.cli.console import progress_bar, say
     from anomalens_lab.pretraining import SCENES, pretrain_backbone
     from anomalens_lab.recipe import PretrainConfig
 
@@ -95,7 +95,7 @@ def pretrain(
             initial=initial,
             progress=show,
         )
-    output.print(f"weights: {path}", highlight=False, markup=False, soft_wrap=True)
+    say(f"weights: {path}")
 
 
 @app.command("calibrate")
@@ -109,7 +109,7 @@ def calibrate(
     ] = None,
 ) -> None:
     """Choose thresholds, heatmap scale and score pooling of the shipped methods, and write the package's table."""
-    from anomalens.cli.console import output
+    from anomalens.cli.console import say
     from anomalens.errors import ConfigError
     from anomalens_lab.calibrate import METHODS, calibrate_bundled, held_out_scenes
 
@@ -118,7 +118,7 @@ def calibrate(
     chosen = {name: METHODS[name] for name in method or METHODS}
     held_out_scenes(work, workers=2)
     for name, quality in calibrate_bundled(work, photographs, methods=chosen).items():
-        output.print(f"{name}: {100 * quality:.1f}", highlight=False)
+        say(f"{name}: {100 * quality:.1f}")
 
 
 @app.command("ship")
@@ -136,16 +136,16 @@ def ship(
     `anomalens export` compares a graph with its original on these held-out scenes, and judges int8 by them.
     """
     from anomalens.backbones.bundle import BUNDLED_FILE
-    from anomalens.cli.console import output
+    from anomalens.cli.console import say
     from anomalens_lab.check_scenes import write_check_scenes
     from anomalens_lab.ship import METHODS
     from anomalens_lab.ship import ship as learn
 
     def show(line: dict[str, Any]) -> None:
         if line["event"] == "epoch":
-            output.print(f"epoch {line['epoch']} of {line['epochs']}: loss {line['loss']:.4f}", highlight=False)
+            say(f"epoch {line['epoch']} of {line['epochs']}: loss {line['loss']:.4f}")
 
     for info in () if scenes_only else learn(work, tuple(method or METHODS), report=show):
-        output.print(f"{info.method}: {info.metrics}", markup=False, highlight=False)
+        say(f"{info.method}: {info.metrics}")
     folder = BUNDLED_FILE.parent / "scenes"
-    output.print(f"{write_check_scenes(folder)} scenes in {folder}", markup=False, highlight=False, soft_wrap=True)
+    say(f"{write_check_scenes(folder)} scenes in {folder}")

@@ -47,14 +47,18 @@ class _LogLines(logging.Handler):
     """Print the library's log, a line each, on standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = f"{record.levelname.lower()}: {record.getMessage()}"
-        errors.print(text, markup=False, highlight=False, soft_wrap=True)
+        complain(f"{record.levelname.lower()}: {record.getMessage()}")
+
+
+def complain(text: str) -> None:
+    """Print what went wrong, a line on standard error."""
+    errors.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def note(text: str) -> None:
     """Print a remark on standard error, unless --quiet."""
     if not _quiet:
-        errors.print(text, markup=False, highlight=False, soft_wrap=True)
+        complain(text)
 
 
 def say(text: str) -> None:

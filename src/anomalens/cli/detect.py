@@ -72,7 +72,7 @@ def detect(
     """
     import functools
 
-    from anomalens.cli.console import errors, note, progress_bar, working
+    from anomalens.cli.console import complain, note, progress_bar, working
     from anomalens.detection.loading import load_detector
     from anomalens.images.sources import list_images
     from anomalens.runs.folder import detect_files
@@ -109,11 +109,9 @@ def detect(
         note(f"stopped; what is done is in {out}. Add --resume to go on.")
         raise typer.Exit(130) from None
     except OSError as error:
-        errors.print(
+        complain(
             f"stopped, cannot write: {error.strerror or error}. Everything written so far is whole; "
-            "make room and add --resume.",
-            highlight=False,
-            markup=False,
+            "make room and add --resume."
         )
         raise typer.Exit(1) from None
     _report(summary, detector, out, as_json)

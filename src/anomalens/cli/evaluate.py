@@ -50,7 +50,7 @@ def evaluate(
 
       anomalens evaluate --data mvtec:datasets/mvtec --method anoclip --out results
     """
-    from anomalens.cli.console import errors, note, progress_bar, show
+    from anomalens.cli.console import complain, note, progress_bar, show
     from anomalens.datasets.layouts import open_dataset
     from anomalens.detection.loading import load_detector
     from anomalens.evaluation.evaluator import EvaluationConfig, tested
@@ -82,11 +82,11 @@ def evaluate(
         note(f"written to {folder}; a page to look at: anomalens report {folder}")
         failed += len(evaluation.failed)
         for row in evaluation.failed[:_EXAMPLES]:
-            errors.print(f"failed: {row.error}", highlight=False, markup=False, soft_wrap=True)
+            complain(f"failed: {row.error}")
     if as_json:
         show(rows, as_json=True)
     if failed:
-        errors.print(f"{failed} images failed and count nowhere; scores.csv says why", highlight=False)
+        complain(f"{failed} images failed and count nowhere; scores.csv says why")
         raise typer.Exit(1)
 
 

@@ -13,11 +13,11 @@ def report(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The page; FOLDER/report.html unless given.")] = None,
 ) -> None:
     """Make one HTML page, without network or other files: curves, histograms, best and worst images, settings."""
-    from anomalens.cli.console import output
+    from anomalens.cli.console import say
     from anomalens.reporting.evaluation_page import write_report
 
     try:
         path = write_report(folder, out)
     except OSError as error:
         raise ConfigError(f"cannot write the page: {error.strerror or error}; choose another --out") from error
-    output.print(str(path), highlight=False, markup=False, soft_wrap=True)
+    say(str(path))

@@ -49,7 +49,7 @@ def train(
       torchrun --nproc-per-node 4 -m anomalens train tokenclip --data visa:datasets/visa -o tokenclip.safetensors
     """
     from anomalens.backbones.weights import load_weights
-    from anomalens.cli.console import note, output
+    from anomalens.cli.console import note, say
     from anomalens.datasets.layouts import open_dataset
     from anomalens.engines.torch_engine import pick_device
     from anomalens.learning.training import TrainingPlan
@@ -87,14 +87,12 @@ def train(
         if isinstance(show, _Display):
             show.close()
     if first:
-        found = {k: v for k, v in info.metrics.get("held_out", {}).items() if v is not None}
-        if found:
-            numbers = ", ".join(f"{key.replace('_', ' ')} {value:.1f}" for key, value in found.items())
-            output.print(f"on {info.training['held_out']} images held out, per cent: {numbers}", highlight=False)
-        output.print(f"{info.method} on {info.backbone}, learned from {info.auxiliary_data}: {out}", markup=False)
-        output.print(
-            f"use it: anomalens detect IMAGES --checkpoint {out} --backbone {options.backbone} --out DIR", markup=False
-        )
+        measured = {key: value for key, value in info.metrics.get("held_out", {}).items() if value is not None}
+        if measured:
+            numbers = ", ".join(f"{key.replace('_', ' ')} {value:.1f}" for key, value in measured.items())
+            say(f"on {info.training['held_out']} images held out, per cent: {numbers}")
+        say(f"{info.method} on {info.backbone}, learned from {info.auxiliary_data}: {out}")
+        say(f"use it: anomalens detect IMAGES --checkpoint {out} --backbone {options.backbone} --out DIR")
 
 
 def import_checkpoint(
@@ -111,20 +109,18 @@ def import_checkpoint(
 
       anomalens import-checkpoint epoch_5.pth --method crane --out crane-mvtec.safetensors
     """
-    from anomalens.cli.console import output
+    from anomalens.cli.console import say
     from anomalens.learning.published_checkpoints import import_published
     from anomalens.methods.parts.checkpoints import save_checkpoint
 
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out {out}: a checkpoint is a .safetensors file; call it {out.stem}.safetensors")
-    found = import_published(file, method, name)
-    save_checkpoint(out, found)
-    info = found.info
-    output.print(
+    checkpoint = import_published(file, method, name)
+    save_checkpoint(out, checkpoint)
+    info = checkpoint.info
+    say(
         f"{out}: {info.method} for {info.backbone}, {info.training['published']}, trained on {info.auxiliary_data}, "
-        f"{info.licence}",
-        highlight=False,
-        markup=False,
+        f"{info.licence}"
     )
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.tower import Clip
 from anomalens.backbones.weights import LoadedWeights, load_weights
-from anomalens.decision.calibration import Calibration, ShippedMethod, bundled_calibration
+from anomalens.decision.calibration import Calibration, CalibrationTable, bundled_calibration
 from anomalens.decision.pooling import ScorePooling
 from anomalens.engines.contract import Floats, Identity, Scored
 from anomalens.errors import ConfigError
@@ -121,10 +121,11 @@ def load(options: LoadOptions) -> Loaded:
     """Build the engine that `options` ask for; arguments and errors as `load_detector`."""
     device = pick_device(options.device)
     weights = load_weights(options.backbone, offline=options.offline)
-    name = resolve_method(options, weights)
+    table = _shipped_table(weights)
+    name = resolve_method(options, table)
     checkpoint = _learned(name, options.checkpoint, weights)
     # What is calibrated is the shipped prompts.
-    shipped = None if options.checkpoint else _shipped(weights).get(name)
+    shipped = table.methods.get(name) if table and not options.checkpoint else None
     method_options = dict(shipped.options if shipped else {}) | dict(options.method_options)
     if "seed" in base.entry(name).options:
         method_options["seed"] = options.seed
@@ -175,13 +176,13 @@ def load(options: LoadOptions) -> Loaded:
     return Loaded(engine, preprocess, shipped.calibration, shipped.pooling, deviations)
 
 
-def resolve_method(options: LoadOptions, weights: LoadedWeights) -> str:
+def resolve_method(options: LoadOptions, table: CalibrationTable | None) -> str:
     """Return the name of the method: what was asked for; for "auto" the checkpoint's, else the best one shipped."""
     if options.method != "auto":
         return options.method
     if options.checkpoint is not None:
         return read_checkpoint(options.checkpoint).info.method
-    return bundled_calibration().best if _shipped(weights) else "anoclip"
+    return table.best if table else "anoclip"
 
 
 def resolve_size(asked: int | None, checkpoint: Checkpoint | None, method: Method, weights: LoadedWeights) -> int:
@@ -212,11 +213,11 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def _shipped(weights: LoadedWeights) -> dict[str, ShippedMethod]:
-    """Return what is shipped for these weights, by method; nothing for other weights than the bundled ones."""
+def _shipped_table(weights: LoadedWeights) -> CalibrationTable | None:
+    """Return what is shipped for the bundled weights; None for others."""
     table = bundled_calibration() if weights.is_bundled else None
     # If other weights were put in the package, its numbers mean nothing.
-    return table.methods if table and table.weights == weights.hash else {}
+    return table if table and table.weights == weights.hash else None
 
 
 def _learned(method: str, checkpoint: str | None, weights: LoadedWeights) -> Checkpoint | None:
