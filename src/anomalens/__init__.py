@@ -1,4 +1,4 @@
-"""anomalens: visual anomaly detection that starts from words. Importing it is cheap; the rest loads on first use."""
+"""Detect visual anomalies, starting from words. Importing it is cheap; the rest loads on first use."""
 
 import logging
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""`python -m anomalens` is `anomalens`; `torchrun -m anomalens train` trains in several processes."""
+"""Run the command line as `python -m anomalens`, or as `torchrun -m anomalens train` in several processes."""
 
 from anomalens.cli import main
 

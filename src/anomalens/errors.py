@@ -5,27 +5,27 @@ Each error is also one of Python's own kinds, so code that knows nothing of anom
 
 
 class AnomalensError(Exception):
-    """Base of all errors this package raises deliberately."""
+    """Catch every error that this package raises deliberately: the base of them all."""
 
 
 class InputError(AnomalensError, ValueError):
-    """An image, mask or data folder that cannot be used; the run goes on without it."""
+    """Refuse an image, mask or data folder that cannot be used; the run goes on without it."""
 
 
 class WeightsError(AnomalensError, RuntimeError):
-    """Weights that are missing, damaged, of another shape, or made for another backbone."""
+    """Refuse weights that are missing, damaged, of another shape, or made for another backbone."""
 
 
 class ConfigError(AnomalensError, ValueError):
-    """An option that does not exist or does not fit the others."""
+    """Refuse an option that does not exist or does not fit the others."""
 
 
 class TrainingError(AnomalensError, RuntimeError):
-    """A training run that cannot go on, for instance because its loss is no longer a number."""
+    """Stop a training run that cannot go on, for instance because its loss is no longer a number."""
 
 
 class MissingExtraError(AnomalensError, ImportError):
-    """An optional dependency is not installed; the message names the extra that brings it."""
+    """Say that an optional dependency is not installed; the message names the extra that brings it."""
 
 
 def one_line(error: BaseException) -> str:

@@ -38,7 +38,7 @@ def _option(default: Any, help: str, effect: Effect = "scores", minimum: float |
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """Everything `load_detector` can be told. Checked when it is made.
+    """Hold everything that `load_detector` can be told. Checked when it is made.
 
     Raises ConfigError naming the option whose value is of the wrong type or out of range.
     """

@@ -27,7 +27,7 @@ _NOTEBOOK_SIDE = 800
 
 @dataclass(frozen=True)
 class Region:
-    """A connected part of the mask, in pixels of the source image."""
+    """Describe a connected part of the mask, in pixels of the source image."""
 
     # Left, top, right, bottom in pixels; right and bottom lie just outside.
     box: tuple[int, int, int, int]
@@ -45,7 +45,7 @@ class Region:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Prediction:
-    """The result for one image, checked when it is made. It can be pickled.
+    """Hold the result for one image, checked when it is made. It can be pickled.
 
     Map and `method_score` are raw: no threshold, smoothing or scaling is hidden in them. To decide by another number,
     use `dataclasses.replace(prediction, threshold=..., threshold_source=...)`.
@@ -256,7 +256,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Failure:
-    """An input that gave no prediction, and why in one line."""
+    """Describe an input that gave no prediction, and why in one line."""
 
     # None for images given as pixels.
     path: str | None

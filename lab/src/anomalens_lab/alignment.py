@@ -1,4 +1,4 @@
-"""Losses of the bundled backbone: image tokens and class token shall agree with words about state and kind.
+"""Compute the losses of the bundled backbone: image tokens and class token shall agree with words about state and kind.
 
 All comparisons are cosines over τ = 0.07, the temperature Crane, AnomalyCLIP and TokenCLIP read maps with, so their
 probabilities come out calibrated; AnoCLIP's plain difference is the same ranking.
@@ -17,17 +17,26 @@ TEMPERATURE = 0.07
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of the parts of the loss."""
+    """Hold the weights of the parts of the loss."""
 
-    dense: float = 1.0  # each stream's map against the cover of its patches
-    dice: float = 0.5  # the same as overlap
-    kind: float = 0.25  # naming the defect at its patches
-    image: float = 1.0  # class token against sound and faulty
-    rank: float = 0.5  # the faulty one of twins above the sound one
-    fused: float = 0.25  # class token with the tokens its own map points at (Crane's image score)
-    caption: float = 0.2  # class token against captions (contrastive)
-    window: float = 0.5  # class token of a few patches alone (WinCLIP)
-    teacher: float = 0.5  # sentences keep the similarities the sentence teacher gives them
+    # Each stream's map against the cover of its patches.
+    dense: float = 1.0
+    # Dice overlap of the same maps and patches.
+    dice: float = 0.5
+    # Naming the defect at its patches.
+    kind: float = 0.25
+    # Class token against sound and faulty.
+    image: float = 1.0
+    # The faulty one of twins above the sound one.
+    rank: float = 0.5
+    # Class token with the tokens its own map points at (Crane's image score).
+    fused: float = 0.25
+    # Class token against captions (contrastive).
+    caption: float = 0.2
+    # Class token of a few patches alone (WinCLIP).
+    window: float = 0.5
+    # Sentences keep the similarities the sentence teacher gives them.
+    teacher: float = 0.5
 
 
 def directions(normal: Tensor, abnormal: Tensor) -> Tensor:

@@ -75,15 +75,18 @@ def twins_in_order(scores: Floats, labels: Bools) -> float:
 
 @dataclass(frozen=True)
 class Judged:
-    """Scores and maps that a method gave to images whose truth is known."""
+    """Hold scores and maps that a method gave to images whose truth is known."""
 
-    scores: Floats  # [B], not pooled
-    maps: Floats  # [B, H, W]
-    masks: Bools  # [B, H, W]
+    # [B] image scores, not pooled.
+    scores: Floats
+    # [B, H, W] anomaly maps.
+    maps: Floats
+    # [B, H, W] True where a defect is.
+    masks: Bools
 
     @property
     def labels(self) -> Bools:
-        """True for the images with a defect, [B]."""
+        """Return True for the images with a defect, [B]."""
         return np.asarray(self.masks.any(axis=(1, 2)))
 
 

@@ -33,7 +33,7 @@ _MOST_UNEVEN = 0.4  # of a surface, on the scale of `unevenness`
 
 @dataclass(frozen=True)
 class Materials:
-    """Photographs as uint8 arrays [H, W, 3]: uniform `surfaces` and composed `things`."""
+    """Hold photographs as uint8 arrays [H, W, 3]: uniform `surfaces` and composed `things`."""
 
     surfaces: tuple[npt.NDArray[np.uint8], ...]
     things: tuple[npt.NDArray[np.uint8], ...]

@@ -1,4 +1,4 @@
-"""The model in training: its start, and the frozen stem that it looks through.
+"""Build the model in training: its start, and the frozen stem that it looks through.
 
 The stem is EfficientNet-Lite0 with its ImageNet weights, frozen; its channels are whitened and standardised on scenes.
 """
@@ -21,7 +21,7 @@ _MEASURED_SIDE = 256  # pixels a side of the scenes that the stem's channels are
 
 
 class Trained(nn.Module):
-    """The model, and the linear map from its text features to the teacher's."""
+    """Hold the model, and the linear map from its text features to the teacher's."""
 
     def __init__(self, config: PretrainConfig) -> None:
         """Draw the weights of the start from torch's generator; the token table is to be filled and stays frozen."""
@@ -36,12 +36,12 @@ class Trained(nn.Module):
 
     @property
     def stem(self) -> LiteStem:
-        """The image tower's stem."""
+        """Return the image tower's stem."""
         return cast(LiteStem, self.clip.visual.stem)
 
 
 class GatherOnce:
-    """The frozen part of a stem, run without gradients and once for the same pixels."""
+    """Run the frozen part of a stem without gradients, and once for the same pixels."""
 
     def __init__(self, stem: LiteStem) -> None:
         self._gather = stem.gather

@@ -87,13 +87,16 @@ def pretrain_backbone(
 
 @dataclass
 class _State:
-    """What a checkpoint holds."""
+    """Hold what a checkpoint holds."""
 
     model: Trained
     optimiser: torch.optim.Optimizer
-    made_with: dict[str, Any]  # config, scenes and start; a checkpoint goes on with the same only
-    average: dict[str, Tensor] = field(init=False)  # running average of the trained parameters, by name
-    step: int = 0  # steps done
+    # Config, scenes and start; a checkpoint goes on with the same only.
+    made_with: dict[str, Any]
+    # Running average of the trained parameters, by name.
+    average: dict[str, Tensor] = field(init=False)
+    # Steps done.
+    step: int = 0
 
     def __post_init__(self) -> None:
         self.average = {name: p.detach().clone() for name, p in self.trained().items()}

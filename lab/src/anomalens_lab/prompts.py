@@ -1,4 +1,4 @@
-"""The sentences of training: those of each step, and a bank of sentences that a teacher has read once."""
+"""Choose the sentences of training: those of each step, and a bank of sentences that a teacher has read once."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ Teacher = Callable[[Sequence[str]], Tensor]
 
 @dataclass
 class Sentences:
-    """The prompts of one step, and the place of each group among them."""
+    """Hold the prompts of one step, and the place of each group among them."""
 
     texts: list[str]
     parts: dict[str, slice]
@@ -66,11 +66,14 @@ def sentence_bank(rng: Random, count: int, words: tuple[str, ...]) -> list[str]:
 
 @dataclass
 class Lessons:
-    """The bank of sentences with the teacher's answers."""
+    """Hold the bank of sentences with the teacher's answers."""
 
-    words: tuple[str, ...]  # names that prompts may speak of
-    ids: Tensor  # [S, 77] int64, the sentences as tokens
-    taught: Tensor  # [S, TAUGHT_WIDTH], the teacher's vectors, of unit length
+    # Names that prompts may speak of.
+    words: tuple[str, ...]
+    # [S, 77] int64, the sentences as tokens.
+    ids: Tensor
+    # [S, TAUGHT_WIDTH], the teacher's vectors, of unit length.
+    taught: Tensor
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -1,4 +1,4 @@
-"""The numbers of the recipe: sizes of the model, schedule, batches; given the scenes, they decide the weights."""
+"""State the recipe: sizes of the model, schedule, batches. With the scenes it decides the weights."""
 
 import math
 from dataclasses import dataclass, field
@@ -17,32 +17,50 @@ VERSION = "1.1"
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Numbers of one run. Raises ConfigError where they make no schedule."""
+    """Hold the numbers of one run. Raises ConfigError where they make no schedule."""
 
-    width: int = 192  # D of both towers and E, so that Crane can put image features among words
-    layers: int = 4  # blocks of the image tower
+    # D of both towers and E, so that Crane can put image features among words.
+    width: int = 192
+    # Blocks of the image tower.
+    layers: int = 4
     text_layers: int = 4
-    native: int = 448  # pixels a side the backbone prefers: 28 x 28 tokens
+    # Pixels a side the backbone prefers: 28 x 28 tokens.
+    native: int = 448
     steps: int = 1500
-    batch: int = 32  # most scenes a step, an even number: they stand in twins
-    pixels: int = 32 * 256 * 256  # most pixels a step: larger sides come in smaller batches, at equal cost
-    sides: tuple[int, ...] = (224, 256, 320, 384, 448)  # pixels a side; one of them is drawn each step
-    final_steps: int = 90  # last steps at `final_side`, the size the weights are used at
+    # Most scenes a step, an even number: they stand in twins.
+    batch: int = 32
+    # Most pixels a step: larger sides come in smaller batches, at equal cost.
+    pixels: int = 32 * 256 * 256
+    # Pixels a side; one of them is drawn each step.
+    sides: tuple[int, ...] = (224, 256, 320, 384, 448)
+    # Last steps at `final_side`, the size the weights are used at.
+    final_steps: int = 90
     final_side: int = 448
     final_batch: int = 10
-    rate: float = 1e-3  # AdamW's peak learning rate
-    warmup: int = 100  # steps
-    decay: float = 0.05  # AdamW's weight decay, matrices only
-    average: float = 0.997  # share of the old value in the running average of the weights, a step
-    pairs: int = 6  # pairs of state prompts a step
-    sentences: int = 4096  # sentences the teacher reads once
-    taught: int = 48  # sentences of these that are compared each step
-    windows: int = 10  # windows of an image on every third step
-    measured: int = 192  # scenes that the channels of the stem are whitened and standardised on
-    checkpoint_every: int = 100  # steps
+    # AdamW's peak learning rate.
+    rate: float = 1e-3
+    # Steps in which the learning rate rises to its peak.
+    warmup: int = 100
+    # AdamW's weight decay, matrices only.
+    decay: float = 0.05
+    # Share of the old value in the running average of the weights, a step.
+    average: float = 0.997
+    # Pairs of state prompts a step.
+    pairs: int = 6
+    # Sentences the teacher reads once.
+    sentences: int = 4096
+    # Sentences of these that are compared each step.
+    taught: int = 48
+    # Windows of an image on every third step.
+    windows: int = 10
+    # Scenes that the channels of the stem are whitened and standardised on.
+    measured: int = 192
+    # Steps from one checkpoint to the next.
+    checkpoint_every: int = 100
     seed: int = 0
     weights: Weights = field(default_factory=Weights)
-    bf16: bool = True  # autocast; 1.5 times faster on CPUs with AVX512-BF16
+    # Autocast; 1.5 times faster on CPUs with AVX512-BF16.
+    bf16: bool = True
 
     def __post_init__(self) -> None:
         if self.seed < 0 or self.checkpoint_every < 1:

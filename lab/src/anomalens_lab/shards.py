@@ -31,17 +31,20 @@ SETTINGS = "settings.json"  # file of the settings that the shards of a folder w
 
 @dataclass
 class Batch:
-    """Augmented images with the truth about them."""
+    """Hold augmented images with the truth about them."""
 
-    pixels: Tensor  # [B, 3, H, W] in 0..1
-    cover: Tensor  # [B, h, w] share of each patch that is defective
-    kinds: Tensor  # [B, h, w] int64, index into `words.KINDS`; 0 = sound
+    # [B, 3, H, W] in 0..1.
+    pixels: Tensor
+    # [B, h, w] share of each patch that is defective.
+    cover: Tensor
+    # [B, h, w] int64, index into `words.KINDS`; 0 = sound.
+    kinds: Tensor
     captions: list[str]
     subjects: list[str]
 
     @property
     def abnormal(self) -> Tensor:
-        """True where something of a defect is left in the picture, [B]."""
+        """Return True where something of a defect is left in the picture, [B]."""
         return self.cover.flatten(1).sum(1) > 0.02
 
 
@@ -63,7 +66,7 @@ def read_settings(folder: Path) -> dict[str, Any] | None:
 
 
 class Scenes:
-    """All shards of a folder, mapped into memory: scenes that are not drawn are not read."""
+    """Hold all shards of a folder, mapped into memory: scenes that are not drawn are not read."""
 
     def __init__(self, folder: Path) -> None:
         """Open the shards. Raises InputError where the folder holds none."""

@@ -1,4 +1,4 @@
-"""The steps of training: the scenes that each step sees, and the loss that it takes of them."""
+"""Define the steps of training: the scenes that each step sees, and the loss that it takes of them."""
 
 from collections.abc import Iterator
 from typing import cast

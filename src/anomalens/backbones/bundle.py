@@ -35,9 +35,12 @@ class BundleInfo:
     config: ClipConfig
     pixels: PixelFormat
     licence: str
-    version: str  # of the weights, not of the package
-    metrics: dict[str, Any] = field(default_factory=dict)  # what the weights reached, as the model card has it
-    sha256: str = ""  # fingerprint of config and weights
+    # Version of the weights, not of the package.
+    version: str
+    # What the weights reached, as the model card has it.
+    metrics: dict[str, Any] = field(default_factory=dict)
+    # Fingerprint of config and weights.
+    sha256: str = ""
 
     def to_metadata(self) -> dict[str, str]:
         """Return the header, strings only."""

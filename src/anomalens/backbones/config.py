@@ -12,13 +12,20 @@ Activation = Literal["quick_gelu", "gelu"]
 class VisionConfig:
     """Describe the image tower (Dosovitskiy et al. 2021, as used by Radford et al. 2021)."""
 
-    image_size: int  # native side in pixels: image_size / patch is the grid of the position table
-    patch: int  # pixels a side of one patch token
-    width: int  # D, channels of the residual stream
-    layers: int  # transformer blocks
-    heads: int  # attention heads; width / heads is the head size
-    mlp_ratio: float = 4.0  # hidden width of the feed-forward layers over `width`
-    stem: str | None = None  # a convolutional stem by name (`stem.py`); None: one strided convolution
+    # Native side in pixels: image_size / patch is the grid of the position table.
+    image_size: int
+    # Pixels a side of one patch token.
+    patch: int
+    # D, channels of the residual stream.
+    width: int
+    # Transformer blocks.
+    layers: int
+    # Attention heads; width / heads is the head size.
+    heads: int
+    # Hidden width of the feed-forward layers over `width`.
+    mlp_ratio: float = 4.0
+    # A convolutional stem by name (`stem.py`); None: one strided convolution.
+    stem: str | None = None
 
     @property
     def grid(self) -> int:
@@ -33,8 +40,10 @@ class TextConfig:
     width: int
     layers: int
     heads: int
-    context: int = 77  # token positions the position table has
-    vocab: int = 49408  # byte-pair tokens
+    # Token positions the position table has.
+    context: int = 77
+    # Byte-pair tokens.
+    vocab: int = 49408
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,8 @@ class ClipConfig:
     vision: VisionConfig
     text: TextConfig
     joint: int
-    activation: Activation = "quick_gelu"  # travels with the weights: OpenAI trained with quick_gelu
+    # Travels with the weights: OpenAI trained with quick_gelu.
+    activation: Activation = "quick_gelu"
 
     def __post_init__(self) -> None:
         for tower, width, heads in (

@@ -19,8 +19,10 @@ from anomalens.backbones.tower import TextTower, place_deep
 class Prefix:
     """Hold keys and values of P prefixes of n rows, block by block."""
 
-    keys: tuple[Tensor, ...]  # per block [P, heads, n, d]
-    values: tuple[Tensor, ...]  # per block [P, heads, n, d]
+    # Per block [P, heads, n, d].
+    keys: tuple[Tensor, ...]
+    # Per block [P, heads, n, d].
+    values: tuple[Tensor, ...]
 
     @property
     def length(self) -> int:

@@ -20,8 +20,10 @@ class WeightsFile:
     """Describe a published file."""
 
     name: str
-    bytes: int  # size; exact where the sha256 is known, else 4 bytes a parameter
-    sha256: str | None = None  # lower-case hex of the content, or its first digits; None: not known
+    # Size in bytes; exact where the sha256 is known, else 4 bytes a parameter.
+    bytes: int
+    # sha256 of the content in lower-case hex, or its first digits; None: not known.
+    sha256: str | None = None
 
     @property
     def size(self) -> str:
@@ -35,13 +37,18 @@ class Backbone:
 
     name: str
     config: ClipConfig
-    files: tuple[WeightsFile, ...]  # the first of them that exists is read; the hub repository has the very first
+    # The first of them that exists is read; the hub repository has the very first.
+    files: tuple[WeightsFile, ...]
     licence: str
-    source: str  # publisher and training data
-    hub: str | None = None  # hub repository of files[0]; None: nothing is fetched
-    archive: tuple[str, str] | None = None  # name and sha256 of the publisher's TorchScript archive, which is not read
+    # Publisher and training data.
+    source: str
+    # Hub repository of files[0]; None: nothing is fetched.
+    hub: str | None = None
+    # Name and sha256 of the publisher's TorchScript archive, which is not read.
+    archive: tuple[str, str] | None = None
     pixels: PixelFormat = CLIP_PIXELS
-    aliases: tuple[str, ...] = ()  # further names; spelling ("/", "@", "px", case) never matters
+    # Further names; spelling ("/", "@", "px", case) never matters.
+    aliases: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int:

@@ -30,7 +30,7 @@ class SameConvolution(nn.Conv2d):
         super().__init__(inputs, outputs, kernel, stride, kernel // 2 if stride == 1 else 0, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve: [B, C, H, W] -> [B, C', ceil(H / stride), ceil(W / stride)]."""
+        """Convolve [B, C, H, W] -> [B, C', ceil(H / stride), ceil(W / stride)]."""
         k, s = self.kernel_size[0], self.stride[0]
         if s == 1:
             return super().forward(x)

@@ -54,10 +54,14 @@ class Dense:
     """
 
     stream: StreamName = "plain"
-    start: int = 1  # first block, counted from 1, that adds to the stream
-    taps: tuple[int, ...] = (-1,)  # blocks, counted from 1, after which tokens are read; -1 is the last
-    project: bool = True  # final LayerNorm and projection to the joint space, or the raw residual
-    class_row: bool = False  # keep the class token as row 0 of the result
+    # First block, counted from 1, that adds to the stream.
+    start: int = 1
+    # Blocks, counted from 1, after which tokens are read; -1 is the last.
+    taps: tuple[int, ...] = (-1,)
+    # Final LayerNorm and projection to the joint space, or the raw residual.
+    project: bool = True
+    # Keep the class token as row 0 of the result.
+    class_row: bool = False
 
     def resolve(self, layers: int) -> "Dense":
         """Return the same request with taps counted from 1. Raises ConfigError if it does not fit `layers` blocks."""
@@ -77,10 +81,14 @@ class Dense:
 class Reading:
     """Follow one request through a pass, whose blocks are numbered from 1: its stream so far and the tokens read."""
 
-    request: Dense  # resolved
-    rows: slice  # of the ordinary path, that the stream has: the patches, with or without the class row
-    path: Tensor | None = None  # s, [B, rows, D]; None before its first block
-    tokens: dict[int, Tensor] = field(default_factory=dict)  # by tap, [B, rows, D]
+    # Request with its numbers of blocks resolved.
+    request: Dense
+    # Rows of the ordinary path that the stream has: the patches, with or without the class row.
+    rows: slice
+    # s, [B, rows, D]; None before its first block.
+    path: Tensor | None = None
+    # By tap, [B, rows, D].
+    tokens: dict[int, Tensor] = field(default_factory=dict)
 
     def gather(self, number: int, block: Block, x: Tensor, qkv: Projected) -> None:
         """Add to a stream of its own what block `number` gives on the ordinary path `x` [B, L, D] before it."""

@@ -32,9 +32,12 @@ _WINDOW_ROWS = 16_384
 class Features:
     """Hold the result of one pass of the image tower; tensors are float32 whatever the tower's precision."""
 
-    cls: Tensor | None  # [B, E] class token in the joint space, not normalised
-    dense: tuple[tuple[Tensor, ...], ...]  # per request, per tap: [B, N, E] or, unprojected, [B, N, D]
-    grid: tuple[int, int]  # h, w
+    # [B, E] class token in the joint space, not normalised.
+    cls: Tensor | None
+    # Per request, per tap: [B, N, E] or, unprojected, [B, N, D].
+    dense: tuple[tuple[Tensor, ...], ...]
+    # h, w: rows and columns of patches.
+    grid: tuple[int, int]
 
 
 def resize_positions(table: Tensor, grid: tuple[int, int], mode: Positions) -> Tensor:

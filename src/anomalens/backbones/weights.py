@@ -40,12 +40,16 @@ HUB_PREFIX = "hf-hub:"
 class LoadedWeights:
     """Hold a set of weights, checked, in canonical names."""
 
-    name: str  # the table's name, the hub id, or the name of the file or folder
+    # The table's name, the hub id, or the name of the file or folder.
+    name: str
     config: ClipConfig
-    state: dict[str, Tensor]  # OpenAI's names, float32, on the CPU
+    # OpenAI's names, float32, on the CPU.
+    state: dict[str, Tensor]
     pixels: PixelFormat
-    source: str  # publisher and path, in words
-    hash: str  # sha256 over config and tensors: the same for the same weights in any layout
+    # Publisher and path, in words.
+    source: str
+    # sha256 over config and tensors: the same for the same weights in any layout.
+    hash: str
 
     @property
     def image_size(self) -> int:

@@ -1,4 +1,4 @@
-"""The command line: thin commands over the library. `anomalens --help` lists them."""
+"""Run the command line: thin commands over the library. `anomalens --help` lists them."""
 
 import sys
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""`anomalens methods`, `anomalens backbones`, `anomalens info`: list what there is, here and in general."""
+"""List what there is, in general and on this machine: `anomalens methods`, `anomalens backbones`, `anomalens info`."""
 
 from anomalens.cli.console import Json
 

@@ -1,4 +1,4 @@
-"""`anomalens benchmark`: methods x data sets, resumable, beside the published numbers."""
+"""Run `anomalens benchmark`: methods x data sets, resumable, compared with the published numbers."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -71,7 +71,7 @@ def benchmark(
 
 
 class _Screen:
-    """Two bars: cells, and the images of the cell that runs."""
+    """Show two bars: cells, and the images of the cell that runs."""
 
     def __init__(self, bar: "Progress", cells: int) -> None:
         self.bar = bar

@@ -1,4 +1,4 @@
-"""`anomalens calibrate`: a threshold from a user's own images, as a small file that `detect --calibration` uses."""
+"""Run `anomalens calibrate`: a threshold from a user's own images, as a small file that `detect --calibration` uses."""
 
 from enum import StrEnum
 from functools import partial
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class By(StrEnum):
-    """How a threshold is chosen where labels are known."""
+    """Say how a threshold is chosen where labels are known."""
 
     f1 = "f1"
     recall = "recall"

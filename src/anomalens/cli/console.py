@@ -1,4 +1,4 @@
-"""Print: results to standard output, everything else to standard error. The one place that knows about --quiet."""
+"""Print results to standard output and everything else to standard error. Only this file knows about --quiet."""
 
 import json
 import logging
@@ -129,7 +129,7 @@ def _text(value: Any) -> str:
 
 
 class _Rate(ProgressColumn):
-    """Images a second since the bar was begun: batches that finish together do not upset it."""
+    """Show images a second since the bar was begun: batches that finish together do not upset it."""
 
     def render(self, task: Task) -> Text:
         done = task.completed - float(task.fields.get("resumed", 0))

@@ -1,4 +1,4 @@
-"""`anomalens data ...`: look up, check and prepare data sets."""
+"""Run `anomalens data ...`: look up, check and prepare data sets."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`anomalens detect`: images in, one folder of results out."""
+"""Run `anomalens detect`: images in, one folder of results out."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Maps(StrEnum):
-    """How raw anomaly maps are written."""
+    """Say how raw anomaly maps are written."""
 
     none = "none"
     png = "png"
@@ -27,7 +27,7 @@ class Maps(StrEnum):
 
 
 class EngineName(StrEnum):
-    """Where the work is done."""
+    """Say where the work is done."""
 
     local = "local"
     ray = "ray"

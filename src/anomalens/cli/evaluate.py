@@ -1,4 +1,4 @@
-"""`anomalens evaluate`: numbers on labelled data sets."""
+"""Run `anomalens evaluate`: numbers on labelled data sets."""
 
 from functools import partial
 from pathlib import Path

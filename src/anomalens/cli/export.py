@@ -1,4 +1,4 @@
-"""`anomalens export`: a detector as files that run without PyTorch."""
+"""Run `anomalens export`: a detector as files that run without PyTorch."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -17,7 +17,7 @@ _SCENES = 4  # bundled scenes compared where no images are given
 
 
 class Format(StrEnum):
-    """What the file is for."""
+    """Say what the file is for."""
 
     onnx = "onnx"
     openvino = "openvino"

@@ -1,4 +1,4 @@
-"""`anomalens report`: one self-contained page about an evaluation."""
+"""Run `anomalens report`: one self-contained page about an evaluation."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`anomalens train` and `anomalens import-checkpoint`: where learned methods get what they have learned."""
+"""Run `anomalens train` and `anomalens import-checkpoint`, which make the checkpoints of learned methods."""
 
 import os
 from pathlib import Path
@@ -125,11 +125,11 @@ def import_checkpoint(
 
 
 def _silent(line: dict[str, Any]) -> None:
-    """What other processes than the first say."""
+    """Report nothing, as all processes but the first."""
 
 
 class _Display:
-    """The log as one bar for the features and one for the epochs, with a line for each epoch."""
+    """Show the log as one bar for the features and one for the epochs, with a line for each epoch."""
 
     def __init__(self) -> None:
         from anomalens.cli.console import progress_bar
@@ -158,7 +158,7 @@ class _Display:
                 self.say(f"epoch {line['epoch']} of {line['epochs']}: {parts}")
 
     def say(self, text: str) -> None:
-        """A line above the bars."""
+        """Print a line above the bars."""
         self.bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from anomalens.errors import ConfigError
 
 @dataclass(frozen=True)
 class StatedCounts:
-    """How many test images a source says there are."""
+    """State how many test images a source says there are."""
 
     normal: int
     anomalous: int
@@ -31,7 +31,7 @@ class StatedCounts:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One data set of the papers."""
+    """Describe a data set of the papers."""
 
     # Short name, as in tables and file names.
     key: str

@@ -20,7 +20,7 @@ CLASS_NAMES = {"mono": "monocrystalline solar cell", "poly": "polycrystalline so
 
 @dataclass(frozen=True)
 class SolarCell:
-    """One cell as the package labels it."""
+    """Describe a solar cell as the package labels it."""
 
     image: Path
     # That the cell is defective: 0, 1/3, 2/3 or 1.

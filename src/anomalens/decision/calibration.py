@@ -96,7 +96,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class ShippedMethod:
-    """What is shipped for one method on one set of weights: thresholds, score pooling, the options they hold for."""
+    """Hold what is shipped for a method on a set of weights: thresholds, score pooling, and the options they fit."""
 
     calibration: Calibration
     pooling: ScorePooling = ScorePooling()
@@ -155,7 +155,7 @@ class CalibrationTable:
 
 @dataclass(frozen=True)
 class SavedCalibration:
-    """A calibration made on a user's own images, and all it holds for: a small JSON file."""
+    """Hold a calibration made on a user's own images, and all it holds for: a small JSON file."""
 
     calibration: Calibration
     # `Detector.settings` it was made with; other settings give other scores.

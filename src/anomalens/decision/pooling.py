@@ -12,7 +12,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ScorePooling:
-    """score = (1 - share) * method's score + share * mean of the map's highest values.
+    """Pool a score: (1 - share) * method's score + share * mean of the map's highest values.
 
     Raises ConfigError where a value is out of its range.
     """
@@ -38,5 +38,5 @@ class ScorePooling:
 
     @property
     def ignores_method_score(self) -> bool:
-        """Whether the image score comes from the map alone."""
+        """Tell whether the image score comes from the map alone."""
         return self.share == 1

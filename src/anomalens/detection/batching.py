@@ -15,7 +15,7 @@ Owner = TypeVar("Owner")
 
 @dataclass(frozen=True)
 class Tile(Generic[Owner]):
-    """A tile on its way through the engine."""
+    """Hold a tile on its way through the engine."""
 
     owner: Owner
     image: TiledImage
@@ -29,7 +29,7 @@ class Tile(Generic[Owner]):
 
 @dataclass
 class Batch(Generic[Owner]):
-    """Tiles that go through the engine together."""
+    """Hold tiles that go through the engine together."""
 
     # Number of the size the tiles were prepared for.
     size: int
@@ -55,7 +55,7 @@ class Batcher(Generic[Owner]):
         self.first = self.last = 0.0
 
     def __bool__(self) -> bool:
-        """Whether any tile is waiting."""
+        """Tell whether any tile is waiting."""
         return any(batch.tiles for batch in self._open)
 
     def add(self, owner: Owner, image: TiledImage) -> Iterator[Batch[Owner]]:

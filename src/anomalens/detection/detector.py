@@ -1,4 +1,4 @@
-"""The detector: an engine, a calibration and options; images in, Predictions out. Build one with `load_detector`.
+"""Join engine, calibration and options as a detector: images in, Predictions out. `load_detector` builds one.
 
     source -> decode -> tiles, sizes -> engine (batched: tower and method) -> pooling -> mean, merge -> Prediction
 
@@ -30,7 +30,7 @@ from anomalens.prediction import Failure, Prediction, Result
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Detector:
-    """Finds defects in images of things nobody trained it on.
+    """Find defects in images of things nobody trained it on.
 
     It is never changed after it is made (`replace` gives a changed copy), so threads may share it and processes may
     be sent it. Scores do not depend on batch size, order or number of threads (to 1e-5); the one exception is a method
@@ -57,29 +57,29 @@ class Detector:
 
     @property
     def identity(self) -> Identity:
-        """What the network is, and what it has learned from."""
+        """Say what the network is, and what it has learned from."""
         return self.engine.identity
 
     @property
     def method_name(self) -> str:
-        """The method, as `anomalens methods` lists it."""
+        """Return the method, as `anomalens methods` lists it."""
         return self.identity.method
 
     @property
     def backbone(self) -> str:
-        """The weights, as they were asked for."""
+        """Name the weights, as they were asked for."""
         return self.identity.backbone
 
     @property
     def sizes(self) -> list[Preprocess]:
-        """How images are prepared for each size they are seen at; the first one decides the size of the map."""
+        """Say how images are prepared for each size they are seen at; the first one decides the size of the map."""
         multiple = self.preprocess.multiple
         extra = [replace(self.preprocess, size=side - side % multiple) for side in self.options.extra_sizes]
         return [self.preprocess, *extra]
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that decides the scores, JSON-ready: detectors of equal settings give equal scores for equal images."""
+        """Return all that decides the scores, JSON-ready: equal settings give equal scores for equal images."""
         chosen = {name: getattr(self.options, name) for name in LoadOptions.names("scores")}
         resolved = {
             "method": self.method_name,

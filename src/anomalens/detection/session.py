@@ -32,23 +32,23 @@ _POLL = 0.05
 
 
 class Pipeline(Protocol):
-    """The stages of a detector that a session runs."""
+    """Hold the stages of a detector that a session runs."""
 
     @property
     def engine(self) -> Engine:
-        """What scores batches."""
+        """Return what scores batches."""
 
     @property
     def options(self) -> LoadOptions:
-        """Batch size and numbers of threads."""
+        """Return batch size and numbers of threads."""
 
     @property
     def pooling(self) -> ScorePooling:
-        """How maps count in scores."""
+        """Say how maps count in scores."""
 
     @property
     def sizes(self) -> Sequence[Preprocess]:
-        """How images are prepared for each size they are seen at."""
+        """Say how images are prepared for each size they are seen at."""
 
     def path_of(self, image: Any) -> str | None:
         """Return what a result's `path` says of an input."""
@@ -62,7 +62,7 @@ class Pipeline(Protocol):
 
 @dataclass
 class _Job:
-    """An image on its way."""
+    """Hold an image on its way."""
 
     source: str | None
     answer: "Future[Result]"

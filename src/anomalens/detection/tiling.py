@@ -18,7 +18,7 @@ Floats = np.ndarray
 
 
 class TileScore(NamedTuple):
-    """The answer for one tile at one size."""
+    """Hold the answer for one tile at one size."""
 
     # Image score after score pooling.
     score: float
@@ -49,7 +49,7 @@ class TiledImage:
 
     @property
     def complete(self) -> bool:
-        """Whether every tile has been scored at every size."""
+        """Tell whether every tile has been scored at every size."""
         return all(answer is not None for answers in self.results for answer in answers)
 
     def joined(self) -> TileScore:

@@ -20,7 +20,7 @@ GraphRun = Callable[[list[Floats]], tuple[Floats, Floats]]
 
 
 class Scored(NamedTuple):
-    """The answer of an engine for a batch: larger = more abnormal."""
+    """Hold the answer of an engine for a batch: larger = more abnormal."""
 
     # [B] the method's own image score, in [0, 1].
     score: Floats
@@ -53,7 +53,7 @@ class Identity:
 
 
 class Engine(Protocol):
-    """A network ready to run. Its methods may be called from several threads."""
+    """Score batches of pixels with a network that is loaded. The methods may be called from several threads."""
 
     @property
     def identity(self) -> Identity:

@@ -31,7 +31,7 @@ _PARTS = {"onnx": (".onnx",), "openvino": (".bin", ".xml")}  # the file that a u
 
 @dataclass(frozen=True)
 class Card:
-    """What a graph is, and what it asks of the pipeline around it: the JSON file beside it."""
+    """Describe a graph, and what it asks of the pipeline around it. Kept as a JSON file beside the graph."""
 
     # "onnx" or "openvino".
     format: str
@@ -52,7 +52,7 @@ class Card:
     made: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; `from_dict` is its inverse."""
+        """Return a JSON-ready dictionary; `from_dict` is its inverse."""
         identity = asdict(self.identity) | {"trained_images": sorted(self.identity.trained_images)}
         prepared = asdict(self.preprocess)
         del prepared["mean"], prepared["std"]
@@ -71,7 +71,7 @@ class Card:
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> "Card":
-        """Raises ConfigError where the content is not of this version's form."""
+        """Raise ConfigError where the content is not of this version's form."""
         try:
             if value["schema"] != SCHEMA:
                 raise ConfigError(f"schema {value['schema']}, this version reads {SCHEMA}")
@@ -93,7 +93,7 @@ class Card:
 
     @classmethod
     def read(cls, model: Path) -> "Card":
-        """The card of `model`. Raises WeightsError where it is missing, or not one."""
+        """Read the card of `model`. Raises WeightsError where it is missing, or not one."""
         path = card_path(model)
         try:
             return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
@@ -108,29 +108,29 @@ class Card:
 
 
 def card_path(model: Path) -> Path:
-    """Where the card of a model lies."""
+    """Return where the card of a model lies."""
     return model.with_name(model.name + ".json")
 
 
 def parts(model: Path) -> list[Path]:
-    """The files of a model, the one that a user names last. Raises ConfigError for a name of another kind."""
+    """List the files of a model, the one that a user names last. Raises ConfigError for a name of another kind."""
     return [model.with_suffix(suffix) for suffix in _PARTS[format_of(model)]]
 
 
 def is_exported(name: str) -> bool:
-    """Whether `name` is that of a model's file rather than of a method."""
+    """Tell whether `name` is that of a model's file rather than of a method."""
     return Path(name).suffix in FORMATS
 
 
 def format_of(model: Path) -> str:
-    """ "onnx" or "openvino", by the name. Raises ConfigError for another."""
+    """Return "onnx" or "openvino", by the file's name. Raises ConfigError for a name of another kind."""
     if model.suffix not in FORMATS:
         raise ConfigError(f"{model}: an exported detector is called .onnx (ONNX Runtime) or .xml (OpenVINO)")
     return FORMATS[model.suffix]
 
 
 class ExportedEngine:
-    """A graph and its card. It can be pickled: the copy opens the file anew, which must still be there."""
+    """Hold a graph and its card. It can be pickled: the copy opens the file anew, which must still be there."""
 
     # The runtime shares each batch among the cores itself.
     parallel = 1

@@ -1,4 +1,4 @@
-"""The engine everything else is measured by: backbone, method and text side in PyTorch.
+"""Run backbone, method and text side in PyTorch: the engine that all others are compared with.
 
 load_weights -> Clip      read_checkpoint -> Method      Method.text -> the text side, once
 """
@@ -50,7 +50,7 @@ _log = logging.getLogger("anomalens")
 
 
 class TorchEngine:
-    """A dual encoder, a method and its text side, which is computed once. Threads may share it.
+    """Hold a dual encoder, a method and its text side, which is computed once. Threads may share it.
 
     `identity` says the names; what can be read off the network (options, precision, what was learned) is filled in.
     """
@@ -67,12 +67,12 @@ class TorchEngine:
 
     @property
     def device(self) -> torch.device:
-        """Where the tower computes."""
+        """Return where the tower computes."""
         return self.clip.visual.proj.device
 
     @property
     def parallel(self) -> int:
-        """How many batches are worth scoring at once: several for a small tower on a CPU, else one.
+        """Say how many batches are worth scoring at once: several for a small tower on a CPU, else one.
 
         Threads that would share a small tower's batch get a batch each, which is more done in all.
         """
@@ -107,7 +107,7 @@ class TorchEngine:
 
 @dataclass(frozen=True)
 class Loaded:
-    """An engine, and what its backbone and method ask of the pipeline around it."""
+    """Hold an engine, and what its backbone and method ask of the pipeline around it."""
 
     engine: TorchEngine
     preprocess: Preprocess

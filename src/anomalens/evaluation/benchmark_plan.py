@@ -36,7 +36,7 @@ _OLD_NAMES = RENAMED | {"name": "method", "any_backbone": "strict_backbone (whic
 
 @dataclass(frozen=True)
 class BenchmarkMethod:
-    """One line of the benchmark: a method and how it is run."""
+    """Describe a line of the benchmark: a method and how it is run."""
 
     label: str
     options: LoadOptions
@@ -44,7 +44,7 @@ class BenchmarkMethod:
 
 @dataclass(frozen=True)
 class BenchmarkData:
-    """One data set of the benchmark."""
+    """Describe a data set of the benchmark."""
 
     # LAYOUT:PATH or PATH.
     path: str
@@ -56,7 +56,7 @@ class BenchmarkData:
 
 @dataclass(frozen=True)
 class BenchmarkPlan:
-    """The whole benchmark. Raises ConfigError when it is empty or two methods share a label."""
+    """Describe the whole benchmark. Raises ConfigError when it is empty or two methods share a label."""
 
     methods: tuple[BenchmarkMethod, ...]
     data: tuple[BenchmarkData, ...]

@@ -40,7 +40,7 @@ BUNDLED_FILES = Path(str(resources.files("anomalens"))) / BUNDLED
 
 @dataclass(frozen=True)
 class BenchmarkCell:
-    """One method on one data set, and what came of it."""
+    """Hold one method on one data set, and what came of it."""
 
     # As it was asked for, which may be "auto".
     method: str
@@ -60,7 +60,7 @@ class BenchmarkCell:
 
 
 class BenchmarkProgress(Protocol):
-    """Is told how a benchmark goes on."""
+    """Follow how a benchmark goes on."""
 
     def begin(self, cell: BenchmarkCell, images: int) -> None:
         """Note that a cell of so many images starts."""
@@ -74,7 +74,7 @@ class BenchmarkProgress(Protocol):
 
 @dataclass(frozen=True)
 class _Attempt(Generic[Value]):
-    """The value of a step, or the error that ended it. Cells ask for the value and fail with the error."""
+    """Hold the value of a step, or the error that ended it. Cells ask for the value and fail with the error."""
 
     value: Value | None = None
     error: Exception | None = None
@@ -96,7 +96,7 @@ class _Attempt(Generic[Value]):
 
 @dataclass(frozen=True)
 class _Data:
-    """A data set of the plan as it lies on disk."""
+    """Hold a data set of the plan as it lies on disk."""
 
     plan: BenchmarkData
     dataset: _Attempt[Dataset]
@@ -107,7 +107,7 @@ class _Data:
 
     @property
     def name(self) -> str:
-        """The name in the tables: the plan's, else the data set's, else its folder's."""
+        """Return the name in the tables: the plan's, else the data set's, else its folder's."""
         if self.plan.name:
             return self.plan.name
         if self.dataset.value:

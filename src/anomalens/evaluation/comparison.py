@@ -15,7 +15,7 @@ _PAPERS_NAMES = {
 
 @dataclass(frozen=True)
 class Number:
-    """One number of ours and, where there is one, the most trustworthy published one."""
+    """Hold one number of ours and, where there is one, the most trustworthy published one."""
 
     # None: the mean over the classes.
     class_name: str | None
@@ -28,7 +28,7 @@ class Number:
 
     @property
     def difference(self) -> float | None:
-        """Ours minus the published one, in percentage points."""
+        """Return ours minus the published one, in percentage points."""
         return None if self.value is None or self.published is None else self.value - self.published.value
 
 

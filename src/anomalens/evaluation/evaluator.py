@@ -46,7 +46,7 @@ _PROTOCOL_NAMES = {"size": "image_size", "extra_sizes": "also", "dtype": "precis
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Settings that decide what the numbers mean. Raises ConfigError where one is out of range."""
+    """Hold the settings that decide what the numbers mean. Raises ConfigError where one is out of range."""
 
     # Side in pixels at which maps and masks are compared.
     size: int = 518
@@ -137,7 +137,7 @@ def evaluate(
 
 
 class _ClassMeasurement:
-    """Gathers scores and maps of one class, then computes its numbers."""
+    """Gather scores and maps of one class, then compute its numbers."""
 
     def __init__(self, config: EvaluationConfig) -> None:
         self.config = config

@@ -35,7 +35,7 @@ MASK_COLOURS = {"neither": (32, 36, 44), "both": (0, 158, 115), "missed": (230, 
 
 @dataclass(frozen=True)
 class Pictures:
-    """One image drawn small: JPEG, JPEG and PNG."""
+    """Hold one image drawn small: JPEG, JPEG and PNG."""
 
     image: bytes
     # Over the image, with the contour of the detector's mask.
@@ -46,7 +46,7 @@ class Pictures:
 
 @dataclass(frozen=True, order=True)
 class Case:
-    """One image of the choice; cases compare by how well they fit their sort."""
+    """Describe one image of the choice; cases compare by how well they fit their sort."""
 
     # Smaller fits better.
     key: float
@@ -62,7 +62,7 @@ class Case:
 
 
 class Gallery:
-    """The cases chosen so far: `keep` of each sort and class; 0 keeps nothing."""
+    """Hold the cases chosen so far: `keep` of each sort and class; 0 keeps nothing."""
 
     def __init__(self, keep: int) -> None:
         self.keep = keep

@@ -23,7 +23,7 @@ _MARKS: dict[str, Status] = {"v": "verified", "m": "recalled"}
 
 @dataclass(frozen=True)
 class Protocol:
-    """How numbers were obtained."""
+    """State how numbers were obtained."""
 
     key: str
     # Target set -> sets trained on ("visa+clinicdb"); "" none, "?" not stated.
@@ -44,7 +44,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Published:
-    """One number that a paper or a repository printed."""
+    """State one number that a paper or a repository printed."""
 
     # "winclip", "crane+", ...; variants of ablations in brackets: "adaclip (no prompts)".
     method: str

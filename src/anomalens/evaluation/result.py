@@ -33,7 +33,7 @@ _COUNTS = ("n_normal", "n_anomalous")
 
 @dataclass
 class ImageRow:
-    """One image: what is known of it and what the detector said."""
+    """Describe one image: what is known of it and what the detector said."""
 
     path: str
     class_name: str
@@ -53,7 +53,7 @@ _ROW_COLUMNS = [column.name for column in fields(ImageRow)]
 
 @dataclass
 class Evaluation:
-    """The numbers of one detector on one data set, per class and per image, and the protocol that made them."""
+    """Hold the numbers of one detector on one data set, per class and per image, and the protocol that made them."""
 
     dataset: str
     method: str
@@ -68,12 +68,12 @@ class Evaluation:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the metrics, in the order of the tables."""
+        """Return the names of the metrics, in the order of the tables."""
         return tuple(key for key in next(iter(self.classes.values()), {}) if key not in _COUNTS)
 
     @property
     def mean(self) -> dict[str, float | None]:
-        """Unweighted mean of each metric over the classes where it is defined, in per cent."""
+        """Return the unweighted mean of each metric over the classes where it is defined, in per cent."""
         defined = {
             key: [value for numbers in self.classes.values() if (value := numbers[key]) is not None]
             for key in self.metrics
@@ -82,7 +82,7 @@ class Evaluation:
 
     @property
     def failed(self) -> list[ImageRow]:
-        """Images without a score."""
+        """Return the images without a score."""
         return [row for row in self.rows if row.score is None]
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,7 +118,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class StoredEvaluation:
-    """An evaluation as its files hold it."""
+    """Hold an evaluation as its files hold it."""
 
     folder: Path
     # The content of metrics.json.

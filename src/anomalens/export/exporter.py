@@ -32,7 +32,7 @@ SWITCHED = 0.01  # share of a map's pixels that may differ by more, where a tie 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far an exported detector is from PyTorch's on some images."""
+    """State how far an exported detector is from PyTorch's on some images."""
 
     images: int
     # Largest difference of a map's pixel, over the range of all maps.
@@ -51,14 +51,14 @@ class Difference:
 
     @property
     def passed(self) -> bool:
-        """Whether score and map are within LIMIT, the map but for the share of pixels that is allowed."""
+        """Tell whether score and map are within LIMIT, the map but for the share of pixels that is allowed."""
         # Written so that NaN does not pass.
         return (self.map <= LIMIT or 0 < self.beyond <= self.allowed) and self.score <= LIMIT
 
 
 @dataclass(frozen=True)
 class Report:
-    """The outcome of an export."""
+    """Hold the outcome of an export."""
 
     # Of the float32 graph.
     difference: Difference
@@ -71,7 +71,7 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether the files were put in place."""
+        """Tell whether the files were put in place."""
         return self.difference.passed and (self.verdict is None or self.verdict.passed)
 
 

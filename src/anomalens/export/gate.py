@@ -30,19 +30,23 @@ Labelled = Sequence[tuple[Any, npt.NDArray[np.bool_]]]
 
 @dataclass(frozen=True)
 class Gate:
-    """Limits on what rounding may cost."""
+    """Limit on what rounding may cost."""
 
-    auroc: float = 0.005  # largest drop of pixel AUROC, of 1
-    aupro: float = 0.01  # largest drop of AUPRO up to 30 % false positives, of 1
+    # Largest drop of pixel AUROC, of 1.
+    auroc: float = 0.005
+    # Largest drop of AUPRO up to 30 % false positives, of 1.
+    aupro: float = 0.01
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Both detectors' figures on one set of images."""
+    """Hold both detectors' figures on one set of images."""
 
     images: int
-    auroc: tuple[float, float]  # pixel AUROC of the exact detector and of the rounded one
-    aupro: tuple[float, float]  # AUPRO likewise
+    # Pixel AUROC of the exact detector and of the rounded one.
+    auroc: tuple[float, float]
+    # AUPRO likewise.
+    aupro: tuple[float, float]
     gate: Gate
 
     @property

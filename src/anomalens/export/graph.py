@@ -28,7 +28,7 @@ _PROTOBUF = 2**31  # bytes; the most that one .onnx file holds
 
 
 class Graph(nn.Module):
-    """The whole network of a detector as one module of tensors."""
+    """Hold the whole network of a detector as one module of tensors."""
 
     mean: Tensor
     std: Tensor
@@ -47,12 +47,12 @@ class Graph(nn.Module):
 
     @property
     def unit(self) -> int:
-        """The number of pixels that an open side is a multiple of: a patch, or two where a stem halves once more."""
+        """Return the pixels that an open side is a multiple of: a patch, or two where a stem halves once more."""
         return self.clip.visual.patch * (2 if self.clip.visual.stem is not None else 1)
 
     @property
     def traits(self) -> ExportTraits:
-        """What the method asks of a graph of this size."""
+        """Return what the method asks of a graph of this size."""
         return self.method.export_traits(self.side)
 
     def forward(self, pixels: Tensor, *drawn: Tensor) -> tuple[Tensor, Tensor]:

@@ -59,7 +59,7 @@ _LOCKS = tuple(threading.Lock() for _ in range(16))
 
 @dataclass(frozen=True)
 class Decoded:
-    """One decoded image."""
+    """Hold one decoded image."""
 
     # Pixels, uint8 [H, W, 3].
     rgb: Rgb

@@ -23,7 +23,7 @@ Map: TypeAlias = npt.NDArray[np.float32]
 
 
 class Box(NamedTuple):
-    """A rectangle of pixels: columns left <= x < right, rows top <= y < bottom."""
+    """Describe a rectangle of pixels: columns left <= x < right, rows top <= y < bottom."""
 
     left: int
     top: int

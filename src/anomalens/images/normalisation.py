@@ -15,7 +15,7 @@ CLIP_STD: Triple = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """How the images of a set of weights are resized and normalised."""
+    """Describe how the images of a set of weights are resized and normalised."""
 
     mean: Triple
     """Subtracted per channel from values in [0, 1]."""

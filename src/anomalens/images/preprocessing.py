@@ -17,7 +17,7 @@ MAX_ASPECT = 64
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How a backbone wants its pixels. These values belong to the weights and are read with them.
+    """Describe how a backbone wants its pixels. These values belong to the weights and are read with them.
 
     Raises ConfigError naming the field whose value cannot be used.
     """

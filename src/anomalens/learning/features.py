@@ -39,13 +39,16 @@ class TrainingBatch:
     """Hold what a loss takes."""
 
     features: Features
-    masks: Tensor  # [B, S, S] float, 1 = abnormal
-    labels: Tensor  # [B] 1 = abnormal
-    names: tuple[str, ...]  # class of each image
+    # [B, S, S] float, 1 = abnormal.
+    masks: Tensor
+    # [B] 1 = abnormal.
+    labels: Tensor
+    # Class of each image.
+    names: tuple[str, ...]
 
 
 class Source(Protocol):
-    """Auxiliary data a method can be trained on."""
+    """Give auxiliary data that a method can be trained on."""
 
     def __len__(self) -> int:
         """Return M."""

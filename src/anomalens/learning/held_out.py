@@ -18,7 +18,7 @@ from anomalens.metrics.summary import PixelAccumulator, summarise
 
 
 class Subset:
-    """Some images of a source."""
+    """Give some images of a source."""
 
     def __init__(self, source: Source, indices: Sequence[int]) -> None:
         self.source, self.indices = source, list(indices)

@@ -37,7 +37,7 @@ _THUMB = 160
 
 
 class RunFiles:
-    """The files of a run. Only the first of several processes writes, and only it reports what it writes."""
+    """Keep the files of a run. Only the first of several processes writes, and only it reports what it writes."""
 
     def __init__(self, checkpoint: Path, report: Report) -> None:
         checkpoint = Path(checkpoint)

@@ -46,11 +46,15 @@ class TrainingPlan:
     """
 
     epochs: int | None = None
-    batch: int | None = None  # images a step, over all processes
+    # Images a step, over all processes.
+    batch: int | None = None
     lr: float | None = None
-    seed: int | None = None  # of initial values and order
-    size: int | None = None  # pixels a side; None: what the method prefers for these weights
-    hold_out: float = 0.0  # share of every class and label that is not learned from but measured on
+    # Seed of initial values and order.
+    seed: int | None = None
+    # Pixels a side; None: what the method prefers for these weights.
+    size: int | None = None
+    # Share of every class and label that is not learned from but measured on.
+    hold_out: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in (("epochs", self.epochs), ("batch", self.batch), ("size", self.size)):

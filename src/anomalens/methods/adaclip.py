@@ -1,4 +1,4 @@
-"""AdaCLIP: prompts inside both towers, a static part and a part made from each image.
+"""Detect by AdaCLIP: prompts inside both towers, a static part and a part made from each image.
 
 Paper: Cao et al., "AdaCLIP: Adapting CLIP with Hybrid Learnable Prompts for Zero-Shot Anomaly Detection", ECCV 2024
 (arXiv 2407.15795). Official code: github.com/caoyunkang/AdaCLIP (e27ee32).
@@ -50,16 +50,24 @@ from anomalens.methods.parts.upsampling import enlarge
 
 @dataclass(frozen=True)
 class Config(MethodConfig):
-    """AdaCLIP's settings."""
+    """Hold AdaCLIP's settings."""
 
-    depth: int = 4  # J, layers with prompts in either tower; cut at the tower
-    length: int = 5  # M, rows of each prompt
-    taps: tuple[int, ...] = ()  # blocks read, from 1; (): the ends of the tower's quarters (6, 12, 18, 24)
-    scale: float = 100.0  # factor of cosines before the softmax
-    clusters: int = 20  # K of the semantic fusion; 5 K patches are clustered; 0 leaves the fusion out
-    iterations: int = 50  # of the clustering, at most
-    fusion: float = 0.2  # share of the clusters' embedding in the image embedding
-    sigma: float = 4.0  # blur of the map, standard deviation in pixels; 0 is none
+    # J, layers with prompts in either tower; cut at the tower.
+    depth: int = 4
+    # M, rows of each prompt.
+    length: int = 5
+    # Blocks read, from 1; (): the ends of the tower's quarters (6, 12, 18, 24).
+    taps: tuple[int, ...] = ()
+    # Factor of cosines before the softmax.
+    scale: float = 100.0
+    # K of the semantic fusion; 5 K patches are clustered; 0 leaves the fusion out.
+    clusters: int = 20
+    # Most iterations of the clustering.
+    iterations: int = 50
+    # Share of the clusters' embedding in the image embedding.
+    fusion: float = 0.2
+    # Blur of the map, standard deviation in pixels; 0 is none.
+    sigma: float = 4.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,24 +77,27 @@ class Config(MethodConfig):
 
 @dataclass
 class PromptedFeatures(Features):
-    """Features of images seen with prompts, and what the prompts were made from."""
+    """Hold features of images seen with prompts, and what the prompts were made from."""
 
-    plain: Tensor  # [B, E] f0, the embedding without prompts
+    # [B, E] f0, the embedding without prompts.
+    plain: Tensor
 
 
 @dataclass
 class Text:
-    """Sentences about an object, ready for prompts that differ from image to image."""
+    """Hold sentences about an object, ready for prompts that differ from image to image."""
 
     tower: TextTower
     sentences: ensembles.Ensemble
-    rows: Tensor  # [P, l, D] embeddings without positions
-    end: Tensor  # [P] row of the end-of-text token
+    # [P, l, D] embeddings without positions.
+    rows: Tensor
+    # [P] row of the end-of-text token.
+    end: Tensor
 
 
 @register("adaclip", title="AdaCLIP", source="Cao et al., ECCV 2024 (arXiv 2407.15795)", year=2024, config=Config)
 class AdaCLIP(LearnedMethod):
-    """AdaCLIP."""
+    """Implement AdaCLIP. The text side is a list of sentences, encoded with each image's own prompts."""
 
     config: Config
     score_only_options: ClassVar[tuple[str, ...]] = ("clusters", "iterations", "fusion")

@@ -1,4 +1,4 @@
-"""AnoCLIP and AnoCLIP+: domain-aware prompts and value-to-value tokens, untrained; a test-time adaptation.
+"""Detect by AnoCLIP: domain-aware prompts and value-to-value tokens, untrained; AnoCLIP+ adapts to each image.
 
 Paper: Deng, Zhang, Bao, Li, "Bootstrap Fine-Grained Vision-Language Alignment for Unified Zero-Shot Anomaly
 Localization", arXiv 2308.15939 (first version 2023: "AnoVL", with TFA for AnoCLIP and TFA + TTA for AnoCLIP+).
@@ -60,7 +60,7 @@ _IMAGES_OF_VIEWS = 64 // VIEWS
 
 @dataclass(frozen=True)
 class Config(AdaptationConfig):
-    """AnoCLIP's settings; the defaults are those of the published script for MVTec AD."""
+    """Hold AnoCLIP's settings; the defaults are those of the published script for MVTec AD."""
 
     # Fit an adapter to each image before its map is made: AnoCLIP+.
     adapt: bool = False
@@ -77,14 +77,14 @@ class Config(AdaptationConfig):
 
 @dataclass(frozen=True)
 class PlusConfig(Config):
-    """AnoCLIP+'s settings: the adaptation is on."""
+    """Hold AnoCLIP+'s settings: the adaptation is on."""
 
     adapt: bool = True
 
 
 @dataclass
 class TileFeatures(RandomFeatures):
-    """Features of images cut into square tiles, whose token grids lie side by side in `dense` as the tiles do."""
+    """Hold features of images cut into square tiles; in `dense` their token grids lie side by side as the tiles do."""
 
     # [B, V, E] class tokens of all tiles and views, `cls` first; None: `cls` is the only one.
     classes: Tensor | None = None
@@ -94,7 +94,7 @@ class TileFeatures(RandomFeatures):
 
 @dataclass(frozen=True)
 class TextSide:
-    """What images are compared with."""
+    """Hold what images are compared with."""
 
     # The object's name.
     name: str
@@ -112,7 +112,7 @@ class TextSide:
 @register("anoclip", title="AnoCLIP: domain-aware prompts, V-V tokens", source=_SOURCE, year=2023, config=Config)
 @register("anoclip+", title="AnoCLIP+: with test-time adaptation", source=_SOURCE, year=2023, config=PlusConfig)
 class AnoCLIP(Method):
-    """AnoCLIP, or AnoCLIP+ with `config.adapt`. Map and score are probabilities near ½ (never threshold at 0.5)."""
+    """Implement AnoCLIP, and AnoCLIP+ with `config.adapt`. Map and score are probabilities near ½: never cut at 0.5."""
 
     config: Config
     interpolation = "bilinear"
@@ -129,7 +129,7 @@ class AnoCLIP(Method):
 
     @property
     def ordered(self) -> bool:
-        """True with one optimiser for all images, as the published code has it."""
+        """Return True with one optimiser for all images, as the published code has it."""
         return self.config.adapt and self.config.carry_optimizer
 
     def text(self, encoder: PromptEncoder, name: str) -> TextSide:

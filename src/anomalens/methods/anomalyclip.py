@@ -1,4 +1,4 @@
-"""AnomalyCLIP: object-agnostic learned prompts, dense tokens from value-value attention.
+"""Detect by AnomalyCLIP: object-agnostic learned prompts, dense tokens from value-value attention.
 
 Paper: Zhou et al., "AnomalyCLIP: Object-agnostic Prompt Learning for Zero-shot Anomaly Detection", ICLR 2024
 (arXiv 2310.18961). Official code: github.com/zqhang/AnomalyCLIP (45ed4dd, MIT licence).
@@ -42,20 +42,25 @@ from anomalens.methods.parts.upsampling import enlarge
 
 @dataclass(frozen=True)
 class Config(PromptConfig):
-    """AnomalyCLIP's settings; the defaults are the published ones since April 2025."""
+    """Hold AnomalyCLIP's settings; the defaults are the published ones since April 2025."""
 
-    start: int | None = None  # first block of the value-value stream, from 1; None: a quarter in (6 of 24)
-    taps: tuple[int, ...] = (-1,)  # blocks whose tokens make a map each; maps are summed
-    temperature: float = 0.07  # τ
-    sigma: float = 4.0  # blur of the map, standard deviation in pixels; 0 is none
-    local_weight: float = 4.0  # λ, weight of the pixel losses
+    # First block of the value-value stream, from 1; None: a quarter in (6 of 24).
+    start: int | None = None
+    # Blocks whose tokens make a map each; maps are summed.
+    taps: tuple[int, ...] = (-1,)
+    # τ, temperature of the softmax.
+    temperature: float = 0.07
+    # Blur of the map, standard deviation in pixels; 0 is none.
+    sigma: float = 4.0
+    # λ, weight of the pixel losses.
+    local_weight: float = 4.0
 
 
 @register(
     "anomalyclip", title="AnomalyCLIP", source="Zhou et al., ICLR 2024 (arXiv 2310.18961)", year=2024, config=Config
 )
 class AnomalyCLIP(LearnedMethod):
-    """AnomalyCLIP. The text side is the unit pair [C, E]."""
+    """Implement AnomalyCLIP. The text side is the unit pair [C, E]."""
 
     config: Config
     cls: ClassVar[Literal["normed", "raw"]] = "raw"

@@ -1,4 +1,4 @@
-"""APRIL-GAN (VAND): hand-written prompts, and one learned affine map for the tokens of each quarter of the tower.
+"""Detect by APRIL-GAN (VAND): hand-written prompts, and a learned affine map for the tokens of each tower quarter.
 
 Paper: Chen, Han, Zhang, "APRIL-GAN: A Zero-/Few-Shot Anomaly Classification and Segmentation Method for CVPR 2023 VAND
 Workshop Challenge Tracks 1&2" (arXiv 2305.17382). Official code: github.com/ByChelsea/VAND-APRIL-GAN (f13b8a6, MIT).
@@ -41,10 +41,12 @@ from anomalens.methods.parts.upsampling import enlarge
 
 @dataclass(frozen=True)
 class Config(MethodConfig):
-    """APRIL-GAN's settings."""
+    """Hold APRIL-GAN's settings."""
 
-    taps: tuple[int, ...] = ()  # blocks read, from 1; (): the ends of the tower's quarters (6, 12, 18, 24)
-    scale: float = 100.0  # factor of cosines before the softmax
+    # Blocks read, from 1; (): the ends of the tower's quarters (6, 12, 18, 24).
+    taps: tuple[int, ...] = ()
+    # Factor of cosines before the softmax.
+    scale: float = 100.0
 
 
 @register(
@@ -55,7 +57,7 @@ class Config(MethodConfig):
     config=Config,
 )
 class AprilGan(LearnedMethod):
-    """APRIL-GAN. The text side is the unit pair [C, E] of an object's name."""
+    """Implement APRIL-GAN. The text side is the unit pair [C, E] of an object's name."""
 
     config: Config
     # With MVTec as source; the paper trains 15 epochs on VisA.

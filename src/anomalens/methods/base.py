@@ -39,7 +39,7 @@ class ScoreMap:
 
 @dataclass
 class RandomFeatures(Features):
-    """Features of a method that draws random numbers for each image (`ExportTraits.draws`)."""
+    """Hold features of a method that draws random numbers for each image (`ExportTraits.draws`)."""
 
     # One content key an image: the seed of its random numbers.
     keys: tuple[int, ...] = ()
@@ -110,7 +110,7 @@ class Method(nn.Module, ABC):
 
     @property
     def ordered(self) -> bool:
-        """True if scores depend on earlier images; batches then run sequentially."""
+        """Return True if scores depend on earlier images; batches then run sequentially."""
         return False
 
     def export_traits(self, size: int) -> ExportTraits:
@@ -173,12 +173,12 @@ class Entry:
 
     @property
     def learned(self) -> bool:
-        """Whether it needs a checkpoint of what it learned."""
+        """Tell whether it needs a checkpoint of what it learned."""
         return self.build.learned
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Names of the options."""
+        """Return the names of the options."""
         return tuple(field.name for field in fields(self.config))
 
 

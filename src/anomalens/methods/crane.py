@@ -1,4 +1,4 @@
-"""Crane and Crane+: refined attention, score-pooled image embedding, prompts that see the image in training.
+"""Detect by Crane and Crane+: refined attention, score-pooled image embedding, prompts that see the image in training.
 
 Paper: Salehi et al., "Crane: Context-Guided Prompt Learning and Attention Refinement for Zero-Shot Anomaly Detection",
 2025 (arXiv 2504.11055). Official code: github.com/AlirezaSalehy/Crane (39181f9, MIT licence).
@@ -54,7 +54,7 @@ from anomalens.methods.parts.upsampling import enlarge
 
 
 class Guide(Protocol):
-    """A network whose patch features say which patches belong together."""
+    """Describe a network whose patch features say which patches belong together."""
 
     def features(self, pixels: Tensor, mean: Triple, std: Triple) -> Tensor:
         """Compute [B, N, C] on the backbone's patch grid, from its pixels [B, 3, H, W] normalised by `mean`, `std`."""
@@ -62,34 +62,52 @@ class Guide(Protocol):
 
 @dataclass(frozen=True)
 class Config(PromptConfig):
-    """Crane's settings; the defaults are the published evaluation."""
+    """Hold Crane's settings; the defaults are the published evaluation."""
 
-    stream: StreamName = "self-correlation"  # of the E-Attn map; "plain" and "value-value" for comparison
-    start: int | None = None  # first block of the stream, from 1; None: a quarter into the tower (6 of 24)
-    guided: bool = False  # add the D-Attn map (Crane+)
-    beta: float = 1.2  # D-Attn: share of the mean similarity below which a pair of patches is masked
-    gamma: float = 3.0  # D-Attn: sharpness of the similarities that stay
-    batch_threshold: bool = False  # D-Attn: mean over the batch as in the code; scores then depend on the batch
-    context: bool = False  # image token in the prompts at inference
-    train_context: bool = True  # image token in the prompts in training
-    pooling: float = 0.5  # share of the pooled patches in the image embedding; 0 is the class token alone
-    fusion: Literal["soft", "hard"] = "soft"  # probabilities before upsampling, or logits
-    temperature: float = 0.07  # τ
-    train_temperature: float = 0.01  # τ of the image term of the loss
-    sigma: float = 4.0  # blur of the map, standard deviation in pixels; 0 is none
-    map_weight: float = 4.0  # weight of each map in the pixel losses: the code sums four equal ones (Crane+: 1)
-    pixel_weight: float = 2.0  # weight of focal and of Dice
-    image_weight: float = 0.2  # weight of the cross-entropy
+    # Stream of the E-Attn map; "plain" and "value-value" for comparison.
+    stream: StreamName = "self-correlation"
+    # First block of the stream, from 1; None: a quarter into the tower (6 of 24).
+    start: int | None = None
+    # Add the D-Attn map (Crane+).
+    guided: bool = False
+    # D-Attn: share of the mean similarity below which a pair of patches is masked.
+    beta: float = 1.2
+    # D-Attn: sharpness of the similarities that stay.
+    gamma: float = 3.0
+    # D-Attn: mean over the batch as in the code; scores then depend on the batch.
+    batch_threshold: bool = False
+    # Image token in the prompts at inference.
+    context: bool = False
+    # Image token in the prompts in training.
+    train_context: bool = True
+    # Share of the pooled patches in the image embedding; 0 is the class token alone.
+    pooling: float = 0.5
+    # Probabilities before upsampling, or logits.
+    fusion: Literal["soft", "hard"] = "soft"
+    # τ, temperature of the softmax.
+    temperature: float = 0.07
+    # τ of the image term of the loss.
+    train_temperature: float = 0.01
+    # Blur of the map, standard deviation in pixels; 0 is none.
+    sigma: float = 4.0
+    # Weight of each map in the pixel losses: the code sums four equal ones (Crane+: 1).
+    map_weight: float = 4.0
+    # Weight of focal and of Dice.
+    pixel_weight: float = 2.0
+    # Weight of the cross-entropy.
+    image_weight: float = 0.2
 
 
 @dataclass
 class Text:
-    """The text side: a pair of sentences for all images, or what is needed to make a pair for each image."""
+    """Hold a pair of sentences for all images, or what is needed to make a pair for each image."""
 
     prompts: Prompts
     tower: TextTower
-    pair: Tensor | None = None  # [1, C, E] unit; None: sentences with an image token
-    prefix: Prefix | None = None  # keys and values of the rows before the image token; None: sentences are run whole
+    # [1, C, E] unit; None: sentences with an image token.
+    pair: Tensor | None = None
+    # Keys and values of the rows before the image token; None: sentences are run whole.
+    prefix: Prefix | None = None
 
     def pairs(self, image: Tensor) -> Tensor:
         """Return unit text features for unit image embeddings [B, E]: [B, C, E], or [1, C, E] where all are equal."""
@@ -102,9 +120,12 @@ class Text:
 class Aligned:
     """Hold what map, score and loss are made of."""
 
-    text: Tensor  # [B or 1, C, E] unit
-    logits: tuple[Tensor, ...]  # per map: a, [B, N]
-    image: Tensor  # f, [B, E] unit
+    # [B or 1, C, E] unit.
+    text: Tensor
+    # Per map: a, [B, N].
+    logits: tuple[Tensor, ...]
+    # f, [B, E] unit.
+    image: Tensor
 
     @property
     def direction(self) -> Tensor:
@@ -117,7 +138,7 @@ _SOURCE = "Salehi et al. 2025 (arXiv 2504.11055)"
 
 @register("crane", title="Crane", source=_SOURCE, year=2025, config=Config)
 class Crane(LearnedMethod):
-    """Crane, and Crane+ with `guided`."""
+    """Implement Crane, and Crane+ with `guided`."""
 
     config: Config
     positions: ClassVar[Positions] = "bilinear"
@@ -216,16 +237,17 @@ def guided_attention(features: Tensor, beta: float, gamma: float, batch_threshol
 
 @dataclass(frozen=True)
 class PlusConfig(Config):
-    """Crane+'s settings; the defaults are the published evaluation, but for the fusion (see the module text)."""
+    """Hold Crane+'s settings; the defaults are the published evaluation's, but for the fusion (see the module text)."""
 
     guided: bool = True
     map_weight: float = 1.0
-    guide: str | None = None  # folder or hub id of DINOv2 with registers; None: the backbone's own stem
+    # Folder or hub id of DINOv2 with registers; None: the backbone's own stem.
+    guide: str | None = None
 
 
 @register("crane+", title="Crane+", source=_SOURCE, year=2025, config=PlusConfig)
 class CranePlus(Crane):
-    """Crane+: with the D-Attn map, guided by `config.guide`, by a guide of the caller's, or by the backbone's stem."""
+    """Add the D-Attn map of Crane+, guided by `config.guide`, by a guide of the caller's, or by the backbone's stem."""
 
     config: PlusConfig
 

@@ -1,4 +1,4 @@
-"""TokenCLIP: every token is aligned with its own mixture of text subspaces, dealt out by optimal transport.
+"""Detect by TokenCLIP: every token has its own mixture of text subspaces, dealt out by optimal transport.
 
 Paper: Zhou, Gao, Pang, Wang, Chen, He, "TokenCLIP: Token-wise Prompt Learning for Zero-shot Anomaly Detection", 2025
 (arXiv 2510.21171; submitted to ICLR 2026 and not accepted there). There is no public code, and this file was written
@@ -54,37 +54,64 @@ from anomalens.methods.parts.upsampling import enlarge
 
 @dataclass(frozen=True)
 class Config(PromptConfig):
-    """TokenCLIP's settings. Every field is unspecified in public; defaults are reasoned, see the module text."""
+    """Hold TokenCLIP's settings. Every field is unspecified in public; defaults are reasoned, see the module text."""
 
-    subspaces: int = 6  # Q
-    k: int = 2  # subspaces a token may use; cut at Q
-    head: HeadShape = "identity"  # shape and start of the projections, see `subspaces.py`
-    rank: int = 32  # of "low-rank" heads
-    shared_heads: bool = True  # one head for the pair, or one for normal and one for abnormal
-    share_deep: bool = False  # global and local prompts with the same deep prompts
-    detach_base: bool = False  # heads do not move the local prompts: those learn from the base loss alone
-    cost: Literal["mean", "max", "per-class"] = "mean"  # text a token is compared with; per-class: a plan for each
-    standardise: bool = False  # similarities to zero mean and a spread of 0.1 per image before the transport
-    columns: Columns = "uniform"  # what ties the subspaces; "free" is the greedy variant (TokenCLIP-Van)
-    epsilon: float = 0.05  # entropy of the plan, in units of cosine
-    relaxation: float = 1.0  # ρ of "relaxed" columns
-    capacity: float = 1.5  # κ of "capped" columns
-    iterations: int = 100  # of the solver, at most
-    through_plan: bool = False  # let gradients flow through the transport
-    weighing: Weighing = "renormalised"  # what the mask leaves of the plan
-    combine: Literal["similarity", "vector", "probability"] = "similarity"  # where subspaces are combined
-    class_token: bool = False  # transport the class token too (it never enters a map)
-    start: int | None = None  # first block of the value-value stream, from 1; None: a quarter in (6 of 24)
-    taps: tuple[int, ...] = (-1,)  # blocks read; each has its own plan, their maps are averaged
-    temperature: float = 0.07  # τ
-    regulariser: Regulariser = "squared-cosine"  # form of the orthogonality loss
-    base_weight: float = 1.0  # λ_b
-    dynamic_weight: float = 1.0  # λ_d
-    orthogonal_weight: float = 0.1  # λ_r
-    map: Literal["dynamic", "average"] = "dynamic"  # dynamic map alone, or its mean with the base map
+    # Q, the number of subspaces.
+    subspaces: int = 6
+    # Subspaces a token may use; cut at Q.
+    k: int = 2
+    # Shape and start of the projections, see `subspaces.py`.
+    head: HeadShape = "identity"
+    # Rank of "low-rank" heads.
+    rank: int = 32
+    # One head for the pair, or one for normal and one for abnormal.
+    shared_heads: bool = True
+    # Global and local prompts with the same deep prompts.
+    share_deep: bool = False
+    # Heads do not move the local prompts: those learn from the base loss alone.
+    detach_base: bool = False
+    # Text a token is compared with; per-class: a plan for each.
+    cost: Literal["mean", "max", "per-class"] = "mean"
+    # Similarities to zero mean and a spread of 0.1 per image before the transport.
+    standardise: bool = False
+    # What ties the subspaces; "free" is the greedy variant (TokenCLIP-Van).
+    columns: Columns = "uniform"
+    # Entropy of the plan, in units of cosine.
+    epsilon: float = 0.05
+    # ρ of "relaxed" columns.
+    relaxation: float = 1.0
+    # κ of "capped" columns.
+    capacity: float = 1.5
+    # Most iterations of the solver.
+    iterations: int = 100
+    # Let gradients flow through the transport.
+    through_plan: bool = False
+    # What the mask leaves of the plan.
+    weighing: Weighing = "renormalised"
+    # Where subspaces are combined.
+    combine: Literal["similarity", "vector", "probability"] = "similarity"
+    # Transport the class token too (it never enters a map).
+    class_token: bool = False
+    # First block of the value-value stream, from 1; None: a quarter in (6 of 24).
+    start: int | None = None
+    # Blocks read; each has its own plan, their maps are averaged.
+    taps: tuple[int, ...] = (-1,)
+    # τ, temperature of the softmax.
+    temperature: float = 0.07
+    # Form of the orthogonality loss.
+    regulariser: Regulariser = "squared-cosine"
+    # λ_b, weight of the base loss.
+    base_weight: float = 1.0
+    # λ_d, weight of the dynamic loss.
+    dynamic_weight: float = 1.0
+    # λ_r, weight of the orthogonality loss.
+    orthogonal_weight: float = 0.1
+    # Dynamic map alone, or its mean with the base map.
+    map: Literal["dynamic", "average"] = "dynamic"
     # Half global prompt and half maximum of the map, or the global prompt alone.
     image_score: Literal["fused", "global"] = "fused"
-    sigma: float = 4.0  # blur of the map, standard deviation in pixels; 0 is none
+    # Blur of the map, standard deviation in pixels; 0 is none.
+    sigma: float = 4.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,16 +121,19 @@ class Config(PromptConfig):
 
 @dataclass
 class Text:
-    """The text side: three pairs and the subspaces, all of unit length."""
+    """Hold the text side: three pairs and the subspaces, all of unit length."""
 
-    global_pair: Tensor  # ĝᴳ [C, E]
-    local_pair: Tensor  # ĝ [C, E]
-    subspaces: Tensor  # t [C, Q, E], or [C, Q, E / Q] for split heads
+    # ĝᴳ [C, E], the global pair.
+    global_pair: Tensor
+    # ĝ [C, E], the local pair.
+    local_pair: Tensor
+    # t [C, Q, E], or [C, Q, E / Q] for split heads.
+    subspaces: Tensor
 
 
 @register("tokenclip", title="TokenCLIP", source="Zhou et al. 2025 (arXiv 2510.21171)", year=2025, config=Config)
 class TokenCLIP(LearnedMethod):
-    """TokenCLIP: two pairs of prompts, and heads that turn the local pair into Q subspaces."""
+    """Implement TokenCLIP: two pairs of prompts, and heads that turn the local pair into Q subspaces."""
 
     config: Config
     cls: ClassVar[Literal["normed", "raw"]] = "raw"

@@ -1,4 +1,4 @@
-"""WinCLIP, zero-shot: the class token of hundreds of small windows, compared with words for normal and abnormal.
+"""Detect by WinCLIP, zero-shot: class tokens of hundreds of small windows, compared with words for either state.
 
 Paper: Jeong, Zou, Kim, Zhang, Ravichandran, Dabeer, "WinCLIP: Zero-/Few-Shot Anomaly Classification and Segmentation",
 CVPR 2023 (arXiv 2303.14814). No official code; of the public reconstructions, windows and prompts follow
@@ -49,9 +49,10 @@ _LEAST = -80.0
 
 @dataclass(frozen=True)
 class Config(MethodConfig):
-    """WinCLIP's settings."""
+    """Hold WinCLIP's settings."""
 
-    scales: tuple[int, ...] = (2, 3)  # sides of the windows in patches; the whole image is always one more scale
+    # Sides of the windows in patches; the whole image is always one more scale.
+    scales: tuple[int, ...] = (2, 3)
     # τ of the softmax. The paper gives none. 0.07 is what the public code with the paper's aggregation uses; at CLIP's
     # own 0.01 window scores saturate and the harmonic mean is ruled by a few windows near 0.
     temperature: float = 0.07
@@ -66,9 +67,10 @@ class Config(MethodConfig):
 
 @dataclass
 class WindowFeatures(Features):
-    """Features of images and of their windows."""
+    """Hold features of images and of their windows."""
 
-    windows: tuple[Tensor, ...] = ()  # per window scale [B, M, E] class tokens
+    # Per window scale [B, M, E] class tokens.
+    windows: tuple[Tensor, ...] = ()
 
 
 @register(
@@ -79,7 +81,7 @@ class WindowFeatures(Features):
     config=Config,
 )
 class WinCLIP(Method):
-    """WinCLIP without reference images. Map and score are probabilities of "abnormal", sharpened by 1/τ."""
+    """Implement WinCLIP without reference images. Map and score are probabilities of "abnormal", sharpened by 1/τ."""
 
     config: Config
 

@@ -25,7 +25,7 @@ Mode = Literal["exact", "histogram"]
 
 
 class PixelAccumulator:
-    """Gathers maps for pixel AUROC, AP, F1-max, AUPRO and its 200-threshold variant.
+    """Gather maps for pixel AUROC, AP, F1-max, AUPRO and its 200-threshold variant.
 
     With P pixels, A of them anomalous:
 
@@ -52,7 +52,7 @@ class PixelAccumulator:
 
     @property
     def pixels(self) -> int:
-        """Number of pixels seen."""
+        """Return the number of pixels seen."""
         return self._counts.normals + self._counts.anomalies
 
     def update(self, maps: Any, masks: Any = None) -> None:

@@ -18,7 +18,7 @@ from anomalens.metrics.arrays import Array, Floats, Integers, each_map
 
 @dataclass(frozen=True)
 class Aupimo:
-    """AUPIMO of every anomalous image, and their mean."""
+    """Hold the AUPIMO of every anomalous image, and their mean."""
 
     # Mean in [0, 1]; None without a normal or without an anomalous image.
     value: float | None

@@ -28,7 +28,7 @@ _CELLS = 1 << 19
 
 @dataclass(frozen=True)
 class Interval:
-    """A metric on all images, and the percentile interval of its resamples; all in [0, 1]."""
+    """Hold a metric on all images, and the percentile interval of its resamples; all in [0, 1]."""
 
     # On all images as they are.
     value: float

@@ -12,7 +12,7 @@ from anomalens.metrics.ranks import Ranks
 
 @dataclass(frozen=True)
 class Curve:
-    """n points of a curve, from the highest threshold to the lowest; empty where the curve is undefined."""
+    """Hold n points of a curve, from the highest threshold to the lowest; empty where the curve is undefined."""
 
     # [n] in [0, 1]: false-positive rate, or recall.
     x: Floats

@@ -10,7 +10,7 @@ from anomalens.metrics.regions import UNITS, deal_units
 
 
 class ExactScores:
-    """Holds every score as it came: 4 bytes per normal pixel, 12 per anomalous one (8 and 16 for float64 maps)."""
+    """Hold every score as it came: 4 bytes per normal pixel, 12 per anomalous one (8 and 16 for float64 maps)."""
 
     def __init__(self) -> None:
         # Chunks, because growing one array by one map at a time would copy it each time. None is ever changed,

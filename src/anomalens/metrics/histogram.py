@@ -11,7 +11,7 @@ BINS = 1 << 16
 
 
 class OrderedHistogram:
-    """Counts of float32 scores in 65,536 bins. Memory: 1.5 MB, whatever the number and size of the images.
+    """Count float32 scores in 65,536 bins. Memory: 1.5 MB, whatever the number and size of the images.
 
     A score's key is an integer in the floats' own order (see `order_keys`). A bin is `key >> shift`, and
     `shift` is the smallest that fits all keys seen into 65,536 bins: 0, one float a bin, when scores lie close

@@ -17,7 +17,7 @@ from anomalens.metrics.arrays import Array, Floats
 
 @dataclass(frozen=True)
 class Ranks:
-    """K distinct anomalous scores in descending order, and how many entries rank above each of them.
+    """Hold K distinct anomalous scores in descending order, and how many entries rank above each of them.
 
     An entry is an image or a pixel. Counts may be whole numbers, or floats in a weighted resample. `...` stands for
     any leading axes.

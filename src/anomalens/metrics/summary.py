@@ -72,7 +72,7 @@ SUMMARY_KEYS = tuple(key for key in METRIC_NAMES if key != "aupimo")
 
 
 class F1Max(NamedTuple):
-    """The largest F1 and where it is reached."""
+    """Hold the largest F1 and where it is reached."""
 
     # In [0, 1].
     value: float

@@ -15,7 +15,7 @@ _BINS = 30
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis of a chart: values from `low` to `high`, drawn from position `start` to position `end`."""
+    """Describe an axis: values from `low` to `high`, drawn from position `start` to position `end`."""
 
     name: str
     low: float
@@ -31,14 +31,14 @@ class Axis:
 
     @property
     def ticks(self) -> list[tuple[float, str]]:
-        """Position and label of the ends, the middle and the quarters; fewer where only whole numbers are labelled."""
+        """Return position and label of ends, middle and quarters; fewer where only whole numbers are labelled."""
         values = [self.low + share * (self.high - self.low) for share in (0, 0.25, 0.5, 0.75, 1)]
         return [(self.at(value), f"{value:.3g}") for value in values if not self.whole or value == int(value)]
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar of a histogram, in units of the drawing; `kind` is a class of the style sheet."""
+    """Describe a bar of a histogram, in units of the drawing; `kind` is a class of the style sheet."""
 
     kind: str
     x: float
@@ -49,7 +49,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Mark:
-    """A score that a histogram marks; `kind` is a class of the style sheet: "decision" or "best"."""
+    """Describe a score that a histogram marks; `kind` is a class of the style sheet: "decision" or "best"."""
 
     score: float
     name: str
@@ -58,7 +58,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart ready to be drawn. Without axes it is a sentence: `description` then says why there is nothing to draw.
+    """Describe a chart. Without axes it is a sentence: `description` then says why there is nothing to draw.
 
     A `kind` is a class of the style sheet, so that a chart is drawn in the colours of the page, light or dark.
     """

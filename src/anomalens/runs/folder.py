@@ -58,7 +58,7 @@ def detect_files(
 
 
 class JsonLines:
-    """A RunStore whose items are rows: one file of JSON lines, in the order of the inputs.
+    """Keep rows, as a RunStore does: in one file of JSON lines, in the order of the inputs.
 
     Raises ConfigError where the folder cannot be written, holds another run's results, or (on resume) results of other
     settings or inputs.

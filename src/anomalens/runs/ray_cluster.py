@@ -15,7 +15,7 @@ _CORES_PER_ACTOR = 4  # without GPU, where the cluster has that many: more actor
 
 @dataclass(frozen=True)
 class Node:
-    """A machine of the cluster."""
+    """Describe a machine of the cluster."""
 
     cores: int
     gpus: int = 0
@@ -23,7 +23,7 @@ class Node:
 
 @dataclass(frozen=True)
 class ActorPool:
-    """A number of actors of one size."""
+    """Describe a number of actors of one size."""
 
     actors: int
     # Cores of each actor.

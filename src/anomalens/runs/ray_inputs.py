@@ -19,7 +19,7 @@ _MANIFEST = ".parquet"
 
 @dataclass(frozen=True)
 class RunInputs:
-    """The inputs of a run. The key of an input is its path or address as text; results are joined by it."""
+    """Hold the inputs of a run. The key of an input is its path or address as text; results are joined by it."""
 
     # pyarrow.Table in the order in which the inputs were named: column "path" (large_string, each path once) and
     # column "object" (large_string or null).

@@ -69,7 +69,7 @@ def read_counts(path: Path) -> RunCounts | None:
 
 @dataclass(frozen=True)
 class RunPart:
-    """A slice of the inputs."""
+    """Describe a slice of the inputs."""
 
     number: int
     paths: list[str]
@@ -77,7 +77,7 @@ class RunPart:
 
     @property
     def digest(self) -> str:
-        """Digest of the part's keys; the same wherever and whenever it is computed."""
+        """Return a digest of the part's keys; the same wherever and whenever it is computed."""
         return digest(json.dumps([self.paths, self.objects]))[:_DIGITS]
 
     def file(self, folder: Path) -> Path:
@@ -87,7 +87,7 @@ class RunPart:
 
 @dataclass(frozen=True)
 class FinishedPart:
-    """The rows of a part as a worker gives them back."""
+    """Hold the rows of a part as a worker gives them back."""
 
     number: int
     counts: RunCounts
@@ -106,7 +106,7 @@ class FinishedPart:
 
 
 class ParquetParts:
-    """A RunStore whose items are finished parts.
+    """Keep finished parts, as a RunStore does.
 
     Raises ConfigError where the folder cannot be written, holds another run's results, or (on resume) results of other
     settings, inputs or part sizes.

@@ -33,7 +33,7 @@ Loader = Callable[[], Detector]
 
 
 class CrashLedger:
-    """Counts worker crashes per part and per image.
+    """Count worker crashes per part and per image.
 
     All workers share one ledger. It holds a few numbers for each part, and nothing of the results.
     """
@@ -64,7 +64,7 @@ class CrashLedger:
 
 
 class RemoteLedger:
-    """A CrashLedger that lives in an actor of its own, with the same methods."""
+    """Reach a CrashLedger that lives in an actor of its own, by the same methods."""
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
@@ -84,7 +84,7 @@ class RemoteLedger:
 
 
 class Worker:
-    """A callable for `Dataset.map_batches`: tables of one part a row in, tables of one finished part a row out.
+    """Serve `Dataset.map_batches`: tables of one part a row in, tables of one finished part a row out.
 
     A part is one row on both sides, so whatever the engine does with blocks, it can neither split nor merge parts.
     """

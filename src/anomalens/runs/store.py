@@ -15,7 +15,7 @@ ItemIn = TypeVar("ItemIn", contravariant=True)
 
 @dataclass(frozen=True)
 class RunCounts:
-    """Counts of some rows of a run, and the range of their scores."""
+    """Count some rows of a run, and the range of their scores."""
 
     rows: int = 0
     failed: int = 0
@@ -46,13 +46,13 @@ class RunCounts:
 
     @property
     def normal(self) -> int:
-        """Rows that say "normal"."""
+        """Return the number of rows that say "normal"."""
         return self.rows - self.failed - self.anomalous
 
 
 @dataclass
 class RunSummary:
-    """How far a run has come."""
+    """State how far a run has come."""
 
     # Inputs asked for.
     total: int
@@ -65,13 +65,13 @@ class RunSummary:
 
     @property
     def rate(self) -> float | None:
-        """Images per second of this sitting; None where it had nothing to do."""
+        """Return images per second of this sitting; None where it had nothing to do."""
         done = self.counts.rows - self.resumed
         return done / self.seconds if done and self.seconds else None
 
 
 class RunStore(Protocol[ItemIn]):
-    """Where a run keeps its rows, so that it can be stopped anywhere and go on.
+    """Keep the rows of a run, so that it can be stopped anywhere and go on.
 
     Making a store opens or begins the run. An item is what is stored whole or not at all: a row, or a part of many.
     """

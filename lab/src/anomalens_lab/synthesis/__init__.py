@@ -1,4 +1,4 @@
-"""Procedural scenes with exact masks, defect kinds and captions: training data without a licence question.
+"""Draw procedural scenes with exact masks, defect kinds and captions: training data without a licence question.
 
     from anomalens_lab.synthesis import SynthesisConfig, scene
     picture = scene(7, SynthesisConfig(size=256))

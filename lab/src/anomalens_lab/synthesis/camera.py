@@ -1,4 +1,4 @@
-"""From a painted scene to a photograph: light, tone, colour cast, blur, sensor noise, resampling, compression.
+"""Photograph a painted scene: light, tone, colour cast, blur, sensor noise, resampling, compression.
 
 Settings are drawn once and applied alike to every version of a scene, so a clean and a faulty rendering differ only
 where the fault is.
@@ -25,23 +25,30 @@ from anomalens_lab.synthesis.fields import (
 
 @dataclass(frozen=True, eq=False)
 class Shot:
-    """The settings of one photograph."""
+    """Hold the settings of one photograph."""
 
-    light: Field  # [H,W], factor
-    glare: Field  # [H,W], added
-    gain: Field  # [3], factor
+    # [H,W], factor.
+    light: Field
+    # [H,W], added.
+    glare: Field
+    # [3], factor.
+    gain: Field
     offset: float
     gamma: float
     grey: bool
-    sigma: float  # blur, pixels of the canvas
-    noise: float  # standard deviation, 0..1
+    # Blur, pixels of the canvas.
+    sigma: float
+    # Standard deviation, 0..1.
+    noise: float
     noise_seed: int
-    quality: int  # JPEG quality, 0 for none
-    size: int  # side of the square that leaves the camera
+    # JPEG quality, 0 for none.
+    quality: int
+    # Side of the square that leaves the camera.
+    size: int
 
 
 def draw_shot(rng: Random, raw: Field, size: int, grey_share: float) -> Shot:
-    """Random settings for the painted scene `raw` [H,W,3]; most dark scenes are exposed longer."""
+    """Draw random settings for the painted scene `raw` [H,W,3]; most dark scenes are exposed longer."""
     h, w = raw.shape[:2]
     u, v = coordinates(h, w, float(rng.uniform(0, 2 * np.pi)))
     u, v = u / np.float32(w), v / np.float32(h)
@@ -79,7 +86,7 @@ def draw_shot(rng: Random, raw: Field, size: int, grey_share: float) -> Shot:
 
 
 def expose(image: Field, shot: Shot) -> Field:
-    """Light and tone: [H,W,3] -> [H,W,3] in 0..1, before blur and noise."""
+    """Apply light and tone: [H,W,3] -> [H,W,3] in 0..1, before blur and noise."""
     out = image * shot.light[..., None]
     out = out * shot.gain + (shot.glare[..., None] + np.float32(shot.offset))
     if shot.grey:
@@ -109,7 +116,7 @@ def develop(exposed: Field, shot: Shot) -> npt.NDArray[np.uint8]:
 
 
 def develop_mask(mask: Bool, shot: Shot) -> Bool:
-    """The mask [H,W] as the camera sees it: bool [size,size]; thin lines survive."""
+    """Return the mask [H,W] as the camera sees it: bool [size,size]; thin lines survive."""
     if mask.shape == (shot.size, shot.size):
         return mask
     soft = Pillow.fromarray(mask.astype(np.uint8) * 255).resize((shot.size, shot.size), Pillow.Resampling.BOX)

@@ -1,4 +1,4 @@
-"""Plain English for the state of a thing: many paraphrases of sound and faulty, and words for each kind of defect.
+"""Describe the state of a thing in plain English: many ways to say sound and faulty, and words for each kind.
 
 Every sentence is built as template(state(subject)), in the manner of CLIP's prompt ensembles. Object-agnostic wording
 ("object", "surface", ...) takes the place of the subject in a share of the draws, so that words for the state do not
@@ -22,7 +22,7 @@ from anomalens_lab.synthesis.words import (
 
 
 def with_article(words: str) -> str:
-    """The noun phrase with "a" or "an" before it, or bare when it is plural, a mass noun or has an article already."""
+    """Put "a" or "an" before a noun phrase, but for a plural, a mass noun, or one that has an article already."""
     head = (
         words.split(" with ")[0]
         .split(" without ")[0]
@@ -56,7 +56,7 @@ def state_captions(
     generic_share: float = 0.35,
     specific_share: float = 0.6,
 ) -> list[str]:
-    """`count` captions of a thing whose state is given by `kinds` (empty or "none" only: sound).
+    """Write `count` captions of a thing whose state is given by `kinds` (empty or "none" only: sound).
 
     `generic_share` of them speak of an "object" or "surface" instead of the subject; of the faulty ones,
     `specific_share` name the kind. For the captions of the other state, pass other kinds.
@@ -78,6 +78,6 @@ def state_captions(
 
 
 def kind_phrases(kind: str) -> tuple[str, ...]:
-    """Short phrases for a patch that shows `kind` ("none": a sound patch). Raises ConfigError on an unknown kind."""
+    """Write short phrases for a patch that shows `kind` ("none": sound). Raises ConfigError for another kind."""
     _check((kind,))
     return KIND_PHRASES[kind]

@@ -1,4 +1,4 @@
-"""Choices of what is drawn: the families there are, and the configuration of scenes."""
+"""Choose what is drawn: the families there are, and the configuration of scenes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,23 +22,33 @@ HELD_OUT_FAMILIES: tuple[str, ...] = (
 
 @dataclass(frozen=True)
 class SynthesisConfig:
-    """Choices of what is drawn. Shares are probabilities in 0..1.
+    """Choose what is drawn. Shares are probabilities in 0..1.
 
     Raises ConfigError naming the option that is out of range, or names that do not exist.
     """
 
-    size: int = 256  # side of the images, pixels, 64..1024
-    normal_share: float = 0.38  # scenes without defect
-    part_share: float = 0.5  # scenes showing parts; the others are surfaces
-    include: tuple[str, ...] = ()  # families to use; empty: all
+    # Side of the images, pixels, 64..1024.
+    size: int = 256
+    # Scenes without defect.
+    normal_share: float = 0.38
+    # Scenes showing parts; the others are surfaces.
+    part_share: float = 0.5
+    # Families to use; empty: all.
+    include: tuple[str, ...] = ()
     # Families never drawn, nor seen as texture or ground of a part ("painted" takes their place where none is left).
     exclude: tuple[str, ...] = ()
-    kinds: tuple[str, ...] = KINDS[1:]  # defect kinds to use
-    materials: tuple[Path, ...] = ()  # folders of texture photographs; may be empty
-    material_share: float = 0.4  # surfaces taken from photographs, where there are any
-    grey_share: float = 0.25  # scenes without colour
-    squash_share: float = 0.3  # scenes squeezed from another aspect ratio (up to 1:4) into the square
-    max_defects: int = 3  # defects in one scene, 1..8
+    # Defect kinds to use.
+    kinds: tuple[str, ...] = KINDS[1:]
+    # Folders of texture photographs; may be empty.
+    materials: tuple[Path, ...] = ()
+    # Surfaces taken from photographs, where there are any.
+    material_share: float = 0.4
+    # Scenes without colour.
+    grey_share: float = 0.25
+    # Scenes squeezed from another aspect ratio (up to 1:4) into the square.
+    squash_share: float = 0.3
+    # Defects in one scene, 1..8.
+    max_defects: int = 3
 
     def __post_init__(self) -> None:
         if not 64 <= self.size <= 1024:
@@ -60,17 +70,17 @@ class SynthesisConfig:
 
     @property
     def surfaces(self) -> tuple[str, ...]:
-        """Surface families in use."""
+        """Return the surface families in use."""
         return self._used(SURFACE_FAMILIES)
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Part families in use."""
+        """Return the part families in use."""
         return self._used(PART_FAMILIES)
 
     @property
     def skins(self) -> tuple[str, ...]:
-        """Surface families allowed as ground or texture of parts: the included ones, or else all not excluded."""
+        """Return surface families allowed as ground or texture of parts: those included, or else all not excluded."""
         return self.surfaces or tuple(f for f in SURFACE_FAMILIES if f not in self.exclude) or ("painted",)
 
     def _used(self, families: tuple[str, ...]) -> tuple[str, ...]:

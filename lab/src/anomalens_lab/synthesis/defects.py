@@ -44,13 +44,18 @@ from anomalens_lab.synthesis.marks import (
 
 @dataclass(frozen=True)
 class Canvas:
-    """Things a defect is painted from: the image so far, the ground behind the part, its region, another surface."""
+    """Hold what a defect is painted from: the image so far, the ground behind the part, its region, another surface."""
 
-    image: Field  # [H, W, 3]
-    ground: Field | None  # [H, W, 3]; None: the surface fills the picture
-    region: Bool | None  # [H, W]; None: everywhere
-    lamp: float  # direction of the light, radians
-    skin: Callable[[Random, int, int], Field]  # paints a foreign surface
+    # [H, W, 3].
+    image: Field
+    # [H, W, 3]; None: the surface fills the picture.
+    ground: Field | None
+    # [H, W]; None: everywhere.
+    region: Bool | None
+    # Direction of the light, radians.
+    lamp: float
+    # Paints a foreign surface.
+    skin: Callable[[Random, int, int], Field]
 
     def inside(self, alpha: Field) -> Field:
         """Limit the coverage [H, W] to the part, with a soft rim."""

@@ -1,4 +1,4 @@
-"""Random fields and colour: the raw material of every procedural surface.
+"""Draw random fields and colours: the raw material of every procedural surface.
 
 All arrays are float32; "field" means [H,W], "image" means [H,W,3] in 0..1. Lengths are pixels. Everything is a
 function of the generator handed in, so a scene depends on its seed alone.
@@ -20,33 +20,33 @@ Random = np.random.Generator
 
 
 def generator(seed: int, *, stream: int = 0) -> Random:
-    """A counter-based generator: the same numbers for the same (seed, stream) on every process and thread."""
+    """Return a counter-based generator: the same numbers for the same (seed, stream) in every process and thread."""
     return np.random.Generator(np.random.Philox(key=(stream << 64) + seed))
 
 
 def log_uniform(rng: Random, low: float, high: float) -> float:
-    """A number between `low` and `high` (both > 0), equally likely on a logarithmic scale."""
+    """Draw a number between `low` and `high` (both > 0), equally likely on a logarithmic scale."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 def chance(rng: Random, probability: float) -> bool:
-    """True with the given probability."""
+    """Return True with the given probability."""
     return bool(rng.random() < probability)
 
 
 def pick(rng: Random, options: Sequence[Any]) -> Any:
-    """One of the options, all equally likely."""
+    """Draw one of the options, all equally likely."""
     return options[int(rng.integers(len(options)))]
 
 
 def resize(values: Field, height: int, width: int, *, smooth: bool = True) -> Field:
-    """A field [h,w] resampled to [height,width], bicubic (`smooth`) or bilinear."""
+    """Return a field [h,w] resampled to [height,width], bicubic (`smooth`) or bilinear."""
     method = Pillow.Resampling.BICUBIC if smooth else Pillow.Resampling.BILINEAR
     return np.asarray(Pillow.fromarray(values).resize((width, height), method), dtype=np.float32)
 
 
 def unit(values: Field) -> Field:
-    """The field stretched to 0..1, its outermost 0.5 % clipped so that single pixels do not set the range."""
+    """Stretch the field to 0..1, its outermost 0.5 % clipped so that single pixels do not set the range."""
     sample = np.sort(values.ravel()[:: max(1, values.size // 4096)])
     cut = sample.size // 200
     low, high = float(sample[cut]), float(sample[-1 - cut])
@@ -54,12 +54,12 @@ def unit(values: Field) -> Field:
 
 
 def white(rng: Random, h: int, w: int) -> Field:
-    """Independent normal numbers [H,W]."""
+    """Draw independent normal numbers [H,W]."""
     return rng.standard_normal((h, w), dtype=np.float32)
 
 
 def octaves(rng: Random, h: int, w: int, cell: float, *, count: int = 4, gain: float = 0.5) -> Field:
-    """Multi-octave value noise [H,W] of about unit spread; `cell` is the coarsest grain in pixels."""
+    """Draw multi-octave value noise [H,W] of about unit spread; `cell` is the coarsest grain in pixels."""
     total = np.zeros((h, w), np.float32)
     amplitude, power = 1.0, 0.0
     for _ in range(count):
@@ -96,7 +96,7 @@ def spectral(
     angle: float = 0.0,
     band: tuple[float, float] | None = None,
 ) -> Field:
-    """Noise [H,W] of zero mean and unit spread with the amplitude spectrum 1/f^beta, or a band around a frequency.
+    """Draw noise [H,W] of zero mean and unit spread with the amplitude spectrum 1/f^beta, or a band around a frequency.
 
     `stretch` > 1 draws the grain out along `angle` (radians from the x axis); `band` is (centre frequency in cycles
     a pixel, relative width) and replaces the power law.
@@ -115,7 +115,7 @@ def spectral(
 
 
 def coordinates(h: int, w: int, angle: float = 0.0) -> tuple[Field, Field]:
-    """Pixel coordinates (u, v), each [H,W], about the centre and turned by `angle` radians."""
+    """Return pixel coordinates (u, v), each [H,W], about the centre and turned by `angle` radians."""
     y = np.arange(h, dtype=np.float32)[:, None] - np.float32((h - 1) / 2)
     x = np.arange(w, dtype=np.float32)[None, :] - np.float32((w - 1) / 2)
     c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
@@ -123,7 +123,7 @@ def coordinates(h: int, w: int, angle: float = 0.0) -> tuple[Field, Field]:
 
 
 def cells(rng: Random, h: int, w: int, spacing: float) -> tuple[npt.NDArray[np.int64], Field, Field]:
-    """A Voronoi partition: labels [H,W], distance to the own seed and distance to the nearest border, pixels."""
+    """Draw a Voronoi partition: labels [H,W], distance to the own seed and distance to the nearest border, pixels."""
     rows, cols = max(2, round(h / spacing)), max(2, round(w / spacing))
     gy, gx = np.mgrid[0:rows, 0:cols]
     y = np.clip((gy + rng.uniform(0, 1, gy.shape)) * h / rows, 0, h - 1).astype(int)
@@ -142,7 +142,7 @@ def cells(rng: Random, h: int, w: int, spacing: float) -> tuple[npt.NDArray[np.i
 
 
 def sample(values: Field, y: Field, x: Field) -> Field:
-    """`values` [H,W] or [H,W,3] read bilinearly at (y, x), mirrored at the border; the output follows y's shape."""
+    """Read `values` [H,W] or [H,W,3] bilinearly at (y, x), mirrored at the border; the output follows y's shape."""
     h, w = values.shape[:2]
     y = np.abs(y)
     x = np.abs(x)
@@ -160,7 +160,7 @@ def sample(values: Field, y: Field, x: Field) -> Field:
 
 
 def blur(values: Field, sigma: float) -> Field:
-    """Gaussian blur over the first two axes; wide blurs are computed at reduced resolution."""
+    """Blur by a Gaussian over the first two axes; wide blurs are computed at reduced resolution."""
     if sigma < 0.25:
         return values
     if values.ndim == 3:
@@ -174,26 +174,26 @@ def blur(values: Field, sigma: float) -> Field:
 
 
 def slope(height: Field, angle: float) -> Field:
-    """Brightness change [H,W] of a height field (pixels) under a lamp standing at `angle` radians."""
+    """Compute the brightness change [H,W] of a height field (pixels) under a lamp standing at `angle` radians."""
     gy, gx = np.gradient(height)
     return cast(Field, -(gx * np.float32(np.cos(angle)) + gy * np.float32(np.sin(angle))))
 
 
 def smoothstep(values: Field, low: float, high: float) -> Field:
-    """0 below `low`, 1 above `high`, a smooth cubic between (high < low turns it round)."""
+    """Return 0 below `low`, 1 above `high`, a smooth cubic between (high < low turns it round)."""
     t = np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1)
     return cast(Field, t * t * (3 - 2 * t))
 
 
 def hsv(hue: float, saturation: float, value: float) -> Field:
-    """One colour [3] in 0..1 from hue (turns), saturation and value."""
+    """Return a colour [3] in 0..1 from hue (turns), saturation and value."""
     offsets = np.array([0.0, 2 / 3, 1 / 3])
     channel = np.clip(np.abs((hue + offsets) % 1 * 6 - 3) - 1, 0, 1)
     return np.asarray(value * (1 - saturation * (1 - channel)), np.float32)
 
 
 def colour(rng: Random, *, low: float = 0.12, high: float = 0.92, vivid: float = 0.3) -> Field:
-    """A random colour [3]; `vivid` is the mean saturation, `low`..`high` the range of its value."""
+    """Draw a random colour [3]; `vivid` is the mean saturation, `low`..`high` the range of its value."""
     saturation = float(rng.beta(1.2, 1.2 / max(vivid, 0.01) - 1.2)) if vivid > 0 else 0.0
     # Things made by hands or grown cluster around warm hues; the rest of the wheel stays possible.
     hue = float(rng.normal(0.09, 0.05)) % 1 if chance(rng, 0.4) else float(rng.random())
@@ -201,7 +201,7 @@ def colour(rng: Random, *, low: float = 0.12, high: float = 0.92, vivid: float =
 
 
 def tinted(rng: Random, t: Field, *, base: Field | None = None, contrast: float | None = None) -> Field:
-    """A field in 0..1 turned into an image: light and shade around a base colour with a slight drift of hue."""
+    """Turn a field in 0..1 into an image: light and shade around a base colour with a slight drift of hue."""
     base = colour(rng) if base is None else base
     contrast = log_uniform(rng, 0.08, 0.8) if contrast is None else contrast
     drift = rng.normal(0, 0.15, 3).astype(np.float32)
@@ -212,7 +212,7 @@ def tinted(rng: Random, t: Field, *, base: Field | None = None, contrast: float 
 
 
 def ramp(t: Field, colours: Sequence[Field]) -> Field:
-    """A field in 0..1 turned into an image through evenly spaced colour stops."""
+    """Turn a field in 0..1 into an image through evenly spaced colour stops."""
     stops = np.linspace(0, 1, len(colours))
     position = np.linspace(0, 1, 256)
     table = np.stack([np.interp(position, stops, [c[k] for c in colours]) for k in range(3)], axis=-1)
@@ -220,6 +220,6 @@ def ramp(t: Field, colours: Sequence[Field]) -> Field:
 
 
 def mix(a: Field, b: Field, alpha: Field) -> Field:
-    """Image `b` over image (or colour) `a` with coverage `alpha` [H,W]."""
+    """Lay image `b` over image (or colour) `a` with coverage `alpha` [H,W]."""
     weight = alpha[..., None]
     return cast(Field, a + (b - a) * weight)

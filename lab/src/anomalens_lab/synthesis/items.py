@@ -1,4 +1,4 @@
-"""Things on a ground: outlines with 2.5-D shading, painted item by item.
+"""Paint things on a ground: outlines with 2.5-D shading, painted item by item.
 
 An `Item` is a parametric outline (radial, box, path or stamp) with a colour, a height profile and a role; a `Plan` is
 a ground image and its items in painting order. Structural faults edit the items and paint the plan again, so the
@@ -19,53 +19,69 @@ ANGLES = 360  # samples of a radial outline
 
 @dataclass(frozen=True, eq=False)
 class Break:
-    """A piece broken off along a rough line: everything beyond `offset` (pixels) along `angle` is gone."""
+    """Describe a piece broken off along a rough line: everything beyond `offset` (pixels) along `angle` is gone."""
 
     angle: float
     offset: float
-    roughness: float  # pixels
+    # Roughness of the line in pixels.
+    roughness: float
     seed: int
 
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """One painted thing. Lengths in pixels, angles in radians, colours 0..1."""
+    """Describe one painted thing. Lengths in pixels, angles in radians, colours 0..1."""
 
-    outline: str  # "radial", "box", "path" or "stamp"
+    # "radial", "box", "path" or "stamp".
+    outline: str
     x: float
     y: float
-    size: tuple[float, float]  # half extents along the own axes; for a path (half width at start, at end)
+    # Half extents along the own axes; for a path (half width at start, at end).
+    size: tuple[float, float]
     colour: Field
     angle: float = 0.0
-    form: Field | None = None  # radial [ANGLES]: radius factor; path [P,2]: points; stamp [h,w]: coverage
-    inner: float = 0.0  # radial: radius of the bore relative to the outline
-    corner: float = 0.0  # box: corner radius, pixels
-    profile: str = "flat"  # "flat", "bevel", "dome" or "tube"
-    relief: float = 0.5  # strength of the shading, 0..1
-    gloss: float = 0.0  # strength of the highlight, 0..1
-    grain: float = 0.0  # strength of the fine texture
-    texture: Field | None = None  # [h,w,3] laid over the item instead of its plain colour
+    # Radial [ANGLES]: radius factor; path [P,2]: points; stamp [h,w]: coverage.
+    form: Field | None = None
+    # Radial: radius of the bore relative to the outline.
+    inner: float = 0.0
+    # Box: corner radius, pixels.
+    corner: float = 0.0
+    # "flat", "bevel", "dome" or "tube".
+    profile: str = "flat"
+    # Strength of the shading, 0..1.
+    relief: float = 0.5
+    # Strength of the highlight, 0..1.
+    gloss: float = 0.0
+    # Strength of the fine texture.
+    grain: float = 0.0
+    # [h,w,3] laid over the item instead of its plain colour.
+    texture: Field | None = None
     opacity: float = 1.0
-    shadow: float = 0.0  # darkness of the shadow, 0..1
-    bend: float = 0.0  # curvature: v moves by bend * u^2 / size
+    # Darkness of the shadow, 0..1.
+    shadow: float = 0.0
+    # Curvature: v moves by bend * u^2 / size.
+    bend: float = 0.0
     role: str = "body"
-    group: int = 0  # items of one group move together
-    seed: int = 0  # of grain and fracture
+    # Items of one group move together.
+    group: int = 0
+    # Seed of grain and fracture.
+    seed: int = 0
     breaks: tuple[Break, ...] = ()
 
 
 @dataclass(frozen=True)
 class Light:
-    """One lamp for the whole scene: direction of the light in the image plane and height of shadows."""
+    """Describe one lamp for the whole scene: direction of the light in the image plane and height of shadows."""
 
     angle: float
     ambient: float
-    shadow: float  # length in pixels
+    # Length in pixels.
+    shadow: float
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A scene before it is painted."""
+    """Describe a scene before it is painted."""
 
     ground: Field
     items: tuple[Item, ...]
@@ -78,17 +94,18 @@ class Plan:
 
 @dataclass
 class Patch:
-    """A painted item: colour and coverage over the pixels top..top+h, left..left+w."""
+    """Hold a painted item: colour and coverage over the pixels top..top+h, left..left+w."""
 
     top: int
     left: int
     rgb: Field
     alpha: Field
-    shade: Field = field(repr=False)  # coverage of the shadow
+    # Coverage of the shadow.
+    shade: Field = field(repr=False)
 
 
 def radial(name: str, rng: Random, **options: float) -> Field:
-    """Radius factors [ANGLES] (largest near 1) of a named outline."""
+    """Return radius factors [ANGLES] (largest near 1) of a named outline."""
     t = np.arange(ANGLES) * (2 * np.pi / ANGLES)
     n = options.get("n", 6)
     if name == "polygon":
@@ -116,7 +133,7 @@ def radial(name: str, rng: Random, **options: float) -> Field:
 
 
 def stamp(text: str, height: int) -> Field:
-    """Coverage [h,w] of a line of text about `height` pixels tall."""
+    """Return the coverage [h,w] of a line of text about `height` pixels tall."""
     font = ImageFont.load_default(size=max(6, height))
     left, top, right, bottom = font.getbbox(text)
     canvas = Pillow.new("L", (int(right - left) + 4, int(bottom - top) + 4))
@@ -125,7 +142,7 @@ def stamp(text: str, height: int) -> Field:
 
 
 def reach(item: Item) -> float:
-    """Radius in pixels of the circle around the item's place that surely holds it."""
+    """Return the radius in pixels of the circle around the item's place that surely holds it."""
     if item.outline == "path" and item.form is not None:
         return float(np.abs(item.form).max() * 1.42 + max(item.size)) + 2
     longest = float(np.hypot(*item.size)) if item.outline != "radial" else max(item.size)
@@ -133,7 +150,7 @@ def reach(item: Item) -> float:
 
 
 def _distance(item: Item, u: Field, v: Field) -> Field:
-    """Signed distance in pixels (negative inside), about right near the outline."""
+    """Compute the signed distance in pixels (negative inside), about right near the outline."""
     a, b = np.float32(max(item.size[0], 0.3)), np.float32(max(item.size[1], 0.3))
     if item.outline == "radial":
         p, q = u / a, v / b
@@ -232,7 +249,7 @@ Cache = dict[int, tuple[Item, Patch | None]]
 
 
 def paint(plan: Plan, items: tuple[Item, ...], cache: Cache) -> tuple[Field, Bool]:
-    """The plan's ground with `items` on it: image [H,W,3] and where things cover the ground [H,W]."""
+    """Paint the plan's ground with `items` on it: image [H,W,3] and where things cover the ground [H,W]."""
     canvas = plan.ground.copy()
     h, w = canvas.shape[:2]
     covered = np.zeros((h, w), bool)

@@ -13,7 +13,7 @@ Line = list[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Spot:
-    """A place for a defect and its largest radius (pixels) on a canvas of height h and width w."""
+    """Describe a place for a defect and its largest radius (pixels) on a canvas of height h and width w."""
 
     h: int
     w: int

@@ -1,4 +1,4 @@
-"""Manufactured surfaces with a repeat: weaves, knits, meshes, tiles, perforations, prints, solar cells.
+"""Paint manufactured surfaces with a repeat: weaves, knits, meshes, tiles, perforations, prints, solar cells.
 
 Same contract as `surfaces`: (generator, height, width) -> image [H,W,3]; the repeat is disturbed a little everywhere,
 because real repeats are.
@@ -34,7 +34,7 @@ TAU = np.float32(2 * np.pi)
 
 
 def lattice(rng: Random, h: int, w: int, *, wobble: float = 0.02, upright: float = 0.5) -> tuple[Field, Field]:
-    """Slightly wavy coordinates: upright with probability `upright`, otherwise turned at random."""
+    """Draw slightly wavy coordinates: upright with probability `upright`, otherwise turned at random."""
     s = side(h, w)
     angle = float(rng.normal(0, 0.03)) if chance(rng, upright) else float(rng.uniform(0, np.pi))
     u, v = coordinates(h, w, angle)
@@ -44,7 +44,7 @@ def lattice(rng: Random, h: int, w: int, *, wobble: float = 0.02, upright: float
 
 
 def uneven(rng: Random, index: npt.NDArray[Any], spread: float) -> Field:
-    """A random factor for each thread or row, by its integer index [H,W]."""
+    """Draw a random factor for each thread or row, by its integer index [H,W]."""
     table = rng.normal(1, spread, 512).astype(np.float32)
     return table[index.astype(np.int64) % 512]
 

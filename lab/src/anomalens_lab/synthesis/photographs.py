@@ -1,4 +1,4 @@
-"""Photographed materials as surfaces: random crops of the images in given folders."""
+"""Take photographed materials as surfaces: random crops of the images in given folders."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -16,14 +16,14 @@ LONGEST = 1024
 
 @lru_cache(maxsize=8)
 def list_photographs(folders: tuple[Path, ...]) -> tuple[Path, ...]:
-    """All image files below the folders in a fixed order (by path); folders that do not exist count as empty."""
+    """List all image files below the folders in a fixed order (by path); folders that do not exist count as empty."""
     found = (p for folder in folders for p in sorted(folder.rglob("*")))
     return tuple(p for p in found if p.suffix.lower() in SUFFIXES and p.is_file())
 
 
 @lru_cache(maxsize=48)
 def _decode(path: Path) -> npt.NDArray[np.uint8] | None:
-    """The photograph as RGB [h,w,3], or None where it cannot be read, is tiny, or is one flat colour."""
+    """Read the photograph as RGB [h,w,3], or None where it cannot be read, is tiny, or is one flat colour."""
     try:
         with Pillow.open(path) as opened:
             if min(opened.size) < 48 or opened.size[0] * opened.size[1] > 64_000_000:
@@ -38,7 +38,7 @@ def _decode(path: Path) -> npt.NDArray[np.uint8] | None:
 
 
 def photograph(rng: Random, paths: tuple[Path, ...], h: int, w: int) -> Field | None:
-    """A random crop [h,w,3] of one of the photographs: rescaled, turned, mirrored, recoloured.
+    """Draw a random crop [h,w,3] of one of the photographs: rescaled, turned, mirrored, recoloured.
 
     None if none of a few tries can be read.
     """

@@ -55,18 +55,21 @@ Layer = tuple[str, Bool]
 
 @dataclass(frozen=True, eq=False)
 class Rendering:
-    """A scene before the camera: clean and faulty version of the same thing, and where they differ."""
+    """Hold a scene before the camera: clean and faulty version of the same thing, and where they differ."""
 
-    clean: Field  # [H, W, 3] in 0..1, after light and tone
-    faulty: Field  # [H, W, 3]; equal to `clean` for a sound scene
-    layers: tuple[Layer, ...]  # in the order they were made
+    # [H, W, 3] in 0..1, after light and tone.
+    clean: Field
+    # [H, W, 3]; equal to `clean` for a sound scene.
+    faulty: Field
+    # In the order they were made.
+    layers: tuple[Layer, ...]
     family: str
     subject: str
     shot: Shot
 
 
 class _Skins:
-    """Paints one of the allowed surfaces, procedural or photographed."""
+    """Paint one of the allowed surfaces, procedural or photographed."""
 
     def __init__(self, config: SynthesisConfig) -> None:
         self.names = config.skins
@@ -130,14 +133,18 @@ def _visible(before: Field, after: Field, kind: str, sigma: float) -> Bool | Non
 
 @dataclass(frozen=True, eq=False)
 class _Subject:
-    """What a scene shows, sound, before it is photographed."""
+    """State what a scene shows, sound, before it is photographed."""
 
-    raw: Field  # [H, W, 3]
+    # [H, W, 3].
+    raw: Field
     family: str
     words: str
-    lamp: float  # direction of the light, radians
-    plan: Plan | None = None  # of a part
-    region: Bool | None = None  # [H, W], where a part covers its ground
+    # Direction of the light, radians.
+    lamp: float
+    # Plan of a part; None for a surface.
+    plan: Plan | None = None
+    # [H, W], where a part covers its ground.
+    region: Bool | None = None
 
 
 def _draw_part(rng: Random, h: int, w: int, config: SynthesisConfig, skins: _Skins, cache: Cache) -> _Subject:

@@ -19,25 +19,32 @@ from anomalens_lab.synthesis.words import KINDS
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A picture and the whole truth about it."""
+    """Hold a picture and the whole truth about it."""
 
-    image: npt.NDArray[np.uint8]  # [H, W, 3]
-    mask: Bool  # [H, W], True where the picture was changed visibly by a defect
-    kinds: npt.NDArray[np.uint8]  # [H, W], index into KINDS, 0 outside the mask
-    family: str  # surface or part family, or "photograph"
-    subject: str  # words for the thing
-    caption: str  # one sentence that is true of it
-    defect_words: tuple[str, ...]  # one phrase for each kind of defect present; empty for a sound scene
+    # [H, W, 3].
+    image: npt.NDArray[np.uint8]
+    # [H, W], True where the picture was changed visibly by a defect.
+    mask: Bool
+    # [H, W], index into KINDS, 0 outside the mask.
+    kinds: npt.NDArray[np.uint8]
+    # Surface or part family, or "photograph".
+    family: str
+    # Words for the thing.
+    subject: str
+    # One sentence that is true of it.
+    caption: str
+    # One phrase for each kind of defect present; empty for a sound scene.
+    defect_words: tuple[str, ...]
     seed: int
 
     @property
     def anomalous(self) -> bool:
-        """True where the scene shows a defect."""
+        """Return True where the scene shows a defect."""
         return bool(self.defect_words)
 
     @property
     def kind_names(self) -> tuple[str, ...]:
-        """Names of the defect kinds present, in the order of KINDS."""
+        """Return the names of the defect kinds present, in the order of KINDS."""
         return tuple(KINDS[k] for k in np.unique(self.kinds) if k)
 
 

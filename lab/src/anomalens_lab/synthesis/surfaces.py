@@ -1,4 +1,4 @@
-"""Grown, poured and worked surfaces: noise, stone, wood, leather, metal, paper, fur.
+"""Paint grown, poured and worked surfaces: noise, stone, wood, leather, metal, paper, fur.
 
 A surface is a function (generator, height, width) -> image [H,W,3], float32 around 0..1, registered under its family
 name with the words people use for it. Irregularities that belong to the material (knots, pores, speckles, mottling)
@@ -40,7 +40,7 @@ Painter = Callable[[Random, int, int], Field]
 
 @dataclass(frozen=True)
 class Surface:
-    """A family of surfaces: how it is painted and what people call it."""
+    """Describe a family of surfaces: how it is painted and what people call it."""
 
     paint: Painter
     subjects: tuple[str, ...]
@@ -60,7 +60,7 @@ def surface(name: str, *subjects: str) -> Callable[[Painter], Painter]:
 
 
 def side(h: int, w: int) -> float:
-    """The length that all scales refer to: the side of the square of the same area, pixels."""
+    """Return the length that all scales refer to: the side of the square of the same area, pixels."""
     return float(np.sqrt(h * w))
 
 
@@ -336,7 +336,7 @@ def food(rng: Random, h: int, w: int) -> Field:
     "rolled steel strip",
 )
 def magnetic(rng: Random, h: int, w: int) -> Field:
-    """Dull grey ground surfaces under uneven light: bands of shade across, faint grinding marks along."""
+    """Paint dull grey ground surfaces under uneven light: bands of shade across, faint grinding marks along."""
     s = side(h, w)
     grey = float(rng.uniform(0.2, 0.7))
     along = float(pick(rng, (0.0, np.pi / 2)))
@@ -350,7 +350,7 @@ def magnetic(rng: Random, h: int, w: int) -> Field:
 
 
 def seasoned(rng: Random, image: Field) -> Field:
-    """The surface [H,W,3] with irregularities all over it that are its nature: specks, fine marks or cloudy patches.
+    """Paint the surface [H,W,3] with irregularities all over it that are its nature: specks, fine marks, clouds.
 
     They are many and alike, so that a single blob or line is no defect merely by being a blob or a line.
     """

@@ -1,4 +1,4 @@
-"""The words of captions, as words.toml has them: kinds of defects, states, templates, and phrases for each kind."""
+"""Read the words of captions from words.toml: kinds of defects, states, templates, and phrases for each kind."""
 
 import tomllib
 from importlib.resources import files

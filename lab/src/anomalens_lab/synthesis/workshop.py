@@ -1,4 +1,4 @@
-"""Tools that every family of parts is built with: registry, constructors of items, grounds, lamps, places, finishes.
+"""Give every family of parts its tools: registry, constructors of items, grounds, lamps, places, finishes.
 
 A family is a function (generator, height, width, skin) -> items in painting order, registered by `part` with the words
 people use for it, the structural faults that can befall it and the roles whose place is free. The order of random draws
@@ -26,7 +26,7 @@ LETTERS = tuple("ABCDEFGHKLMNPRSTUVXYZ0123456789")
 
 @dataclass(frozen=True)
 class Part:
-    """A family of parts: how it is planned and what people call it."""
+    """Describe a family of parts: how it is planned and what people call it."""
 
     plan: Callable[[Random, int, int, Skin], Plan]
     subjects: tuple[str, ...]
@@ -119,16 +119,17 @@ def lamp(rng: Random, h: int, w: int) -> Light:
 
 @dataclass(frozen=True)
 class Place:
-    """A turned frame on the canvas: where the part lies."""
+    """Describe a turned frame on the canvas: where the part lies."""
 
     x: float
     y: float
     angle: float
-    radius: float  # half the part's extent, pixels
+    # Half the part's extent, pixels.
+    radius: float
 
     @property
     def centre(self) -> Point:
-        """Canvas position of the frame's origin."""
+        """Return the canvas position of the frame's origin."""
         return self.x, self.y
 
     def at(self, u: float, v: float) -> Point:

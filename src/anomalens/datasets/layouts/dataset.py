@@ -32,7 +32,7 @@ FAULT_KINDS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Sample:
-    """One image and what is known about it."""
+    """Describe an image and what is known about it."""
 
     image: Path
     # None where it is not known.
@@ -49,7 +49,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong with the data; `kind` is a key of FAULT_KINDS."""
+    """Describe something wrong with the data; `kind` is a key of FAULT_KINDS."""
 
     kind: str
     path: Path
@@ -58,7 +58,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """How many test images a class has."""
+    """Count how many test images a class has."""
 
     normal: int
     anomalous: int
@@ -69,7 +69,7 @@ class ClassCounts:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A folder of images, read. Classes and samples are in natural order ("img2" before "img10")."""
+    """Hold what was read of a folder of images. Classes and samples are in natural order ("img2" before "img10")."""
 
     name: str
     layout: str

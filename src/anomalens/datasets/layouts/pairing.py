@@ -41,7 +41,7 @@ def masks_in(folder: Path) -> list[Path]:
 
 @dataclass
 class Pairing:
-    """Masks by image, and what is left over on either side."""
+    """Hold masks by image, and what is left over on either side."""
 
     masks: dict[Path, Path] = field(default_factory=dict)
     images_left: list[Path] = field(default_factory=list)

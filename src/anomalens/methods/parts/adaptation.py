@@ -47,16 +47,24 @@ Weights = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class AdaptationConfig(MethodConfig):
-    """Settings of the test-time adaptation; the defaults are the published code's."""
+    """Hold the settings of the test-time adaptation; the defaults are the published code's."""
 
-    adapter: Literal["dictionary", "linear"] = "dictionary"  # the code takes "linear" for VisA
-    steps: int = 5  # optimiser steps an image
-    lr: float = 1e-3  # AdamW's learning rate
-    weight_decay: float = 0.01  # AdamW's decoupled weight decay
-    noise: float = 0.055  # standard deviation of the noise on each coordinate of a token that is not normalised
-    pseudo: Literal["self", "frozen"] = "self"  # soft labels: the adapted prediction itself, or the un-adapted map
-    carry_optimizer: bool = False  # keep moments from image to image, as the published code does: order matters then
-    seed: int = 0  # of weights and noise, together with each image's content
+    # Form of the adapter; the published code takes "linear" for VisA.
+    adapter: Literal["dictionary", "linear"] = "dictionary"
+    # Optimiser steps an image.
+    steps: int = 5
+    # AdamW's learning rate.
+    lr: float = 1e-3
+    # AdamW's decoupled weight decay.
+    weight_decay: float = 0.01
+    # Standard deviation of the noise on each coordinate of a token that is not normalised.
+    noise: float = 0.055
+    # Soft labels: the adapted prediction itself, or the un-adapted map.
+    pseudo: Literal["self", "frozen"] = "self"
+    # Keep moments from image to image, as the published code does: order matters then.
+    carry_optimizer: bool = False
+    # Seed of weights and noise, together with each image's content.
+    seed: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,9 +104,12 @@ class AdamW:
 class Adapted:
     """Hold the result of adapting B images."""
 
-    tokens: Tensor  # [B, M, E] adapted clean tokens y, not normalised
-    losses: Tensor  # [B, S] loss before each step
-    norms: Tensor  # [B, S, 2] L2 norms of the gradients of W and b at each step
+    # [B, M, E] adapted clean tokens y, not normalised.
+    tokens: Tensor
+    # [B, S] loss before each step.
+    losses: Tensor
+    # [B, S, 2] L2 norms of the gradients of W and b at each step.
+    norms: Tensor
 
 
 @torch.no_grad()

@@ -42,15 +42,21 @@ class CheckpointInfo:
     """Hold what the header says."""
 
     method: str
-    config: dict[str, Any]  # fields of the method's Config
-    backbone: str  # name, for people
-    weights: str  # fingerprint of the backbone's weights; "": known by its token table alone
-    auxiliary_data: str  # what was trained on; several sets joined by "+"
+    # Fields of the method's Config.
+    config: dict[str, Any]
+    # Name of the backbone, for people.
+    backbone: str
+    # Fingerprint of the backbone's weights; "": known by its token table alone.
+    weights: str
+    # What was trained on; several sets joined by "+".
+    auxiliary_data: str
     licence: str
     seed: int | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
-    training: dict[str, Any] = field(default_factory=dict)  # recipe and preprocessing
-    version: str = __version__  # of the package that wrote it
+    # Recipe and preprocessing.
+    training: dict[str, Any] = field(default_factory=dict)
+    # Version of the package that wrote it.
+    version: str = __version__
 
     def to_metadata(self) -> dict[str, str]:
         """Return the header without its sha256, strings only."""
@@ -90,11 +96,16 @@ class Checkpoint:
     """Hold a file's content, checked for damage."""
 
     info: CheckpointInfo
-    learned: dict[str, Tensor]  # parameter name -> value
-    images: frozenset[int] = frozenset()  # `files.file_key` of every image trained on; empty where not known
-    token_ids: tuple[int, ...] = ()  # tokens whose embeddings are known
-    token_rows: Tensor | None = None  # [len(token_ids), D] these embeddings
-    source: str = "the checkpoint"  # names the file in errors
+    # Parameter name -> value.
+    learned: dict[str, Tensor]
+    # `files.file_key` of every image trained on; empty where not known.
+    images: frozenset[int] = frozenset()
+    # Tokens whose embeddings are known.
+    token_ids: tuple[int, ...] = ()
+    # [len(token_ids), D] these embeddings.
+    token_rows: Tensor | None = None
+    # Names the file in errors.
+    source: str = "the checkpoint"
 
 
 # -------------------------------------------------------------------------------------------------- writing, reading

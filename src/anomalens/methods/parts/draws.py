@@ -17,12 +17,18 @@ Floats = npt.NDArray[np.float32]
 class Draws:
     """State how many numbers an image needs, and how they are distributed."""
 
-    rows: int  # R, rows of the adapter
-    count: int  # M, tokens of the image
-    width: int  # E, joint width
-    steps: int  # S, optimiser steps, each with noise of its own
-    noise: float  # standard deviation of the noise
-    seed: int  # all randomness is derived from it and each image's content
+    # R, rows of the adapter.
+    rows: int
+    # M, tokens of the image.
+    count: int
+    # E, joint width.
+    width: int
+    # S, optimiser steps, each with noise of its own.
+    steps: int
+    # Standard deviation of the noise.
+    noise: float
+    # All randomness is derived from it and each image's content.
+    seed: int
 
     def draw(self, keys: Sequence[int]) -> tuple[Floats, Floats, Floats]:
         """Draw weights [B, R, E], biases [B, R] and noise [B, S, M, E] for images with these content keys.

@@ -23,10 +23,11 @@ _LEAST = 0.02
 
 @dataclass(frozen=True)
 class Scale:
-    """What is ordinary for a map: mean and deviation over all places of maps of good photographs."""
+    """State what is ordinary for a map: mean and deviation over all places of maps of good photographs."""
 
     mean: float
-    deviation: float  # above 0
+    # Standard deviation of the values, above 0.
+    deviation: float
 
     def standardise(self, maps: Array) -> Array:
         """Bring maps to units of the deviation, 0 being ordinary."""
@@ -49,11 +50,12 @@ def fit_scale(maps: Iterable[Array]) -> Scale:
 
 @dataclass(frozen=True)
 class Fusion:
-    """How two maps become one."""
+    """State how two maps become one."""
 
     memory: Scale
     words: Scale
-    weight: float  # of the words, >= 0; 0 leaves the memory alone
+    # Weight of the words' map, >= 0; 0 leaves the memory's map alone.
+    weight: float
 
     def __post_init__(self) -> None:
         if self.weight < 0:

@@ -39,12 +39,16 @@ SENTENCES = ("object.", "damaged object.")
 
 @dataclass(frozen=True)
 class PromptConfig(MethodConfig):
-    """Sizes of the learned prompts; the defaults are AnomalyCLIP's and Crane's."""
+    """Hold the sizes of the learned prompts; the defaults are AnomalyCLIP's and Crane's."""
 
-    n_ctx: int = 12  # context vectors of each sentence
-    depth: int = 9  # text blocks reached: block 1 by context vectors, 2..depth by deep prompts; cut at the tower
-    length: int = 4  # rows that each deep prompt overwrites
-    half_deep: bool = False  # round deep prompts and their gradients through fp16, as the published code does
+    # Context vectors of each sentence.
+    n_ctx: int = 12
+    # Text blocks reached: block 1 by context vectors, 2..depth by deep prompts; cut at the tower.
+    depth: int = 9
+    # Rows that each deep prompt overwrites.
+    length: int = 4
+    # Round deep prompts and their gradients through fp16, as the published code does.
+    half_deep: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -31,7 +31,7 @@ class Recipe:
 
 
 class LearnedMethod(Method):
-    """A method with parameters: exactly what is learned, so that `state_dict()` is the checkpoint.
+    """Learn on auxiliary data. Parameters are exactly what is learned, so `state_dict()` is the checkpoint.
 
     In training mode (`train()`), `text` gives the text side with gradient for `loss`; in eval mode the one that `score`
     takes. Both come from the current parameters and are not kept here.

@@ -64,10 +64,14 @@ def focal_cells(p: Tensor, counts: Tensor, cell: int) -> Tensor:
 class Overlap:
     """Hold the sums a Dice loss is made of, [B] each."""
 
-    both: Tensor  # Σ p y
-    p: Tensor  # Σ p
-    y: Tensor  # Σ y
-    area: int  # pixels of an image
+    # Σ p y.
+    both: Tensor
+    # Σ p.
+    p: Tensor
+    # Σ y.
+    y: Tensor
+    # Pixels of an image.
+    area: int
 
     def complement(self) -> "Overlap":
         """Return the sums for 1 - p against 1 - y: Dice of the normal channel needs no further pass."""

@@ -41,14 +41,20 @@ _EPSILON = 1e-5
 
 @dataclass(frozen=True)
 class MutualConfig:
-    """Options of mutual scoring; the defaults are the paper's."""
+    """Hold the options of mutual scoring; the defaults are the paper's."""
 
-    windows: tuple[int, ...] = (1, 3, 5)  # sides of the neighbourhoods, in cells; odd
-    share: float = 0.3  # of the other images, those most alike, that judge a patch; above 0, at most 1
-    standardise: bool = True  # bring the tokens of an image to mean 0 and deviation 1 first
-    others: int | None = None  # images that each one is compared with; None: with all
-    seed: int = 0  # of the choice of others
-    block: int = 32  # images whose features are held at once, twice
+    # Sides of the neighbourhoods, in cells; odd.
+    windows: tuple[int, ...] = (1, 3, 5)
+    # Share of the other images, those most alike, that judge a patch; above 0, at most 1.
+    share: float = 0.3
+    # Bring the tokens of an image to mean 0 and deviation 1 first.
+    standardise: bool = True
+    # Images that each one is compared with; None: with all.
+    others: int | None = None
+    # Seed of the choice of others.
+    seed: int = 0
+    # Images whose features are held at once, twice.
+    block: int = 32
 
     def __post_init__(self) -> None:
         if not self.windows or any(window < 1 or window % 2 == 0 for window in self.windows):
@@ -62,10 +68,10 @@ class MutualConfig:
 
 
 class FeatureStore:
-    """Features of a set of images in float16, one entry an image: in memory, or in a file where a folder is given."""
+    """Hold features of a set of images in float16, an entry an image: in memory, or in a file of the folder given."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        """folder: an existing folder for one file, which the caller removes after use."""
+        """Start without images; `folder` exists and takes one file, which the caller removes after use."""
         self.keys: list[str] = []
         self._path = None if folder is None else folder / "features.f16"
         self._arrays: list[list[npt.NDArray[np.float16]]] = []
@@ -102,12 +108,12 @@ class FeatureStore:
 
     @property
     def levels(self) -> int:
-        """Number of levels of each image; 0 without images."""
+        """Return the number of levels of each image; 0 without images."""
         first = self._arrays or self._places
         return len(first[0]) if first else 0
 
     def read(self, image: int, level: int) -> npt.NDArray[np.float16]:
-        """Features [h, w, C] of one image and level."""
+        """Return the features [h, w, C] of one image and level."""
         if self._path is None:
             return self._arrays[image][level]
         offset, shape = self._places[image][level]
@@ -249,7 +255,7 @@ def meetings(count: int, others: int | None) -> tuple[list[tuple[int, int]], int
 
 
 def _distance(similar: Array) -> Array:
-    """Euclidean distance of unit vectors from their cosine; equal vectors give exactly 0."""
+    """Compute the Euclidean distance of unit vectors from their cosine; equal vectors give exactly 0."""
     xp = namespace(similar)
     squared = 2.0 - 2.0 * similar
     return xp.sqrt(xp.where(squared > _ROUNDING, squared, xp.zeros_like(squared)))

@@ -28,14 +28,16 @@ _CANDIDATES = 256
 
 @dataclass(frozen=True)
 class Memory:
-    """Patches of good photographs that are compared with."""
+    """Hold patches of good photographs that are compared with."""
 
-    rows: Array  # [R, D] float32
-    owners: Array  # [R] integer: number of the photograph that a row comes from
+    # [R, D] float32.
+    rows: Array
+    # [R] integer: number of the photograph that a row comes from.
+    owners: Array
 
     @property
     def images(self) -> int:
-        """K, the number of photographs."""
+        """Return K, the number of photographs."""
         return int(self.owners.max()) + 1
 
     def distances(self, patches: Array) -> Array:
@@ -175,7 +177,7 @@ def random_axes(channels: int, count: int, seed: int = 0) -> npt.NDArray[np.floa
 
 
 def _squared(points: Array, lengths: Array, chosen: list[int]) -> Array:
-    """Squared distances [R, m] of all points to the chosen ones; lengths [R] are squared."""
+    """Compute the squared distances [R, m] of all points to the chosen ones; lengths [R] are squared."""
     centres = points[chosen]
     distance = lengths[:, None] + lengths[chosen][None, :] - 2.0 * (points @ centres.T)
     return namespace(points).where(distance > 0, distance, 0.0 * distance)

@@ -95,7 +95,7 @@ def _averaging(length: int, window: int) -> npt.NDArray[np.float64]:
 
 
 def _resampling(length: int, target: int) -> npt.NDArray[np.float64]:
-    """Bilinear with half-pixel centres; where the axis shrinks, a triangle as wide as the step."""
+    """Build bilinear weights with half-pixel centres; where the axis shrinks, triangles as wide as the step."""
     step = length / target
     centre = (np.arange(target) + 0.5) * step - 0.5
     if step <= 1:

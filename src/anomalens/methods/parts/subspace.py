@@ -22,17 +22,19 @@ _RANK = 1e-10
 
 @dataclass(frozen=True)
 class Subspace:
-    """An affine subspace: a point and orthonormal directions."""
+    """Describe an affine subspace: a point and orthonormal directions."""
 
-    mean: Array  # [D] float32
-    basis: Array  # [D, q] float32, columns orthonormal, the direction of the largest variance first
+    # [D] float32.
+    mean: Array
+    # [D, q] float32, columns orthonormal, the direction of the largest variance first.
+    basis: Array
 
     def project(self, patches: Array) -> Array:
-        """Coordinates within the subspace: [..., D] -> [..., q]."""
+        """Compute coordinates within the subspace: [..., D] -> [..., q]."""
         return (patches - self.mean) @ self.basis
 
     def residual(self, patches: Array) -> Array:
-        """Squared distance to the subspace: [..., D] -> [...], >= 0."""
+        """Compute the squared distance to the subspace: [..., D] -> [...], >= 0."""
         off = patches - self.mean
         off = off - (off @ self.basis) @ self.basis.T
         return (off * off).sum(-1)

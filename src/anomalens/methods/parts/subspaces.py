@@ -27,7 +27,7 @@ _NOISE = 0.02
 
 
 class Heads(nn.Module):
-    """Q linear maps of text features.
+    """Apply Q linear maps of text features.
 
     Args:
         width: E.
