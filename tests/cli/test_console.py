@@ -45,6 +45,58 @@ def test_two_names_to_type_fit_or_no_table_is_drawn(
         assert all(text in shown for text in ("m" * 30, "d" * 30, "91.2", "80.0")), width
 
 
+def test_no_word_is_folded_in_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"name": "short", "download size": "12345 megabytes", "licence": "CC-BY-NC-SA-4.0"}
+    for width in (20, 40, 45, 50, 80):
+        terminal(monkeypatch, width)
+        console.show([row], typed=["name"], as_json=False)
+        words = set(capsys.readouterr().out.replace(":", " ").split())
+        assert {"short", "download", "size", "12345", "megabytes", "licence", "CC-BY-NC-SA-4.0"} <= words, width
+
+
+def test_a_number_that_json_cannot_hold_is_null(capsys: pytest.CaptureFixture[str]) -> None:
+    facts = {"a": float("nan"), "b": (1.5, float("inf")), "c": {"d": -float("inf")}}
+    console.show_facts(facts, as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"a": None, "b": [1.5, None], "c": {"d": None}}
+    console.show([facts], as_json=True)
+    assert json.loads(capsys.readouterr().out) == [{"a": None, "b": [1.5, None], "c": {"d": None}}]
+
+
+def test_a_benchmark_of_the_catalogue_is_json_too() -> None:
+    content = json.loads(run("data", "list", "mvtec", "--json"))
+    assert (content["key"], len(content["classes"]), content["counts"][0]["normal"]) == ("mvtec", 15, 467)
+
+
+@pytest.mark.parametrize("words", [("-q", "data", "list"), ("data", "list", "-q"), ("data", "list", "--quiet")])
+def test_quiet_may_stand_behind_the_command(words: tuple[str, ...]) -> None:
+    ran = CliRunner().invoke(app, words)
+    assert ran.exit_code == 0
+    assert ran.stderr == ""
+    assert "anomalens data list NAME" in CliRunner().invoke(app, ["data", "list"]).stderr
+
+
+def test_every_command_takes_quiet_and_verbose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
+    names = ["detect", "calibrate", "evaluate", "export", "benchmark", "report", "train", "import-checkpoint"]
+    for words in [[name] for name in (*names, "methods", "backbones", "info")] + [["data", "prepare"]]:
+        shown = run(*words, "--help")
+        assert "--quiet" in shown, words
+        assert "--verbose" in shown, words
+
+
+def test_only_images_are_rated(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal(monkeypatch, 100)
+    bar = console.progress_bar()
+    cells = bar.add_task("cells", total=4, rated=False, completed=2)
+    images = bar.add_task("images", total=4, completed=2)
+    tasks = {task.id: task for task in bar.tasks}
+    for task in tasks.values():
+        task.start_time = bar.get_time() - 1
+    rate = console._Rate()
+    assert str(rate.render(tasks[cells])) == ""
+    assert "images/s" in str(rate.render(tasks[images]))
+
+
 def test_a_pipe_gets_text_without_boxes() -> None:
     lines = run("methods").splitlines()
     assert lines[0] == "name\ttitle\tpaper\tlearns"

@@ -53,6 +53,9 @@ def test_several_data_sets_have_a_folder_each(evaluate: Command, tmp_path: Path)
     content = json.loads((tmp_path / "out" / "01-x" / "metrics.json").read_text())
     assert content["mean"]["pixel_auroc"] is None
     assert not (tmp_path / "out" / "00-x" / "gallery").exists()
+    lines = [line.split("\t")[:2] for line in ran.out.splitlines()]
+    rows = [[data, name] for data in ("00-x", "01-x") for name in ("x", "mean")]
+    assert lines == [["data set", "class"], *rows], "a pipe gets one table"
 
 
 def test_strict_refuses_faults_and_otherwise_they_are_said(evaluate: Command, tmp_path: Path) -> None:

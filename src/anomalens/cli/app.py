@@ -1,11 +1,13 @@
 """Gather the commands in one Typer application. Each has a file of its own and imports what it needs when it runs."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from anomalens import __version__
 from anomalens.cli import about, benchmark, calibrate, data, detect, evaluate, export, report, train
+from anomalens.cli.console import Quiet, Verbose, set_verbosity, with_verbosity
 
 app = typer.Typer(
     name="anomalens",
@@ -27,23 +29,26 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print the library's log too.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
-    from anomalens.cli.console import set_verbosity
-
     set_verbosity(quiet=quiet, verbose=verbose)
 
 
-app.command("detect")(detect.detect)
-app.command("calibrate")(calibrate.calibrate)
-app.command("evaluate")(evaluate.evaluate)
-app.command("export")(export.export)
-app.command("benchmark")(benchmark.benchmark)
-app.command("report")(report.report)
-app.command("train")(train.train)
-app.command("import-checkpoint")(train.import_checkpoint)
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "detect": detect.detect,
+    "calibrate": calibrate.calibrate,
+    "evaluate": evaluate.evaluate,
+    "export": export.export,
+    "benchmark": benchmark.benchmark,
+    "report": report.report,
+    "train": train.train,
+    "import-checkpoint": train.import_checkpoint,
+    "methods": about.methods,
+    "backbones": about.backbones,
+    "info": about.info,
+}
+
+for _name, _command in _COMMANDS.items():
+    app.command(_name)(with_verbosity(_command))
 app.add_typer(data.app, name="data")
-app.command("methods")(about.methods)
-app.command("backbones")(about.backbones)
-app.command("info")(about.info)

@@ -75,7 +75,7 @@ class _Screen:
 
     def __init__(self, bar: "Progress", cells: int) -> None:
         self.bar = bar
-        self.cells = bar.add_task("cells", total=cells)
+        self.cells = bar.add_task("cells", total=cells, rated=False)
         self.images: TaskID | None = None
 
     def begin(self, cell: "BenchmarkCell", images: int) -> None:

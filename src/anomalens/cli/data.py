@@ -1,27 +1,32 @@
 """Run `anomalens data ...`: look up, check and prepare data sets."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from anomalens.cli.console import Json
+from anomalens.cli.console import Json, with_verbosity
 from anomalens.errors import ConfigError
 
 app = typer.Typer(help="Data sets: look up, check or prepare them.", no_args_is_help=True)
 
 
 @app.command("list")
+@with_verbosity
 def list_benchmarks(
     name: Annotated[str | None, typer.Argument(help="One benchmark, in full; any usual spelling.")] = None,
     as_json: Json = False,
 ) -> None:
     """List the benchmarks of the papers: classes, test images, task, licence. With a name: all that is known of it."""
-    from anomalens.cli.console import note, say, show
-    from anomalens.datasets.catalog import describe, list_rows
+    from anomalens.cli.console import note, say, say_json, show
+    from anomalens.datasets.catalog import describe, find, list_rows
 
     if name is not None:
-        say(describe(name))
+        if as_json:
+            say_json(asdict(find(name)))
+        else:
+            say(describe(name))
         return
     # Addresses are long; `list NAME` has them.
     rows = [{column: value for column, value in row.items() if column != "source"} for row in list_rows()]
@@ -30,6 +35,7 @@ def list_benchmarks(
 
 
 @app.command("check")
+@with_verbosity
 def check(
     data: Annotated[str, typer.Argument(help="LAYOUT:PATH, or a path whose layout is recognised.")],
     benchmark: Annotated[
@@ -74,6 +80,7 @@ def check(
 
 
 @app.command("prepare")
+@with_verbosity
 def prepare(
     name: Annotated[str, typer.Argument(help="A benchmark; see `anomalens data list`.")],
     source: Annotated[Path | None, typer.Argument(help="Where its download is unpacked (elpv needs none).")] = None,

@@ -74,11 +74,15 @@ def evaluate(
             evaluation = measure(detector, dataset, config, progress=partial(bar.advance, task))
         folder = out if len(datasets) == 1 else out / f"{number:02d}-{dataset.name}"
         evaluation.write(folder)
+        # Two data sets may have the same name; their folders do not.
+        same = sum(other.name == dataset.name for other in datasets) > 1
+        name = folder.name if same else dataset.name
         if as_json:
-            rows += [{"dataset": dataset.name} | row for row in _rows(evaluation)]
+            rows += [{"dataset": name} | row for row in _rows(evaluation)]
         else:
             title = f"{evaluation.dataset}: {evaluation.method} on {evaluation.backbone}, per cent"
-            show(_rows(evaluation), title=title, typed=["class"], as_json=False)
+            named = [({"data set": name} if len(datasets) > 1 else {}) | row for row in _rows(evaluation)]
+            show(named, title=title, typed=["data set", "class"], as_json=False, headed=number == 0)
         note(f"written to {folder}; a page to look at: anomalens report {folder}")
         failed += len(evaluation.failed)
         for row in evaluation.failed[:_EXAMPLES]:
