@@ -1,16 +1,18 @@
 """List the weights known by name: sizes, files, hashes, preprocessing, activation, licence, source.
 
-Facts from the open_clip registry (3.3.0), the OpenAI repository and the model pages named in `source`. A sha256 stands
-only where independent public records agree on it.
+The facts stand in `backbones.toml`; the shipped weights describe themselves.
 """
 
 import re
+import tomllib
 from dataclasses import dataclass
 from functools import cache
+from importlib.resources import files
 from types import MappingProxyType
+from typing import Any
 
 from anomalens.backbones.bundle import BUNDLED_FILE, read_bundle_info
-from anomalens.backbones.config import Activation, ClipConfig, TextConfig, VisionConfig
+from anomalens.backbones.config import ClipConfig, TextConfig, VisionConfig
 from anomalens.errors import ConfigError, WeightsError
 from anomalens.images.normalisation import CLIP_PIXELS, PixelFormat
 
@@ -56,109 +58,22 @@ class Backbone:
         return self.files[0].bytes
 
 
-def _config(
-    image_size: int,
-    patch: int,
-    vision: tuple[int, int],
-    text: tuple[int, int],
-    joint: int,
-    activation: Activation = "quick_gelu",
-) -> ClipConfig:
-    """Return sizes from (width, layers) of both towers; every head is 64 wide."""
-    return ClipConfig(
-        VisionConfig(image_size, patch, vision[0], vision[1], heads=vision[0] // 64),
-        TextConfig(text[0], text[1], heads=text[0] // 64),
-        joint,
-        activation,
+def _preset(name: str, facts: dict[str, Any]) -> Backbone:
+    """Return the backbone of an entry of backbones.toml, where every head is 64 wide."""
+    (width, layers), (text_width, text_layers) = facts.pop("vision"), facts.pop("text")
+    config = ClipConfig(
+        VisionConfig(facts.pop("image_size"), facts.pop("patch"), width, layers, width // 64),
+        TextConfig(text_width, text_layers, text_width // 64),
+        facts.pop("joint"),
+        facts.pop("activation", "quick_gelu"),
     )
+    published = tuple(WeightsFile(*file) for file in facts.pop("files"))
+    facts |= {key: tuple(facts[key]) for key in ("archive", "aliases") if key in facts}
+    return Backbone(name, config, published, **facts)
 
 
-# OpenAI's: Radford et al. 2021, arXiv 2103.00020. LAION-400M: Ilharco et al. 2021, open_clip. TinyCLIP: Wu et al. 2023.
-_PRESETS = (
-    Backbone(
-        "ViT-B-32",
-        _config(224, 32, (768, 12), (512, 12), 512),
-        (
-            WeightsFile(
-                "pytorch_model.bin", 605_247_071, "a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f"
-            ),
-        ),
-        licence="MIT",
-        source="OpenAI",
-        hub="openai/clip-vit-base-patch32",
-        archive=("ViT-B-32.pt", "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"),
-    ),
-    Backbone(
-        "ViT-B-16",
-        _config(224, 16, (768, 12), (512, 12), 512),
-        (
-            WeightsFile(
-                "pytorch_model.bin", 598_641_023, "ec89c7b09c749a60aae3c9cd910516f24b58214a7df060b48962d14c469cfbf0"
-            ),
-        ),
-        licence="MIT",
-        source="OpenAI",
-        hub="openai/clip-vit-base-patch16",
-        archive=("ViT-B-16.pt", "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f"),
-    ),
-    Backbone(
-        "ViT-L-14",
-        _config(224, 14, (1024, 24), (768, 12), 768),
-        (
-            WeightsFile(
-                "model.safetensors", 1_710_540_580, "a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb"
-            ),
-        ),
-        licence="MIT",
-        source="OpenAI",
-        hub="openai/clip-vit-large-patch14",
-        archive=("ViT-L-14.pt", "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836"),
-    ),
-    Backbone(
-        "ViT-L-14-336",
-        _config(336, 14, (1024, 24), (768, 12), 768),
-        (
-            WeightsFile(
-                "pytorch_model.bin", 1_711_974_081, "c6032c2e0caae3dc2d4fba35535fa6307dbb49df59c7e182b1bc4b3329b81801"
-            ),
-        ),
-        licence="MIT",
-        source="OpenAI",
-        hub="openai/clip-vit-large-patch14-336",
-        archive=("ViT-L-14-336px.pt", "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02"),
-    ),
-    Backbone(
-        "ViT-B-16-plus-240",
-        _config(240, 16, (896, 12), (640, 12), 640, "gelu"),
-        (
-            WeightsFile("open_clip_model.safetensors", 833_509_380),
-            # Epoch 32, where the hub repository (to which open_clip's registry sends both) has epoch 31. The release
-            # file's name ends in the first digits of its sha256.
-            WeightsFile("vit_b_16_plus_240-laion400m_e32-699c4b84.pt", 833_509_380, "699c4b84"),
-        ),
-        licence="MIT",
-        source="open_clip, LAION-400M",
-        hub="timm/vit_base_patch16_plus_clip_240.laion400m_e31",
-    ),
-    Backbone(
-        "TinyCLIP-ViT-8M-16",
-        _config(224, 16, (256, 10), (256, 3), 512, "gelu"),
-        (WeightsFile("model.safetensors", 93_784_068),),
-        licence="MIT",
-        source="TinyCLIP, YFCC-15M",
-        hub="wkcn/TinyCLIP-ViT-8M-16-Text-3M-YFCC15M",
-        aliases=("tinyclip", "TinyCLIP-ViT-8M-16-Text-3M-YFCC15M"),
-    ),
-    Backbone(
-        "TinyCLIP-ViT-39M-16",
-        _config(224, 16, (512, 12), (512, 6), 512, "gelu"),
-        (WeightsFile("model.safetensors", 332_404_740),),
-        licence="MIT",
-        source="TinyCLIP, YFCC-15M",
-        hub="wkcn/TinyCLIP-ViT-39M-16-Text-19M-YFCC15M",
-        aliases=("TinyCLIP-ViT-39M-16-Text-19M-YFCC15M",),
-    ),
-)
+_FACTS = tomllib.loads(files("anomalens.backbones").joinpath("backbones.toml").read_text(encoding="utf-8"))
+_PRESETS = tuple(_preset(name, facts) for name, facts in _FACTS.items())
 
 
 def _bundled() -> tuple[Backbone, ...]:
