@@ -44,17 +44,17 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", help="run one candidate once and print its peak memory")
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    sizes = {"bundled": given.size, "ViT-B-16-plus-240": 240}
-    if given.only:
-        tower(given.only, sizes[given.only])()
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    sizes = {"bundled": arguments.size, "ViT-B-16-plus-240": 240}
+    if arguments.only:
+        tower(arguments.only, sizes[arguments.only])()
         report_peak()
         return
     print(machine())
     # First of all: a process begins with its parent's peak, so this one must still be small.
-    memory = {name: peak_memory(__file__, ["--only", name, "--size", str(given.size)]) for name in sizes}
-    taken = interleaved({name: tower(name, size) for name, size in sizes.items()}, given.repeats)
+    memory = {name: peak_memory(__file__, ["--only", name, "--size", str(arguments.size)]) for name in sizes}
+    taken = interleaved({name: tower(name, size) for name, size in sizes.items()}, arguments.repeats)
     for name, seconds in taken.items():
         print(f"{name:20s} at {sizes[name]}: {1000 * seconds:7.1f} ms, peak {memory[name]:6.0f} MB")
     ratio = taken["bundled"] / taken["ViT-B-16-plus-240"]

@@ -61,12 +61,12 @@ def threshold_loop(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> float
     overlap, rate = [], []
     for step in range(200):
         binary = maps > low + step * ((high - low) / 200)
-        found = [
+        recalls = [
             single[region.coords[:, 0], region.coords[:, 1]].sum() / region.area
             for single, mask in zip(binary, masks, strict=True)
             for region in measure.regionprops(measure.label(mask))
         ]
-        overlap.append(np.mean(found))
+        overlap.append(np.mean(recalls))
         rate.append(np.logical_and(~masks, binary).sum() / (~masks).sum())
     x, y = np.array(rate), np.array(overlap)
     x, y = x[x < LIMIT], y[x < LIMIT]

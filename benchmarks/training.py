@@ -41,12 +41,12 @@ def pixel_loss(method: Crane, features: Features, encoder: PromptEncoder, masks:
     text = method.text(encoder, "object")
     text.prefix = None
     with mock.patch.object(TextTower, "encode", padded_encode):
-        found = method.align(features, text)
+        aligned = method.align(features, text)
     size, config = masks.shape[-2:], method.config
-    maps = [F.interpolate(a.sigmoid().view(len(masks), 1, *features.grid), size)[:, 0] for a in found.logits]
+    maps = [F.interpolate(a.sigmoid().view(len(masks), 1, *features.grid), size)[:, 0] for a in aligned.logits]
     focals = config.map_weight * torch.stack([focal(p, masks) for p in maps]).sum()
     dices = config.map_weight * torch.stack([overlap(p, masks).dice() for p in maps]).sum()
-    logits = torch.einsum("be,bce->bc", found.image, found.text)
+    logits = torch.einsum("be,bce->bc", aligned.image, aligned.text)
     ce = F.cross_entropy(logits / config.train_temperature, labels)
     return Loss(config.pixel_weight * (focals + dices) + config.image_weight * ce, {})
 

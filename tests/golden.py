@@ -15,5 +15,5 @@ def load(name: str) -> dict[str, Any]:
     `clip` is the geometry for `synthetic.state_dict`, `inputs` the rules for `synthetic.make` and its neighbours,
     `values` the entries for `synthetic.compare`.
     """
-    found: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-    return found
+    stored: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    return stored

@@ -190,8 +190,8 @@ def compare(entry: Rule, array: Any) -> tuple[bool, Rule]:
     if list(a.shape) != list(entry["shape"]):
         return False, {"shape": list(a.shape), "expected": entry["shape"]}
     samples = np.abs(a.reshape(-1)[np.asarray(entry["index"], dtype=np.int64)] - np.asarray(entry["value"]))
-    now = {"mean": a.mean(), "std": a.std(), "min": a.min(), "max": a.max(), "l2": np.sqrt((a * a).sum())}
-    report = {key: abs(float(value) - entry[key]) for key, value in now.items()}
+    statistics = {"mean": a.mean(), "std": a.std(), "min": a.min(), "max": a.max(), "l2": np.sqrt((a * a).sum())}
+    report = {key: abs(float(value) - entry[key]) for key, value in statistics.items()}
     report["samples"] = float(samples.max(initial=0.0))
     allowed = {key: entry["atol"] * (np.sqrt(a.size) if key == "l2" else 1.0) for key in report}
     within = all(report[key] <= allowed[key] for key in report)

@@ -11,8 +11,8 @@ import anomalens
 def test_import_loads_no_heavy_package() -> None:
     heavy = ["torch", "scipy", "PIL", "safetensors", "tokenizers", "huggingface_hub", "numpy", "rich", "typer"]
     code = f"import sys, anomalens; print([m for m in {heavy} if m in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert found.strip() == "[]"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert loaded.strip() == "[]"
 
 
 def test_help_loads_no_torch() -> None:

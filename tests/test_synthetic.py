@@ -40,10 +40,10 @@ def test_figures_are_the_references(shared: Path) -> None:
 def test_weights_are_the_references(reference: ModuleType) -> None:
     cfg = golden.load("anoclip")["clip"] | {"vision_layers": 2, "text_layers": 1}
     expected = reference.state_dict(cfg)
-    found = synthetic.state_dict(cfg)
-    assert found.keys() == expected.keys()
+    weights = synthetic.state_dict(cfg)
+    assert weights.keys() == expected.keys()
     for name, value in expected.items():
-        assert np.array_equal(found[name].numpy(), value), name
+        assert np.array_equal(weights[name].numpy(), value), name
 
 
 def test_inputs_are_the_references(reference: ModuleType) -> None:
@@ -51,10 +51,10 @@ def test_inputs_are_the_references(reference: ModuleType) -> None:
     uniform = {"dist": "uniform", "seed": 4, "shape": [7], "low": -1.0, "high": 3.0}
     for rule in (normal, uniform):
         assert np.array_equal(synthetic.make(rule), reference.make(rule))
-    mine, theirs = synthetic.prompts(seed=7, width=8), reference.prompts(seed=7, width=8)
-    assert np.array_equal(mine["ctx_pos"], theirs["ctx_pos"])
-    assert np.array_equal(mine["ctx_neg"], theirs["ctx_neg"])
-    assert all(np.array_equal(a, b) for a, b in zip(mine["deep"], theirs["deep"], strict=True))
+    ours, expected = synthetic.prompts(seed=7, width=8), reference.prompts(seed=7, width=8)
+    assert np.array_equal(ours["ctx_pos"], expected["ctx_pos"])
+    assert np.array_equal(ours["ctx_neg"], expected["ctx_neg"])
+    assert all(np.array_equal(a, b) for a, b in zip(ours["deep"], expected["deep"], strict=True))
     rects = [[1, 4, 2, 6], None]
     assert np.array_equal(synthetic.masks(rects, 8), reference.masks(rects, 8))
     for pair in zip(synthetic.linear_stages(5, 4, 6), reference.linear_stages(5, 4, 6), strict=True):

@@ -40,9 +40,9 @@ def make(
     tiny_clip: Clip, calibration: Calibration | None = None, pooling: ScorePooling | None = None, **config: Any
 ) -> Detector:
     settings = LoadOptions(**config)
-    who = Identity("brightness", "tiny", object_name=settings.object_name)
+    identity = Identity("brightness", "tiny", object_name=settings.object_name)
     return Detector(
-        TorchEngine(tiny_clip, Brightness(tiny_clip.config), PromptEncoder(tiny_clip), who),
+        TorchEngine(tiny_clip, Brightness(tiny_clip.config), PromptEncoder(tiny_clip), identity),
         Preprocess(size=64, multiple=16, **NO_CHANGE),
         calibration or Calibration(0.5, 0.6, (0.0, 1.0), "by hand"),
         settings,

@@ -78,8 +78,8 @@ class StemAlone:
         """[side, side]."""
         gathered = self.stem.gather(torch.from_numpy(preprocess(decode(path).rgb, self.preprocess))[None])
         count = len(self.stem.SHARPNESS) * 6  # the last channels: those beside themselves in units of their spread
-        unlike = gathered[:, -count:].sum(dim=1, keepdim=True)
-        spread = F.interpolate(unlike, size=(side, side), mode="bilinear")
+        differing = gathered[:, -count:].sum(dim=1, keepdim=True)
+        spread = F.interpolate(differing, size=(side, side), mode="bilinear")
         return np.asarray(spread[0, 0].numpy(), np.float32)
 
 
@@ -103,7 +103,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     count = SHORT.steps * SHORT.batch
-    for name in dict.fromkeys(VARIANTS[one][0] for one in asked.only if one in VARIANTS):
+    for name in dict.fromkeys(VARIANTS[variant][0] for variant in asked.only if variant in VARIANTS):
         sorted_out = asked.work / "materials"
         if name == "photographs":
             if not asked.materials:
@@ -115,8 +115,8 @@ def main() -> None:
     for name in asked.only:
         kept = asked.work / f"{name}.json"
         if not kept.exists():
-            found = accuracy(name, asked.work, asked.data)
-            write_json(kept, {"config": asdict(VARIANTS[name][1]) if name in VARIANTS else None, "classes": found})
+            classes = accuracy(name, asked.work, asked.data)
+            write_json(kept, {"config": asdict(VARIANTS[name][1]) if name in VARIANTS else None, "classes": classes})
     print("| variant | " + " | ".join(c.replace("_", " ") for c in COLUMNS) + " |\n|---" + "|---" * len(COLUMNS) + "|")
     for name in ("stem", *VARIANTS):
         if (asked.work / f"{name}.json").exists():

@@ -42,22 +42,22 @@ def contrast(path: Path, side: int) -> npt.NDArray[np.float32]:
 
 def untrained(dataset: Dataset, side: int, look: Look = contrast) -> dict[str, Values]:
     """Metrics by class of maps [side, side] that `look` makes of pictures."""
-    found: dict[str, Values] = {}
+    numbers: dict[str, Values] = {}
     for name, samples in tested(dataset).items():
         pixels, scores = PixelAccumulator("histogram"), []
         for sample in samples:
-            one = look(sample.image, side)
+            contrast_map = look(sample.image, side)
             mask = np.zeros((side, side), bool)
             if sample.mask is not None:
                 with Image.open(sample.mask) as opened:
                     small = opened.convert("L").resize((side, side), Image.Resampling.NEAREST)
                     mask = np.asarray(small) > 127
-            pixels.update(one[None], mask[None])
-            scores.append(float(np.sort(one, axis=None)[-one.size // 100 :].mean()))
+            pixels.update(contrast_map[None], mask[None])
+            scores.append(float(np.sort(contrast_map, axis=None)[-contrast_map.size // 100 :].mean()))
         labels = np.array([sample.label == 1 for sample in samples])
         counts: Values = {"n_normal": int((~labels).sum()), "n_anomalous": int(labels.sum())}
-        found[name] = {**counts, **summarise(np.array(scores), labels, pixels, 0.3)}
-    return found
+        numbers[name] = {**counts, **summarise(np.array(scores), labels, pixels, 0.3)}
+    return numbers
 
 
 def real_sets(folder: Path) -> list[Dataset]:
@@ -77,15 +77,15 @@ def measured(detector: Detector, datasets: list[Dataset], side: int) -> dict[str
 def calibrated(detector: Detector, scenes: Path, photographs: str | None) -> Detector:
     """The detector with its pooling chosen as that of the shipped weights was, on scenes (painted where missing)."""
     known, real = calibrate.held_out_scenes(scenes), calibrate.labelled_images(photographs)
-    found, quality = calibrate.calibrate_method(detector, known, real)
-    print(f"{found.pooling}; quality on scenes {100 * quality:.1f}", flush=True)
-    return detector.replace(calibration=found.calibration, pooling=found.pooling)
+    chosen, quality = calibrate.calibrate_method(detector, known, real)
+    print(f"{chosen.pooling}; quality on scenes {100 * quality:.1f}", flush=True)
+    return detector.replace(calibration=chosen.calibration, pooling=chosen.pooling)
 
 
 def means(rows: dict[str, Values]) -> str:
     """Cells of a Markdown row: each metric's mean over the classes where it is defined."""
-    found = ([float(v) for row in rows.values() if (v := row[c]) is not None] for c in COLUMNS)
-    return " | ".join(f"{np.mean(values):.1f}" if values else "-" for values in found)
+    columns = ([float(v) for row in rows.values() if (v := row[c]) is not None] for c in COLUMNS)
+    return " | ".join(f"{np.mean(values):.1f}" if values else "-" for values in columns)
 
 
 def table(rows: dict[str, Values]) -> str:
@@ -113,22 +113,27 @@ def main() -> None:
     parser.add_argument("--eval-size", type=int, default=256, help="side at which maps meet masks")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="precision of the tower")
     parser.add_argument("--threads", type=int, default=2)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    datasets = real_sets(given.folder)
-    if given.saliency:
-        found: dict[str, Values] = {}
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    datasets = real_sets(arguments.folder)
+    if arguments.saliency:
+        numbers: dict[str, Values] = {}
         for dataset in datasets:
-            found |= untrained(dataset, given.eval_size)
-        print(f"\nlocal contrast, no learning\n\n{table(found)}", flush=True)
-    for method in given.method:
-        settings = {"size": given.size, "extra_sizes": given.extra_size, "dtype": given.dtype, "batch_size": 4}
-        detector = load_detector(method, given.backbone, **settings, **calibrate.METHODS.get(method, {}))
-        if given.calibrate:
-            detector = calibrated(detector, given.calibrate, given.photographs)
-        rows = measured(detector, datasets, given.eval_size)
+            numbers |= untrained(dataset, arguments.eval_size)
+        print(f"\nlocal contrast, no learning\n\n{table(numbers)}", flush=True)
+    for method in arguments.method:
+        settings = {
+            "size": arguments.size,
+            "extra_sizes": arguments.extra_size,
+            "dtype": arguments.dtype,
+            "batch_size": 4,
+        }
+        detector = load_detector(method, arguments.backbone, **settings, **calibrate.METHODS.get(method, {}))
+        if arguments.calibrate:
+            detector = calibrated(detector, arguments.calibrate, arguments.photographs)
+        rows = measured(detector, datasets, arguments.eval_size)
         sizes = " and ".join(str(look.size) for look in detector.looks)
-        place = f"{given.backbone} at {sizes} pixels, {given.dtype}"
+        place = f"{arguments.backbone} at {sizes} pixels, {arguments.dtype}"
         print(f"\n{method} on {place}\n\n{table(rows)}", flush=True)
 
 

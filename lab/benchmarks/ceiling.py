@@ -73,10 +73,10 @@ class Head(nn.Module):
         rows = x.flatten(2).transpose(1, 2)
         for block in self.transformer.blocks:
             rows = block(rows)
-        found = self.out(self.norm(rows).transpose(1, 2).reshape(x.shape))
+        delta = self.out(self.norm(rows).transpose(1, 2).reshape(x.shape))
         if self.skip is not None and self.join is not None:
-            found = self.join(F.pixel_shuffle(found + self.skip(seen), 2))
-        return cast(Tensor, found[:, 0])
+            delta = self.join(F.pixel_shuffle(delta + self.skip(seen), 2))
+        return cast(Tensor, delta[:, 0])
 
 
 def trained(name: str, scenes: Scenes) -> Head:
@@ -117,13 +117,16 @@ def measured(head: Head | None, scenes: Scenes) -> dict[str, float | None]:
     count = min(TESTED, len(scenes))
     if head is None:
         detector = load_detector("anoclip", "bundled", size=SIDE, batch_size=4, views=1)
-        maps = (cast(Prediction, one).anomaly_map for one in detector.predict_iter(map(scenes.image, range(count))))
+        maps = (
+            cast(Prediction, prediction).anomaly_map
+            for prediction in detector.predict_iter(map(scenes.image, range(count)))
+        )
     else:
         maps = (probabilities(head, scenes, i) for i in range(count))
-    for index, found in enumerate(maps):
+    for index, anomaly_map in enumerate(maps):
         mask = torch.from_numpy((scenes.kind(index) > 0).astype(np.float32))[None, None]
         truth = F.interpolate(mask, size=(EVALUATED, EVALUATED), mode="nearest")[0].numpy() > 0
-        pixels.update(resize_map(found, (EVALUATED, EVALUATED))[None], truth)
+        pixels.update(resize_map(anomaly_map, (EVALUATED, EVALUATED))[None], truth)
         labels.append(bool(truth.any()))
     return summarise(np.zeros(count), np.array(labels), pixels, 0.3)
 
@@ -152,9 +155,9 @@ def main() -> None:
     paint_scenes(asked.work / "unknown", TESTED, size=512, seed=8, held_out=True)
     for name in asked.only:
         head = None if name == "shipped" else trained(name, Scenes(asked.work / "train"))
-        found = {kind: measured(head, Scenes(asked.work / kind)) for kind in ("known", "unknown")}
-        write_json(asked.work / f"{name}.json", found)
-        cells = (f"{found[kind][m]:.1f}" for kind in found for m in ("pixel_auroc", "pixel_ap", "aupro"))
+        numbers = {kind: measured(head, Scenes(asked.work / kind)) for kind in ("known", "unknown")}
+        write_json(asked.work / f"{name}.json", numbers)
+        cells = (f"{numbers[kind][m]:.1f}" for kind in numbers for m in ("pixel_auroc", "pixel_ap", "aupro"))
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 

@@ -95,11 +95,11 @@ class Bench:
         if regime == "procedural":
             place = shipped.scenes(self.work / "scenes", SCENES, self.loaded.image_size)
             return list(open_dataset(place).samples())
-        found = []
+        chosen = []
         for name in LEARNED_FROM:
             samples = self.real[name]
-            found += samples[:: -(-len(samples) // PER_CLASS)]
-        return found
+            chosen += samples[:: -(-len(samples) // PER_CLASS)]
+        return chosen
 
     def tested(self, regime: str) -> dict[str, list[Sample]]:
         """What it is tested on, by class."""
@@ -123,16 +123,16 @@ class Bench:
             pixels, scores, labels = PixelAccumulator("histogram"), [], []
             for start in range(0, len(numbers), batch):
                 chosen = numbers[start : start + batch]
-                found = source.batch(chosen)
-                features = found.features
+                evaluated = source.batch(chosen)
+                features = evaluated.features
                 if isinstance(method, anoclip.AnoCLIP):
                     keys = tuple(chosen)
                     features = anoclip.TileFeatures(features.cls, features.dense, features.grid, keys=keys)
                 with torch.inference_mode():
-                    result = method.score(features, text, tuple(found.masks.shape[-2:]))
-                pixels.update(result.map.numpy(), found.masks.numpy() > 0.5)
+                    result = method.score(features, text, tuple(evaluated.masks.shape[-2:]))
+                pixels.update(result.map.numpy(), evaluated.masks.numpy() > 0.5)
                 scores += result.score.tolist()
-                labels += found.labels.tolist()
+                labels += evaluated.labels.tolist()
             values = summarise(np.array(scores), np.array(labels), pixels)
             for metric in METRICS:
                 if values[metric] is not None:
@@ -203,13 +203,13 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     """Markdown: mean ± spread over seeds."""
     lines = ["| | seeds | image AUROC | pixel AUROC | AUPRO |", "|---|---|---|---|---|"]
     for name in dict.fromkeys(row["name"] for row in rows):
-        found = [row for row in rows if row["name"] == name]
+        chosen = [row for row in rows if row["name"] == name]
         cells = []
         for metric in METRICS:
-            values = [row[metric] for row in found]
+            values = [row[metric] for row in chosen]
             spread = f" ± {statistics.pstdev(values):.1f}" if len(values) > 1 else ""
             cells.append(f"{statistics.fmean(values):.1f}{spread}")
-        lines.append(f"| {name} | {len(found)} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name} | {len(chosen)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -233,11 +233,11 @@ def main() -> None:
             stream.write(json.dumps(rows[-1]) + "\n")
         print(row, flush=True)
 
-    for one in UNTRAINED if "anoclip" in asked.family else ():
-        for seed in range(asked.seeds if one.steps else 1):
-            place = {"family": "anoclip", "regime": "none", "name": one.name, "seed": seed}
+    for rule in UNTRAINED if "anoclip" in asked.family else ():
+        for seed in range(asked.seeds if rule.steps else 1):
+            place = {"family": "anoclip", "regime": "none", "name": rule.name, "seed": seed}
             if not any(place.items() <= row.items() for row in rows):
-                keep(place | one.scored(bench, seed))
+                keep(place | rule.scored(bench, seed))
     for regime in asked.regime:
         for seed in range(asked.seeds):
             for variant in VARIANTS:

@@ -93,24 +93,24 @@ def main() -> None:
     parser.add_argument("scenes", type=Path)
     parser.add_argument("--picture", type=Path)
     parser.add_argument("--tiles", type=Path, help="the magnetic tile set in MVTec layout")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     loaded = load_weights("bundled")
     clip = loaded.clip()
     kinds = {k: kind_phrases(k) for k in KINDS[1:]}
     names, texts = list(kinds), words(clip, kinds)
-    scenes, confusion = Scenes(given.scenes), np.zeros((len(kinds), len(kinds)), int)
+    scenes, confusion = Scenes(arguments.scenes), np.zeros((len(kinds), len(kinds)), int)
     for index in range(len(scenes)):
         where = scenes.kind(index)
         for kind in np.unique(where[where > 0]):
-            found = read(clip, scenes.image(index), where == kind)
-            confusion[kind - 1, int((texts @ found).argmax())] += 1
+            feature = read(clip, scenes.image(index), where == kind)
+            confusion[kind - 1, int((texts @ feature).argmax())] += 1
     report("held-out procedural defects", names, confusion)
-    if given.picture:
-        draw(given.picture, names, confusion)
-    if given.tiles:
+    if arguments.picture:
+        draw(arguments.picture, names, confusion)
+    if arguments.tiles:
         texts, names = words(clip, TILES), list(TILES)
         confusion = np.zeros((len(names), len(names)), int)
-        for mask_path in sorted(given.tiles.rglob("*_mask.png")):
+        for mask_path in sorted(arguments.tiles.rglob("*_mask.png")):
             kind = next((k for k in names if k in mask_path.parent.name.lower()), None)
             stem = mask_path.name.removesuffix("_mask.png")
             source = next((mask_path.parents[2] / "test" / mask_path.parent.name).glob(f"{stem}.*"), None)

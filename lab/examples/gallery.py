@@ -28,18 +28,18 @@ def main() -> None:
     images: dict[bool, list[np.ndarray]] = {False: [], True: []}
     seed = asked.seed
     while any(len(images[label]) < wanted[label] for label in wanted):
-        one = scene(seed, config)
+        drawn = scene(seed, config)
         seed += 1
-        label = bool(one.mask.any())
+        label = bool(drawn.mask.any())
         if len(images[label]) < wanted[label]:
-            images[label].append(one.image)
+            images[label].append(drawn.image)
 
     detector = load_detector()
     columns = images[False] + images[True]
     sheet = Image.new("RGB", (len(columns) * (SIDE + GAP) - GAP, 2 * SIDE + GAP), "white")
     for column, image in enumerate(columns):
-        found = detector.predict(image)
-        for row, picture in enumerate((Image.fromarray(image), found.overlay(image))):
+        prediction = detector.predict(image)
+        for row, picture in enumerate((Image.fromarray(image), prediction.overlay(image))):
             sheet.paste(
                 picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS), (column * (SIDE + GAP), row * (SIDE + GAP))
             )

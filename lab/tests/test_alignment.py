@@ -26,11 +26,11 @@ def unit(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def test_directions_are_pairs_and_their_ensemble() -> None:
     normal, abnormal = torch.randn(3, 8), torch.randn(3, 8)
-    found = directions(normal, abnormal)
-    assert found.shape == (6, 8)
-    assert torch.allclose(found[0], F.normalize(abnormal, dim=1)[0] - F.normalize(normal, dim=1)[0])
+    vectors = directions(normal, abnormal)
+    assert vectors.shape == (6, 8)
+    assert torch.allclose(vectors[0], F.normalize(abnormal, dim=1)[0] - F.normalize(normal, dim=1)[0])
     ensemble = F.normalize(abnormal.mean(0), dim=0) - F.normalize(normal.mean(0), dim=0)
-    assert torch.allclose(found[3:], ensemble.expand(3, 8))
+    assert torch.allclose(vectors[3:], ensemble.expand(3, 8))
 
 
 def test_soft_focal_is_zero_at_its_target() -> None:

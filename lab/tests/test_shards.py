@@ -114,9 +114,9 @@ def test_materials_are_sorted_out(tmp_path: Path) -> None:
     picture(tmp_path / "a/flat.png", np.full((160, 160, 3), 90, np.uint8))
     picture(tmp_path / "skies/sky.png", 255 - grain)
     (tmp_path / "a/broken.png").write_bytes(b"no picture")
-    found = collect([tmp_path])
-    assert len(found.surfaces) == 1
-    assert len(found.things) == 1
+    materials = collect([tmp_path])
+    assert len(materials.surfaces) == 1
+    assert len(materials.things) == 1
     assert unevenness(grain) < 0.4 < unevenness(halves)
     out = tmp_path / "sorted"
     assert sort_materials([tmp_path / "a"], out) == (1, 1)
@@ -134,8 +134,8 @@ def test_no_materials_is_an_answer(tmp_path: Path) -> None:
 
 
 def test_held_out_families_are_never_trained_on(tmp_path: Path) -> None:
-    held = shard_config(0, 256, None, 0.5, held_out=True)
-    assert set(held.surfaces + held.parts) == set(HELD_OUT_FAMILIES)
+    held_out = shard_config(0, 256, None, 0.5, held_out=True)
+    assert set(held_out.surfaces + held_out.parts) == set(HELD_OUT_FAMILIES)
     for number in (0, 9):
         config = shard_config(number, 256, tmp_path, 0.5, held_out=False)
         assert not set(config.surfaces + config.parts + config.skins) & set(HELD_OUT_FAMILIES)
@@ -160,14 +160,14 @@ def test_kinds_begin_with_sound() -> None:
 @pytest.mark.parametrize("other", [{"seed": 2}, {"size": 80}, {"held_out": True}, {"materials": True}])
 def test_scenes_painted_otherwise_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: dict) -> None:
     picture(tmp_path / "photographs/surfaces/0.png", np.zeros((64, 64, 3), np.uint8))
-    given = other | ({"materials": tmp_path / "photographs"} if "materials" in other else {})
+    changes = other | ({"materials": tmp_path / "photographs"} if "materials" in other else {})
     monkeypatch.setattr(painting, "ProcessPoolExecutor", Inline)
     monkeypatch.setattr(painting, "paint_shard", lambda path, *_: path.write_text("[]"))
     for count in (SHARD, 2 * SHARD):
         paint_scenes(tmp_path / "scenes", count, size=64, seed=1)
     assert [p.name for p in sorted((tmp_path / "scenes").glob(SHARDS))] == ["00000.json", "00001.json"]
     with pytest.raises(InputError, match="painted otherwise"):
-        paint_scenes(tmp_path / "scenes", SHARD, **({"size": 64, "seed": 1} | given))
+        paint_scenes(tmp_path / "scenes", SHARD, **({"size": 64, "seed": 1} | changes))
     (tmp_path / "scenes/settings.json").unlink()  # nobody knows what these are
     with pytest.raises(InputError, match="painted otherwise"):
         paint_scenes(tmp_path / "scenes", SHARD, size=64, seed=1)
@@ -185,10 +185,10 @@ class Inline:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def submit(self, work: Callable[..., None], *given: object) -> "Future[None]":
+    def submit(self, work: Callable[..., None], *arguments: object) -> "Future[None]":
         done: Future[None] = Future()
         try:
-            done.set_result(work(*given))
+            done.set_result(work(*arguments))
         except OSError as error:
             done.set_exception(error)
         return done

@@ -30,8 +30,8 @@ def test_the_recipe_leaves_checkpoints_beside_the_backbone(
     assert not families & set(HELD_OUT_FAMILIES)
     path = tmp_path / "prompts" / "anomalyclip.safetensors"
     assert [p.name for p in path.parent.iterdir()] == [path.name]
-    found = load_detector(checkpoint=path, backbone=str(tiny_weights)).predict(GREY)
-    assert found.method == "anomalyclip"
+    prediction = load_detector(checkpoint=path, backbone=str(tiny_weights)).predict(GREY)
+    assert prediction.method == "anomalyclip"
 
 
 @pytest.mark.parametrize("method", shipped.METHODS)

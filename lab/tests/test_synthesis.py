@@ -108,9 +108,9 @@ def test_twins_differ_only_at_the_defect():
 
 def test_shares(crowd):
     assert 0.28 < np.mean([not s.anomalous for s in crowd]) < 0.48
-    found = [k for s in crowd for k in s.kind_names]
-    assert set(found) == set(KINDS[1:])
-    assert max(found.count(k) for k in KINDS[1:]) < 0.25 * len(found)
+    kinds = [k for s in crowd for k in s.kind_names]
+    assert set(kinds) == set(KINDS[1:])
+    assert max(kinds.count(k) for k in KINDS[1:]) < 0.25 * len(kinds)
     assert len({s.family for s in crowd}) > 0.9 * len(FAMILIES)
     assert 0.35 < np.mean([s.family in PART_FAMILIES for s in crowd]) < 0.65
     areas = np.array([s.mask.mean() for s in crowd if s.anomalous])

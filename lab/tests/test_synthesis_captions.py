@@ -16,7 +16,7 @@ from anomalens_lab.synthesis.words import ABNORMAL_STATES, KIND_STATES, NORMAL_S
 
 def state_of(caption, subjects):
     """The state a caption speaks of: undo the template, the article and the noun."""
-    told = set()
+    state = set()
     for template in TEMPLATES:
         before, after = template.split("{}")
         if not (caption.startswith(before) and caption.endswith(after)):
@@ -24,21 +24,21 @@ def state_of(caption, subjects):
         inner = caption[len(before) : len(caption) - len(after) or None]
         for noun in subjects:
             for name, states in (("normal", NORMAL_STATES), ("abnormal", ABNORMAL_STATES), *KIND_STATES.items()):
-                told |= {name for s in states if with_article(s.format(noun)) == inner}
-    return told
+                state |= {name for s in states if with_article(s.format(noun)) == inner}
+    return state
 
 
 def test_captions_never_contradict_the_scene():
     config = SynthesisConfig(size=64)
     for seed in range(80):
         s = scene(seed, config)
-        told = state_of(s.caption, (s.subject, *GENERIC))
-        assert told
+        state = state_of(s.caption, (s.subject, *GENERIC))
+        assert state
         if s.anomalous:
-            assert told & {"abnormal", *s.kind_names}
-            assert "normal" not in told
+            assert state & {"abnormal", *s.kind_names}
+            assert "normal" not in state
         else:
-            assert told == {"normal"}
+            assert state == {"normal"}
         assert all(w in kind_phrases(k) for w, k in zip(s.defect_words, s.kind_names, strict=True))
 
 
@@ -76,8 +76,8 @@ def test_normal_and_abnormal_words_do_not_meet():
         ("row of candles", "a row of candles"),
     ],
 )
-def test_articles(words, told):
-    assert with_article(words) == told
+def test_articles(words, state):
+    assert with_article(words) == state
 
 
 def test_unknown_kinds_are_refused():

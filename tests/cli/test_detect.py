@@ -55,9 +55,9 @@ def test_a_folder(detect: Callable[..., Ran], tmp_path: Path) -> None:
     paths = [picture(tmp_path / "in" / name, i) for i, name in enumerate(["a/1.png", "a/2.jpg", "b/1.png"])]
     ran = detect(tmp_path / "in", "--out", tmp_path / "out", "--maps", "png", "--threshold", 0.2)
     assert ran.code == 0, ran.err
-    found = rows(tmp_path / "out")
-    assert [row["path"] for row in found] == [str(p) for p in paths]
-    for row in found:
+    written = rows(tmp_path / "out")
+    assert [row["path"] for row in written] == [str(p) for p in paths]
+    for row in written:
         assert (row["method"], row["threshold"], row["threshold_source"]) == ("anoclip", 0.2, "given by the user")
         assert (row["width"], row["height"]) == (40, 30)
         for key in ("heatmap", "mask", "map"):
@@ -92,13 +92,13 @@ def test_bad_images_have_rows_and_the_others_are_done(detect: Callable[..., Ran]
     Image.fromarray(np.linspace(0, 1, 1200, dtype=np.float32).reshape(30, 40)).save(folder / "float.tif")
     ran = detect(folder, "--out", tmp_path / "out")
     assert ran.code == 1
-    found = {Path(row["path"]).name: row for row in rows(tmp_path / "out")}
-    assert len(found) == 11
-    failed = {name for name, row in found.items() if "error" in row}
+    by_name = {Path(row["path"]).name: row for row in rows(tmp_path / "out")}
+    assert len(by_name) == 11
+    failed = {name for name, row in by_name.items() if "error" in row}
     assert failed == {"empty.png", "truncated.jpg", "text.jpg"}
     for name in failed:
-        assert name in found[name]["error"]
-        assert "\n" not in found[name]["error"]
+        assert name in by_name[name]["error"]
+        assert "\n" not in by_name[name]["error"]
     assert json.loads((tmp_path / "out" / "run.json").read_text())["counts"]["failed"] == 3
 
 

@@ -46,8 +46,8 @@ def test_one_data_set(evaluate: Command, tmp_path: Path) -> None:
 
 
 def test_several_data_sets_have_a_folder_each(evaluate: Command, tmp_path: Path) -> None:
-    one, two = folder(tmp_path / "a" / "x"), folder(tmp_path / "b" / "x", masks=False)
-    ran = evaluate("--data", one, "--data", two, "--out", tmp_path / "out", "--gallery", 0)
+    first, second = folder(tmp_path / "a" / "x"), folder(tmp_path / "b" / "x", masks=False)
+    ran = evaluate("--data", first, "--data", second, "--out", tmp_path / "out", "--gallery", 0)
     assert ran.code == 0, ran.err
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["00-x", "01-x"]
     content = json.loads((tmp_path / "out" / "01-x" / "metrics.json").read_text())

@@ -39,7 +39,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(one) for one in arguments])
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def learn(data: Path, weights: Path, out: Path, *more: object) -> Result:
@@ -58,14 +58,22 @@ def test_train_then_detect_then_evaluate(data: Path, tiny_weights: Path, tmp_pat
     info = read_checkpoint(out).info
     assert (info.method, info.licence, info.seed, info.config["n_ctx"]) == ("anomalyclip", "CC0-1.0", 3, 5)
 
-    given = ("--checkpoint", out, "--backbone", tiny_weights)
-    found = run("detect", data / "normal", *given, "--out", tmp_path / "found")
-    assert found.exit_code == 0, found.output
+    detector_flags = ("--checkpoint", out, "--backbone", tiny_weights)
+    detected = run("detect", data / "normal", *detector_flags, "--out", tmp_path / "found")
+    assert detected.exit_code == 0, detected.output
     assert json.loads((tmp_path / "found" / "run.json").read_text())["settings"]["method"] == "anomalyclip"
 
     def measure(folder: Path, *more: str) -> Result:
         return run(
-            "evaluate", "--data", f"folders:{folder}", *given, "--out", tmp_path / "numbers", "--eval-size", 64, *more
+            "evaluate",
+            "--data",
+            f"folders:{folder}",
+            *detector_flags,
+            "--out",
+            tmp_path / "numbers",
+            "--eval-size",
+            64,
+            *more,
         )
 
     assert isinstance(measure(data).exception, ConfigError)
@@ -140,5 +148,5 @@ def test_published_prompts_become_a_checkpoint(tiny_clip: Clip, tiny_weights: Pa
 
 
 def test_the_package_runs_as_a_module() -> None:
-    found = subprocess.run([sys.executable, "-m", "anomalens", "--version"], capture_output=True, text=True, check=True)
-    assert found.stdout.startswith("anomalens ")
+    ran = subprocess.run([sys.executable, "-m", "anomalens", "--version"], capture_output=True, text=True, check=True)
+    assert ran.stdout.startswith("anomalens ")

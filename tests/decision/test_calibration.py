@@ -23,8 +23,8 @@ def test_round_trip(tmp_path: Path) -> None:
 
 def test_a_number_of_the_user_says_so() -> None:
     assert ONE.override(None, None) is ONE
-    given = ONE.override(0.7, None)
-    assert (given.threshold, given.pixel_threshold, given.source) == (0.7, 0.6, "given by the user")
+    overridden = ONE.override(0.7, None)
+    assert (overridden.threshold, overridden.pixel_threshold, overridden.source) == (0.7, 0.6, "given by the user")
     assert ONE.override(None, 0.9).pixel_threshold == 0.9
 
 

@@ -32,9 +32,9 @@ def test_the_guarantee_holds_for_any_distribution(draw: str, n: int, fpr: float)
 def test_p_values_are_uniform_at_worst() -> None:
     random = np.random.default_rng(1)
     scores = random.normal(size=(4000, 20))
-    found = np.array([p_value(sorted(row[:-1]), row[-1]) for row in scores])
+    p_values = np.array([p_value(sorted(row[:-1]), row[-1]) for row in scores])
     for level in (0.05, 0.1, 0.5, 0.9):
-        assert np.mean(found <= level) == pytest.approx(level, abs=4 * np.sqrt(level * (1 - level) / 4000))
+        assert np.mean(p_values <= level) == pytest.approx(level, abs=4 * np.sqrt(level * (1 - level) / 4000))
 
 
 @given(st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=60), RATES, st.floats(-4, 4))

@@ -17,9 +17,9 @@ CASES = st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.25, 0.7, 1.0]), st.boole
 
 def counts(cases: Cases, cut: float) -> tuple[int, int, int]:
     """Found, missed, false alarms of: anomalous where score > cut."""
-    found = sum(score > cut for score, label in cases if label)
+    caught = sum(score > cut for score, label in cases if label)
     alarms = sum(score > cut for score, label in cases if not label)
-    return found, sum(label for _, label in cases) - found, alarms
+    return caught, sum(label for _, label in cases) - caught, alarms
 
 
 def everything(cases: Cases) -> list[float]:
@@ -31,8 +31,8 @@ def test_best_f1_is_the_largest(cases: Cases) -> None:
     scores, labels = zip(*cases, strict=True)
 
     def f1(cut: float) -> float:
-        found, missed, alarms = counts(cases, cut)
-        return 2 * found / (2 * found + missed + alarms)
+        caught, missed, alarms = counts(cases, cut)
+        return 2 * caught / (2 * caught + missed + alarms)
 
     best = f1(best_f1(scores, labels))
     assert best == pytest.approx(max(map(f1, everything(cases))))
@@ -44,8 +44,8 @@ def test_best_f1_is_the_largest(cases: Cases) -> None:
 @given(CASES, st.floats(0.01, 1))
 def test_recall_is_reached_with_the_fewest_alarms(cases: Cases, recall: float) -> None:
     scores, labels = zip(*cases, strict=True)
-    found, missed, alarms = counts(cases, for_recall(scores, labels, recall))
-    assert found / (found + missed) >= recall - 1e-9
+    caught, missed, alarms = counts(cases, for_recall(scores, labels, recall))
+    assert caught / (caught + missed) >= recall - 1e-9
     possible = [counts(cases, cut) for cut in everything(cases)]
     assert alarms == min(a for f, m, a in possible if f / (f + m) >= recall - 1e-9)
 

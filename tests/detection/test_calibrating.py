@@ -36,11 +36,11 @@ def test_normals_give_both_thresholds_and_p_values(tiny_clip: Clip) -> None:
     assert saved.made_from["n_equal_scores"] == 0
     decided = detector.replace(calibration=saved.calibration)
     assert detector.predict(grey(1)).p_value is None
-    found = decided.predict([grey(0), grey(18), grey(19), grey(200)])
-    assert [one.p_value for one in found] == [1.0, 3 / 20, 2 / 20, 1 / 20]
-    assert [one.label for one in found] == ["normal", "normal", "anomalous", "anomalous"]
-    assert [one.mask.any() for one in found] == [False, False, True, True]
-    assert "p_value" in found[0].to_dict()
+    predictions = decided.predict([grey(0), grey(18), grey(19), grey(200)])
+    assert [prediction.p_value for prediction in predictions] == [1.0, 3 / 20, 2 / 20, 1 / 20]
+    assert [prediction.label for prediction in predictions] == ["normal", "normal", "anomalous", "anomalous"]
+    assert [prediction.mask.any() for prediction in predictions] == [False, False, True, True]
+    assert "p_value" in predictions[0].to_dict()
     assert "p_value" not in detector.predict(grey(1)).to_dict()
 
 

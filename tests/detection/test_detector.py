@@ -24,20 +24,22 @@ from toys import NO_CHANGE, grey, make
 
 
 def test_one_image_gives_one_prediction(tiny_clip: Clip) -> None:
-    found = make(tiny_clip).predict(grey(204))
-    assert isinstance(found, Prediction)
-    assert found.score == pytest.approx(0.8)
-    assert (found.label, found.threshold, found.threshold_source) == ("anomalous", 0.5, "by hand")
-    assert (found.method, found.backbone, found.path) == ("brightness", "tiny", None)
-    assert found.mask.all()
+    prediction = make(tiny_clip).predict(grey(204))
+    assert isinstance(prediction, Prediction)
+    assert prediction.score == pytest.approx(0.8)
+    assert (prediction.label, prediction.threshold, prediction.threshold_source) == ("anomalous", 0.5, "by hand")
+    assert (prediction.method, prediction.backbone, prediction.path) == ("brightness", "tiny", None)
+    assert prediction.mask.all()
 
 
 def test_many_images_in_order_whatever_the_batch(tiny_clip: Clip) -> None:
     images = [grey(v) for v in (0, 51, 102, 153, 204)]
     for batch_size in (1, 2, 8):
-        found = make(tiny_clip, batch_size=batch_size).predict(images)
-        assert [round(one.score, 6) for one in found] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8], abs=1e-6)
-        assert [one.label for one in found] == ["normal"] * 3 + ["anomalous"] * 2
+        predictions = make(tiny_clip, batch_size=batch_size).predict(images)
+        assert [round(prediction.score, 6) for prediction in predictions] == pytest.approx(
+            [0, 0.2, 0.4, 0.6, 0.8], abs=1e-6
+        )
+        assert [prediction.label for prediction in predictions] == ["normal"] * 3 + ["anomalous"] * 2
 
 
 def test_every_kind_of_source(tiny_clip: Clip, tmp_path: Path) -> None:
@@ -47,8 +49,8 @@ def test_every_kind_of_source(tiny_clip: Clip, tmp_path: Path) -> None:
     sources = [path, str(path), path.read_bytes(), Image.open(path), grey(204), torch.full((3, 64, 64), 0.8)]
     for source in sources:
         assert detector.predict(source).score == pytest.approx(0.8), type(source)
-    assert [one.path for one in detector.predict_many(tmp_path)] == [str(path)]
-    assert [one.path for one in detector.predict_many(str(tmp_path / "*.png"))] == [str(path)]
+    assert [prediction.path for prediction in detector.predict_many(tmp_path)] == [str(path)]
+    assert [prediction.path for prediction in detector.predict_many(str(tmp_path / "*.png"))] == [str(path)]
     for several in (tmp_path, str(tmp_path / "*.png")):
         with pytest.raises(ConfigError, match="use predict_many"):
             detector.predict(several)
@@ -67,8 +69,8 @@ def test_one_pass_a_batch_and_content_keys(tiny_clip: Clip) -> None:
     detector = make(tiny_clip, batch_size=2)
     detector.predict([grey(1), grey(2), grey(1)])
     # Batches are scored side by side, so either may come first.
-    (two, keys), (one, last) = sorted(detector.engine.method.batches, reverse=True)
-    assert (two, one) == (2, 1)
+    (larger, keys), (smaller, last) = sorted(detector.engine.method.batches, reverse=True)
+    assert (larger, smaller) == (2, 1)
     assert keys[0] == last[0] != keys[1]
 
 
@@ -82,7 +84,7 @@ def test_a_bad_image_keeps_its_place(tiny_clip: Clip, tmp_path: Path) -> None:
     assert bad.path == str(tmp_path / "1.png")
     assert "\n" not in bad.error
     assert [good.score, other.score] == pytest.approx([0.8, 0.2])
-    assert [type(one) for one in detector.predict_many(tmp_path)] == [Prediction, Failure, Prediction]
+    assert [type(answer) for answer in detector.predict_many(tmp_path)] == [Prediction, Failure, Prediction]
     with pytest.raises(InputError, match=r"1\.png"):
         detector.predict(tmp_path / "1.png")
 
@@ -92,9 +94,9 @@ def test_a_surprise_while_loading_is_a_row_too(tiny_clip: Clip, monkeypatch: pyt
         raise MemoryError("no room\nfor this")
 
     monkeypatch.setattr("anomalens.detection.detector.decode", surprise)
-    (found,) = make(tiny_clip).predict_iter([grey(1)])
-    assert isinstance(found, Failure)
-    assert found.error == "MemoryError: no room for this"
+    (answer,) = make(tiny_clip).predict_iter([grey(1)])
+    assert isinstance(answer, Failure)
+    assert answer.error == "MemoryError: no room for this"
 
 
 def test_streams_lazily_and_without_end(tiny_clip: Clip) -> None:
@@ -128,9 +130,9 @@ def test_tiles_cover_the_image_and_find_what_is_small(tiny_clip: Clip) -> None:
 
 
 def test_large_tiles_shrink_the_map_alike(tiny_clip: Clip) -> None:
-    found = make(tiny_clip, tile=128).predict(grey(51, 200, 300))
-    assert found.anomaly_map.shape == (100, 150)
-    assert found.mask.shape == (200, 300)
+    prediction = make(tiny_clip, tile=128).predict(grey(51, 200, 300))
+    assert prediction.anomaly_map.shape == (100, 150)
+    assert prediction.mask.shape == (200, 300)
 
 
 def test_draft_decodes_large_photographs_smaller(tiny_clip: Clip, tmp_path: Path) -> None:
@@ -162,7 +164,9 @@ def test_other_shapes_make_other_batches(tiny_clip: Clip) -> None:
     shorter = Preprocess(size=64, multiple=16, geometry="shorter-side", **NO_CHANGE)
     detector = make(tiny_clip).replace(preprocess=shorter)
     images = [grey(10), grey(20, 64, 128), grey(30, 128, 64), grey(40)]
-    assert [one.score * 255 for one in detector.predict(images)] == pytest.approx([10, 20, 30, 40], abs=1e-3)
+    assert [prediction.score * 255 for prediction in detector.predict(images)] == pytest.approx(
+        [10, 20, 30, 40], abs=1e-3
+    )
 
 
 def ramp(height: int, width: int) -> np.ndarray:
@@ -177,27 +181,27 @@ def test_several_looks_give_the_mean_of_their_maps_and_scores(tiny_clip: Clip, o
     image = ramp(96, 128)
     sizes = [Preprocess(size=side, multiple=16, **NO_CHANGE) for side in (64, 32, 48)]
     alone = [make(tiny_clip).replace(preprocess=size) for size in sizes]
-    found = make(tiny_clip, extra_sizes=(32, 50), batch_size=2, **options).predict([grey(9), image, grey(9)])[1]
+    prediction = make(tiny_clip, extra_sizes=(32, 50), batch_size=2, **options).predict([grey(9), image, grey(9)])[1]
 
     def mean_of(part: np.ndarray) -> tuple[float, np.ndarray]:
-        each = [one.predict(part) for one in alone]
-        maps = [resize_map(one.anomaly_map, each[0].anomaly_map.shape) for one in each]
-        return float(np.mean([one.score for one in each])), np.mean(maps, axis=0)
+        each = [look.predict(part) for look in alone]
+        maps = [resize_map(look.anomaly_map, each[0].anomaly_map.shape) for look in each]
+        return float(np.mean([look.score for look in each])), np.mean(maps, axis=0)
 
     # Looks are averaged tile by tile; tiles are joined as ever.
     boxes = tiles(96, 128, options.get("tile", 128), 0.25)
     scores, maps = zip(*(mean_of(image[box.slices]) for box in boxes), strict=True)
-    assert found.score == pytest.approx(max(scores), abs=1e-6)
+    assert prediction.score == pytest.approx(max(scores), abs=1e-6)
     want = merge_tiles(maps, boxes, (96, 128)) if options else maps[0]
-    assert np.allclose(found.anomaly_map, want, atol=1e-6)
-    assert np.ptp(found.anomaly_map) > 0.5
+    assert np.allclose(prediction.anomaly_map, want, atol=1e-6)
+    assert np.ptp(prediction.anomaly_map) > 0.5
 
 
 def test_looks_are_batched_each_by_itself_and_results_stay_in_order(tiny_clip: Clip) -> None:
     detector = make(tiny_clip, extra_sizes=(32,), batch_size=2)
-    found = list(detector.predict_iter([grey(v) for v in (10, 20, 30)] + ["missing.png", grey(40), grey(50)]))
-    assert [type(one) for one in found] == [Prediction] * 3 + [Failure] + [Prediction] * 2
-    scores = [one.score * 255 for one in found if isinstance(one, Prediction)]
+    answers = list(detector.predict_iter([grey(v) for v in (10, 20, 30)] + ["missing.png", grey(40), grey(50)]))
+    assert [type(answer) for answer in answers] == [Prediction] * 3 + [Failure] + [Prediction] * 2
+    scores = [answer.score * 255 for answer in answers if isinstance(answer, Prediction)]
     assert scores == pytest.approx([10, 20, 30, 40, 50], abs=1e-3)
     assert sorted(count for count, _ in detector.engine.method.batches) == [1, 1, 2, 2, 2, 2]
     assert detector.settings["extra_sizes"] == [32]
@@ -236,10 +240,10 @@ def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_load_detector_from_a_file(tiny_weights: Path) -> None:
     detector = load_detector("anoclip", str(tiny_weights), object_name="bottle", size=64)
-    found = detector.predict([grey(10), grey(200)])
-    assert all(0 <= one.score <= 1 for one in found)
-    assert found[0].threshold_source.startswith("neutral")
-    assert found[0].object_name == "bottle"
+    predictions = detector.predict([grey(10), grey(200)])
+    assert all(0 <= prediction.score <= 1 for prediction in predictions)
+    assert predictions[0].threshold_source.startswith("neutral")
+    assert predictions[0].object_name == "bottle"
     assert detector.identity.weights
     assert "anoclip" in repr(detector)
 
@@ -263,14 +267,17 @@ def test_a_shipped_threshold_says_where_it_does_not_hold(monkeypatch: pytest.Mon
 def test_scores_do_not_depend_on_batch_size_or_threads(tiny_weights: Path) -> None:
     images = [np.random.default_rng(i).integers(0, 256, (90, 70, 3), dtype=np.uint8) for i in range(3)]
     for method in ("anoclip", "anoclip+"):
-        want = [one.score for one in load_detector(method, str(tiny_weights), size=64, views=1).predict(images)]
+        want = [
+            prediction.score
+            for prediction in load_detector(method, str(tiny_weights), size=64, views=1).predict(images)
+        ]
         threads = torch.get_num_threads()
         try:
             torch.set_num_threads(2 if threads == 1 else 1)
             again = load_detector(method, str(tiny_weights), size=64, batch_size=2, views=1).predict(images[::-1])[::-1]
         finally:
             torch.set_num_threads(threads)
-        assert [one.score for one in again] == pytest.approx(want, abs=1e-5)
+        assert [prediction.score for prediction in again] == pytest.approx(want, abs=1e-5)
 
 
 def test_text_features_are_kept_between_detectors(tiny_weights: Path, tmp_path: Path) -> None:

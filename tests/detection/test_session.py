@@ -167,7 +167,7 @@ def test_threads_may_share_a_detector(tiny_weights: Path) -> None:
         detector = load_detector(method, str(tiny_weights), size=64, views=1)
         want = [detector.predict(image).score for image in images]
         with ThreadPoolExecutor(4) as pool:
-            scores = list(pool.map(lambda image, one=detector: one.predict(image).score, images))
+            scores = list(pool.map(lambda image, shared=detector: shared.predict(image).score, images))
         assert scores == pytest.approx(want, abs=1e-6)
         with Session(detector) as session, ThreadPoolExecutor(4) as pool:
             answers = list(pool.map(session.submit, images))

@@ -41,8 +41,8 @@ def one_export(real: Callable[[graph.Graph], Any]) -> Callable[[graph.Graph], An
     """The exporter takes seconds: both formats share what it gives."""
     kept: list[Any] = []
 
-    def remembered(one: graph.Graph) -> Any:
-        kept[:] = kept or [real(one)]
+    def remembered(source: graph.Graph) -> Any:
+        kept[:] = kept or [real(source)]
         return kept[0]
 
     return remembered
@@ -108,8 +108,14 @@ def test_openvino_has_devices_and_a_second_precision(models: Path) -> None:
 
 
 def test_thresholds_are_data_beside_the_graph(models: Path) -> None:
-    found = load_detector(str(models / "m.onnx"), threshold=0.99, pixel_threshold=0.98).predict(models / "picture.png")
-    assert (found.threshold, found.pixel_threshold, found.threshold_source) == (0.99, 0.98, "given by the user")
+    prediction = load_detector(str(models / "m.onnx"), threshold=0.99, pixel_threshold=0.98).predict(
+        models / "picture.png"
+    )
+    assert (prediction.threshold, prediction.pixel_threshold, prediction.threshold_source) == (
+        0.99,
+        0.98,
+        "given by the user",
+    )
 
 
 @pytest.mark.parametrize("name", ["m.onnx", "m.xml"])

@@ -23,9 +23,9 @@ def make(tiny_weights: Path) -> Iterator[Callable[..., TorchEngine]]:
     torch.set_num_threads(2)
 
     def engine(method: str = "anoclip", **options: object) -> TorchEngine:
-        found = load_detector(method, str(tiny_weights), size=SIDE, views=1, **options).engine  # type: ignore[arg-type]
-        assert isinstance(found, TorchEngine)
-        return found
+        loaded = load_detector(method, str(tiny_weights), size=SIDE, views=1, **options).engine  # type: ignore[arg-type]
+        assert isinstance(loaded, TorchEngine)
+        return loaded
 
     yield engine
     torch.set_num_threads(before)
@@ -67,9 +67,9 @@ def test_threads_may_share_an_engine(make) -> None:
     want = [engine.score_batch(*batch(i)) for i in range(6)]
     with ThreadPoolExecutor(3) as pool:
         answers = list(pool.map(lambda i: engine.score_batch(*batch(i), 2), range(6)))
-    for one, other in zip(answers, want, strict=True):
-        np.testing.assert_allclose(one.score, other.score, atol=1e-6)
-        np.testing.assert_allclose(one.map, other.map, atol=1e-6)
+    for answer, expected in zip(answers, want, strict=True):
+        np.testing.assert_allclose(answer.score, expected.score, atol=1e-6)
+        np.testing.assert_allclose(answer.map, expected.map, atol=1e-6)
 
 
 def test_a_copy_of_the_bundled_weights_keeps_its_calibration(tmp_path: Path) -> None:

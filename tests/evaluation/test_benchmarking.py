@@ -134,23 +134,23 @@ def test_a_cell_is_run_again_when_what_decides_its_numbers_changed(loaded: list[
         run(wanted, out, counter)
         return counter.images
 
-    one = ("anoclip",)
-    assert images(plan(data, methods=one)) == 4
-    assert images(plan(data, methods=one, batch_size=2, device="cpu", workers=1)) == 0
-    assert images(plan(data, methods=one, size=32)) == 4
-    assert images(plan(data, methods=one, size=32, fast_jpeg=True)) == 4
-    assert images(plan(data, methods=one, size=32, threshold=0.5)) == 4
-    assert images(plan(data, methods=one, method_options={"views": 1})) == 4
-    assert images(plan(data, methods=one, evaluation=EvaluationConfig(size=16))) == 4
+    methods = ("anoclip",)
+    assert images(plan(data, methods=methods)) == 4
+    assert images(plan(data, methods=methods, batch_size=2, device="cpu", workers=1)) == 0
+    assert images(plan(data, methods=methods, size=32)) == 4
+    assert images(plan(data, methods=methods, size=32, fast_jpeg=True)) == 4
+    assert images(plan(data, methods=methods, size=32, threshold=0.5)) == 4
+    assert images(plan(data, methods=methods, method_options={"views": 1})) == 4
+    assert images(plan(data, methods=methods, evaluation=EvaluationConfig(size=16))) == 4
     Image.fromarray(grey(77)).save(data / "nut" / "test" / "good" / "0.png")
-    assert images(plan(data, methods=one, evaluation=EvaluationConfig(size=16))) == 4
+    assert images(plan(data, methods=methods, evaluation=EvaluationConfig(size=16))) == 4
     (tmp_path / "w.safetensors").write_bytes(b"1")
-    assert images(plan(data, methods=one, checkpoint=str(tmp_path / "w.safetensors"))) == 4
+    assert images(plan(data, methods=methods, checkpoint=str(tmp_path / "w.safetensors"))) == 4
     (tmp_path / "w.safetensors").write_bytes(b"22")
-    assert images(plan(data, methods=one, checkpoint=str(tmp_path / "w.safetensors"))) == 4
+    assert images(plan(data, methods=methods, checkpoint=str(tmp_path / "w.safetensors"))) == 4
     (cell,) = (tmp_path / "out" / "cells").iterdir()
     (cell / "metrics.json").write_text("{")
-    assert images(plan(data, methods=one, checkpoint=str(tmp_path / "w.safetensors"))) == 4
+    assert images(plan(data, methods=methods, checkpoint=str(tmp_path / "w.safetensors"))) == 4
 
 
 def test_new_shipped_weights_are_other_weights(
@@ -215,14 +215,14 @@ def test_an_error_in_the_middle_leaves_its_trace(
 
 
 def test_names_must_tell_things_apart(loaded: list[str], tmp_path: Path) -> None:
-    one, two = part(tmp_path / "x" / "a"), part(tmp_path / "y" / "a")
+    first, second = part(tmp_path / "x" / "a"), part(tmp_path / "y" / "a")
     with pytest.raises(ConfigError, match="several data sets are called 'a'"):
-        run(plan(one, two), tmp_path / "out")
+        run(plan(first, second), tmp_path / "out")
     with pytest.raises(ConfigError, match="several methods are called 'anoclip'"):
-        plan(one, methods=("anoclip", "anoclip"))
+        plan(first, methods=("anoclip", "anoclip"))
     with pytest.raises(ConfigError, match="at least one"):
         plan(methods=("anoclip",))
-    data = (BenchmarkData(str(one), "left / right"), BenchmarkData(str(two), "left \\ right"))
-    named = BenchmarkPlan(plan(one).methods, data)
+    data = (BenchmarkData(str(first), "left / right"), BenchmarkData(str(second), "left \\ right"))
+    named = BenchmarkPlan(plan(first).methods, data)
     cells = run(named, tmp_path / "out")
     assert len({cell.folder for cell in cells}) == 4

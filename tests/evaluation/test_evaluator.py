@@ -76,8 +76,8 @@ def run(detector: Detector, root: Path, config: EvaluationConfig = SMALL, **more
 
 
 def test_a_perfect_class_and_the_schema(detector: Detector, tmp_path: Path) -> None:
-    found = run(detector, part(tmp_path / "set", "nut"))
-    found.write(tmp_path / "out")
+    evaluation = run(detector, part(tmp_path / "set", "nut"))
+    evaluation.write(tmp_path / "out")
     content = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert list(content) == ["dataset", "method", "backbone", "protocol", "classes", "mean", "intervals"]
     assert (content["dataset"], content["method"], content["backbone"]) == ("set", "brightness", "tiny")
@@ -132,8 +132,8 @@ def test_known_numbers(detector: Detector, tmp_path: Path) -> None:
     picture(root / "normal" / "b.png", 150)
     picture(root / "anomalous" / "c.png", 100)
     picture(root / "anomalous" / "d.png", 200)
-    (name,) = (found := run(detector, root)).classes
-    values = found.classes[name]
+    (name,) = (evaluation := run(detector, root)).classes
+    values = evaluation.classes[name]
     assert values["image_auroc"] == pytest.approx(75.0)  # 3 of 4 pairs in order
     assert values["image_ap"] == pytest.approx(100 * (1 / 2 + 1 / 2 * 2 / 3))
     assert values["image_f1max"] == pytest.approx(80.0)
@@ -145,23 +145,23 @@ def test_classes_are_averaged_where_defined(detector: Detector, tmp_path: Path) 
     part(tmp_path, "no normals", normal=0)
     part(tmp_path, "no masks", masks=False)
     part(tmp_path, "only normals", holes=0)
-    found = run(detector, tmp_path)
-    assert list(found.classes) == ["both", "no masks", "no normals", "only normals"]
-    defined = {name: [k for k in SUMMARY_KEYS if v[k] is not None] for name, v in found.classes.items()}
+    evaluation = run(detector, tmp_path)
+    assert list(evaluation.classes) == ["both", "no masks", "no normals", "only normals"]
+    defined = {name: [k for k in SUMMARY_KEYS if v[k] is not None] for name, v in evaluation.classes.items()}
     assert defined["both"] == list(SUMMARY_KEYS)
     assert defined["no normals"] == list(SUMMARY_KEYS[3:])
     assert defined["no masks"] == list(SUMMARY_KEYS[:3])
     assert defined["only normals"] == []
-    assert found.mean == dict.fromkeys(SUMMARY_KEYS, 100.0)
+    assert evaluation.mean == dict.fromkeys(SUMMARY_KEYS, 100.0)
 
 
 def test_an_anomalous_image_without_mask_is_not_counted_as_clean(detector: Detector, tmp_path: Path) -> None:
     part(tmp_path, "nut")
     picture(tmp_path / "nut" / "test" / "hole" / "9.png", 255)
-    found = run(detector, tmp_path)
-    assert found.protocol["faults"] == 1
-    assert found.classes["nut"]["n_anomalous"] == 3
-    assert found.classes["nut"]["pixel_auroc"] == pytest.approx(100.0)
+    evaluation = run(detector, tmp_path)
+    assert evaluation.protocol["faults"] == 1
+    assert evaluation.classes["nut"]["n_anomalous"] == 3
+    assert evaluation.classes["nut"]["pixel_auroc"] == pytest.approx(100.0)
 
 
 def test_failures_are_rows_and_count_nowhere(detector: Detector, tmp_path: Path) -> None:
@@ -170,13 +170,15 @@ def test_failures_are_rows_and_count_nowhere(detector: Detector, tmp_path: Path)
     (tmp_path / "nut" / "test" / "good" / "cut.png").write_bytes(whole[: len(whole) // 2])
     seen: list[str] = []
     ticks: list[None] = []
-    found = run(detector, tmp_path, inspect=lambda s, p: seen.append(s.image.name), progress=lambda: ticks.append(None))
-    assert found.classes["nut"] == {"n_normal": 2, "n_anomalous": 2} | dict.fromkeys(SUMMARY_KEYS, 100.0)
-    (row,) = found.failed
+    evaluation = run(
+        detector, tmp_path, inspect=lambda s, p: seen.append(s.image.name), progress=lambda: ticks.append(None)
+    )
+    assert evaluation.classes["nut"] == {"n_normal": 2, "n_anomalous": 2} | dict.fromkeys(SUMMARY_KEYS, 100.0)
+    (row,) = evaluation.failed
     assert "cut.png" in row.path
     assert row.error is not None
     assert (row.score, row.decision) == (None, None)
-    assert found.protocol["failed_images"] == 1
+    assert evaluation.protocol["failed_images"] == 1
     assert (len(seen), len(ticks)) == (4, 5)
 
 
@@ -191,12 +193,12 @@ def test_a_class_of_failures_only(detector: Detector, tmp_path: Path) -> None:
 def test_an_unreadable_mask_leaves_its_image_at_image_level(detector: Detector, tmp_path: Path) -> None:
     path = mask(part(tmp_path, "nut") / "nut" / "ground_truth" / "hole" / "1_mask.png")
     path.write_bytes(path.read_bytes()[:-30])
-    found = run(detector, tmp_path)
-    (row,) = [row for row in found.rows if row.error]
+    evaluation = run(detector, tmp_path)
+    (row,) = [row for row in evaluation.rows if row.error]
     assert "cannot be read as a mask" in str(row.error)
     assert row.score is not None
-    assert found.failed == []
-    assert (found.classes["nut"]["n_anomalous"], found.classes["nut"]["pixel_auroc"]) == (2, 100.0)
+    assert evaluation.failed == []
+    assert (evaluation.classes["nut"]["n_anomalous"], evaluation.classes["nut"]["pixel_auroc"]) == (2, 100.0)
 
 
 def test_nothing_labelled(detector: Detector, tmp_path: Path) -> None:
@@ -224,16 +226,16 @@ def test_images_the_detector_was_trained_on_are_refused_under_any_name(detector:
     detector = with_identity(detector, trained_images=trained)
     with pytest.raises(ConfigError, match="1 of 4 test images were trained on"):
         run(detector, root)
-    found = run(detector, root, EvaluationConfig(size=32, allow_same_data=True))
-    assert found.protocol["same_data_allowed"] is True
+    evaluation = run(detector, root, EvaluationConfig(size=32, allow_same_data=True))
+    assert evaluation.protocol["same_data_allowed"] is True
 
 
 def test_class_names_go_into_the_prompts(detector: Detector, tmp_path: Path) -> None:
     part(part(tmp_path, "nut"), "bolt")
-    found = run(detector, tmp_path, EvaluationConfig(size=32, class_names=True))
+    evaluation = run(detector, tmp_path, EvaluationConfig(size=32, class_names=True))
     engine: Any = detector.engine
     assert engine.method.asked == ["object", "bolt", "nut"]
-    assert found.protocol["prompts"]["object"] == "class name"
+    assert evaluation.protocol["prompts"]["object"] == "class name"
 
 
 def test_modes_agree(detector: Detector, tmp_path: Path) -> None:

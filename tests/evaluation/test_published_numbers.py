@@ -65,10 +65,10 @@ def test_lookup_accepts_spellings_and_says_nothing_when_nothing_is_known() -> No
 
 
 def test_lookup_is_ordered_by_trust() -> None:
-    found = published("aprilgan", "mvtec", "image_auroc")
-    assert [row.value for row in found][:1] == [86.1]
-    assert [STATUSES.index(row.status) for row in found] == sorted(STATUSES.index(row.status) for row in found)
-    third = [row.protocol.key for row in found if row.status == "third-party"]
+    rows = published("aprilgan", "mvtec", "image_auroc")
+    assert [row.value for row in rows][:1] == [86.1]
+    assert [STATUSES.index(row.status) for row in rows] == sorted(STATUSES.index(row.status) for row in rows)
+    third = [row.protocol.key for row in rows if row.status == "third-party"]
     assert third.index("cross") < third.index("quoted")
 
 
@@ -128,7 +128,7 @@ def test_classes_average_to_the_printed_mean(source: str, method: str, dataset: 
 
 
 def differing_averages(source: str, tolerance: float) -> set[tuple[str, str, str]]:
-    found = set()
+    differing = set()
     for name, sets in (
         ("mean-industrial", INDUSTRIAL),
         ("mean-medical-image", MEDICAL_IMAGE),
@@ -140,8 +140,8 @@ def differing_averages(source: str, tolerance: float) -> set[tuple[str, str, str
             parts = [r.value for r in of(source, row.method) if r.dataset in sets and r.metric == row.metric]
             assert len(parts) == len(sets)
             if abs(fmean(parts) - row.value) > tolerance:
-                found.add((row.method, name, row.metric))
-    return found
+                differing.add((row.method, name, row.metric))
+    return differing
 
 
 def test_printed_averages_of_crane_agree_but_for_two() -> None:

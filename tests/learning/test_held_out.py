@@ -44,11 +44,11 @@ def loaded(tiny_weights: Path) -> LoadedWeights:
 
 def test_a_split_is_stratified_seeded_and_whole(dataset: Dataset) -> None:
     samples = list(dataset.samples())
-    learn, held = split(samples, 0.25, 1)
-    assert sorted(learn + held) == list(range(16))
-    assert [sum(samples[i].label == label for i in held) for label in (0, 1)] == [2, 2]
-    assert split(samples, 0.25, 1) == (learn, held)
-    assert split(samples, 0.25, 2) != (learn, held)
+    learned, held_out = split(samples, 0.25, 1)
+    assert sorted(learned + held_out) == list(range(16))
+    assert [sum(samples[i].label == label for i in held_out) for label in (0, 1)] == [2, 2]
+    assert split(samples, 0.25, 1) == (learned, held_out)
+    assert split(samples, 0.25, 2) != (learned, held_out)
     assert split(samples, 0.0, 1) == (list(range(16)), [])
     two = [replace(s, class_name="other") if i < 8 else s for i, s in enumerate(samples)]
     assert len({samples[i].label for i in split(two, 0.25, 1)[1]}) == 2
@@ -65,17 +65,17 @@ def test_metrics_are_those_of_evaluation_on_the_same_images(
     samples, out = list(dataset.samples()), tmp_path / "x.safetensors"
     plan = TrainingPlan(epochs=2, hold_out=0.5, seed=4)
     info = train("anomalyclip", samples, loaded, out, auxiliary_data="a", plan=plan, cache=tmp_path / "cache")
-    _, held = split(samples, 0.5, 4)
-    kept: list[Sample] = [samples[i] for i in held]
+    _, held_out = split(samples, 0.5, 4)
+    kept: list[Sample] = [samples[i] for i in held_out]
     checkpoint = read_checkpoint(out)
     assert len(checkpoint.images) == info.training["images"] == 8
     assert not checkpoint.images & {file_key(s.image) for s in kept}
     part = replace(dataset, classes={"scans": tuple(kept)})
     detector = load_detector(checkpoint=out, backbone=str(tiny_weights), batch_size=1)
-    found = evaluate(detector, part, EvaluationConfig(size=64, gallery=0)).classes["scans"]
+    evaluated = evaluate(detector, part, EvaluationConfig(size=64, gallery=0)).classes["scans"]
     measured = info.metrics["held_out"]
-    assert measured["image_auroc"] == pytest.approx(found["image_auroc"], abs=1.0)
-    assert measured["pixel_auroc"] == pytest.approx(found["pixel_auroc"], abs=1.0)
+    assert measured["image_auroc"] == pytest.approx(evaluated["image_auroc"], abs=1.0)
+    assert measured["pixel_auroc"] == pytest.approx(evaluated["pixel_auroc"], abs=1.0)
     assert checkpoint.info.metrics == info.metrics
 
 
@@ -84,8 +84,8 @@ def test_what_is_held_out_changes_nothing_of_what_is_learned(
 ) -> None:
     """Other pixels in the held-out images, the same parameters."""
     samples = list(dataset.samples())
-    _, held = split(samples, 0.5, 111)
-    other = {s.image: tmp_path / f"{i}.png" for i, s in enumerate(samples) if i in held}
+    _, held_out = split(samples, 0.5, 111)
+    other = {s.image: tmp_path / f"{i}.png" for i, s in enumerate(samples) if i in held_out}
     for path in other.values():
         Image.new("RGB", (64, 64), (200, 20, 20)).save(path)
     changed = [replace(s, image=other.get(s.image, s.image)) for s in samples]

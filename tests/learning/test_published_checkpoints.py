@@ -39,7 +39,7 @@ def test_published_crane_prompts(
     info = after.info
     assert (info.method, info.auxiliary_data, info.backbone) == (method, trained_on, "ViT-L-14-336")
     assert info.licence.startswith("MIT")
-    recorded = next(one for one in KNOWN if one.name == info.training["published"])
+    recorded = next(entry for entry in KNOWN if entry.name == info.training["published"])
     assert recorded.method == method
     for part, figures in (("normal", recorded.normal), ("abnormal", recorded.abnormal), ("deep", recorded.deep)):
         assert fingerprint(after.learned[f"prompts.{part}"]) == pytest.approx(figures, abs=1e-4)
@@ -60,8 +60,8 @@ def test_published_crane_prompts(
 def test_the_published_norms_are_those_of_the_files(shared: Path) -> None:
     checkpoint = import_published(shared / "checkpoints" / "crane" / f"{FILES[0][0]}.pth", "crane")
     assert checkpoint.token_rows is not None
-    found = dict(zip(checkpoint.token_ids, checkpoint.token_rows.double().norm(dim=1).tolist(), strict=True))
-    assert found == pytest.approx(dict(NORMS), abs=1e-4)
+    norms = dict(zip(checkpoint.token_ids, checkpoint.token_rows.double().norm(dim=1).tolist(), strict=True))
+    assert norms == pytest.approx(dict(NORMS), abs=1e-4)
 
 
 def published(table: Tensor, unused: bool = True) -> dict[str, Any]:
@@ -113,11 +113,11 @@ def test_anomalyclip_s_layout(tiny_clip: Clip, tiny_weights: Path, table: Tensor
 
 def _set(name: str, value: Callable[[Tensor], Tensor | None]) -> Callable[[dict[str, Any]], object]:
     def change(whole: dict[str, Any]) -> object:
-        found = value(whole["prompt_learner"][name])
-        if found is None:
+        replacement = value(whole["prompt_learner"][name])
+        if replacement is None:
             del whole["prompt_learner"][name]
         else:
-            whole["prompt_learner"][name] = found
+            whole["prompt_learner"][name] = replacement
         return whole
 
     return change

@@ -307,10 +307,10 @@ def test_two_processes_give_the_result_of_one(samples: list[Sample], tiny_weight
     for process in running:
         _, errors = process.communicate()
         assert process.returncode == 0, errors[-2000:]
-    one, two = read_checkpoint(alone), read_checkpoint(out)
-    for parameter, value in one.learned.items():
-        torch.testing.assert_close(two.learned[parameter], value, atol=1e-4, rtol=0, msg=parameter)
-    assert two.info.metrics["loss"] == pytest.approx(one.info.metrics["loss"], abs=1e-4)
+    single, pair = read_checkpoint(alone), read_checkpoint(out)
+    for parameter, value in single.learned.items():
+        torch.testing.assert_close(pair.learned[parameter], value, atol=1e-4, rtol=0, msg=parameter)
+    assert pair.info.metrics["loss"] == pytest.approx(single.info.metrics["loss"], abs=1e-4)
 
 
 def test_cached_opens_what_build_left(samples: list[Sample], loaded: LoadedWeights, tmp_path: Path) -> None:

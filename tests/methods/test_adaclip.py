@@ -46,13 +46,13 @@ def encode(method: AdaCLIP) -> PromptedFeatures:
 def test_the_text_of_an_image_equals_the_literal_form() -> None:
     """One image and one sentence at a time, prompts written into the rows between blocks."""
     method, text_tower = build(), clip().text
-    found = encode(method)
+    features = encode(method)
     with torch.no_grad():
-        pairs = method.pairs(found, method.text(PromptEncoder(clip()), "bottle"))
+        pairs = method.pairs(features, method.text(PromptEncoder(clip()), "bottle"))
         text = method.text(PromptEncoder(clip()), "bottle")
         count = len(ensemble("bottle").normal)
         for image in range(2):
-            dynamic = method.text_dynamic(found.plain[image]).view(5, -1)
+            dynamic = method.text_dynamic(features.plain[image]).view(5, -1)
             each = []
             for sentence, end in zip(text.rows, text.end, strict=True):
                 x = (sentence[: end + 1] + text_tower.positional_embedding[: end + 1])[None]
@@ -69,12 +69,12 @@ def test_the_text_of_an_image_equals_the_literal_form() -> None:
 
 def test_image_prompts_follow_the_image_and_its_embedding() -> None:
     method = build()
-    found = encode(method)
-    assert found.cls is not None
+    features = encode(method)
+    assert features.cls is not None
     with torch.no_grad():
-        torch.testing.assert_close(found.plain, clip().visual(pixels()).cls)
-    assert not torch.allclose(found.plain, found.cls, atol=1e-3)  # prompts have an effect
-    assert [t.shape for t in found.dense[0]] == [(2, 25, 128)] * 4
+        torch.testing.assert_close(features.plain, clip().visual(pixels()).cls)
+    assert not torch.allclose(features.plain, features.cls, atol=1e-3)  # prompts have an effect
+    assert [t.shape for t in features.dense[0]] == [(2, 25, 128)] * 4
 
 
 def test_every_parameter_learns() -> None:
@@ -127,9 +127,9 @@ def blobs() -> Tensor:
 
 def test_clusters_are_those_of_another_library() -> None:
     member = k_means(blobs()[None], 4, 50)[0]
-    theirs = torch.from_numpy(KMeans(4, n_init=10, random_state=0).fit(blobs().numpy()).labels_).long()
+    scikit_learn = torch.from_numpy(KMeans(4, n_init=10, random_state=0).fit(blobs().numpy()).labels_).long()
     ours = member.argmax(1)
-    pairs = {(int(a), int(b)) for a, b in zip(ours, theirs, strict=True)}
+    pairs = {(int(a), int(b)) for a, b in zip(ours, scikit_learn, strict=True)}
     assert len(pairs) == 4  # the same partition under other names
 
 
@@ -145,9 +145,9 @@ def test_the_semantic_embedding_weighs_kinds_not_patches() -> None:
     """Nine patches of one kind and one of another: centres count the same, as two clusters."""
     kinds = torch.tensor([[1.0, 0.0, 0.0]] * 9 + [[0.0, 1.0, 0.0]])
     tokens = kinds.expand(4, 1, 10, 3).clone().requires_grad_()
-    found = semantic_embedding(tokens, torch.arange(10.0)[None], 2)
-    torch.testing.assert_close(found, F.normalize(torch.tensor([[1.0, 1.0, 0.0]]), dim=-1))
-    found.sum().backward()  # type: ignore[no-untyped-call]
+    embedding = semantic_embedding(tokens, torch.arange(10.0)[None], 2)
+    torch.testing.assert_close(embedding, F.normalize(torch.tensor([[1.0, 1.0, 0.0]]), dim=-1))
+    embedding.sum().backward()  # type: ignore[no-untyped-call]
     assert tokens.grad is not None
     assert tokens.grad.abs().sum() > 0
 

@@ -23,8 +23,8 @@ G = golden.load("anoclip")
 DEFAULT = AdaptationConfig()
 
 
-def check(name: str, found: Tensor) -> None:
-    agrees, report = synthetic.compare(G["values"][name], found)
+def check(name: str, values: Tensor) -> None:
+    agrees, report = synthetic.compare(G["values"][name], values)
     assert agrees, (name, report)
 
 
@@ -62,9 +62,9 @@ def run_recorded(name, rule, tokens, direction, table, spread=None, reorder=None
         noise = reorder(noise)
     table = table if rule["adapter"] == "A" else None
     options = {"table": table, "spread": spread}
-    found = adapt(tokens, direction, init, noise, DEFAULT, optimizer=optimizer, **options)
+    adapted = adapt(tokens, direction, init, noise, DEFAULT, optimizer=optimizer, **options)
     _, (weight, bias) = loss_and_gradient(tokens, tokens + noise[:, 0], direction, init, **options)
-    return found, weight[0], bias[0]
+    return adapted, weight[0], bias[0]
 
 
 SQUARE = maps.resampler(15, 240, align_corners=True, mean3=True)
@@ -77,13 +77,13 @@ def test_recorded_runs(name, clip, tokens, pair):
     if rule["text"] != "pair":
         text = anoclip.AnoCLIP(clip.config, anoclip.Config()).text(PromptEncoder(clip), rule["text"])
         direction, table = text.direction, text.table
-    one = tokens[rule["image"]][None]
-    found, weight, bias = run_recorded(name, rule, one, direction, table)
-    check(f"{name}_losses", found.losses[0])
+    image_tokens = tokens[rule["image"]][None]
+    adapted, weight, bias = run_recorded(name, rule, image_tokens, direction, table)
+    check(f"{name}_losses", adapted.losses[0])
     check(f"{name}_grad_w", weight)
     check(f"{name}_grad_b", bias)
-    check(f"{name}_grad_norms", found.norms[0])
-    check(f"{name}_map", abnormal_map(found.tokens, direction, SQUARE, SQUARE))
+    check(f"{name}_grad_norms", adapted.norms[0])
+    check(f"{name}_map", abnormal_map(adapted.tokens, direction, SQUARE, SQUARE))
 
 
 def test_recorded_run_with_one_optimizer_for_both_images(tokens, pair):
@@ -93,12 +93,12 @@ def test_recorded_run_with_one_optimizer_for_both_images(tokens, pair):
         run_recorded("tta_A_shared", rule, tokens[rule["image"]][None], direction, table, optimizer=optimizer)
         for rule in G["inputs"]["tta"]["tta_A_shared"]
     ]
-    found = [run[0] for run in runs]
-    check("tta_A_shared_losses", torch.cat([f.losses[0] for f in found]))
-    check("tta_A_shared_grad_norms", torch.cat([f.norms[0] for f in found]))
+    adapted = [run[0] for run in runs]
+    check("tta_A_shared_losses", torch.cat([f.losses[0] for f in adapted]))
+    check("tta_A_shared_grad_norms", torch.cat([f.norms[0] for f in adapted]))
     check("tta_A_shared_grad_w", runs[0][1])
     check("tta_A_shared_grad_b", runs[0][2])
-    check("tta_A_shared_map", abnormal_map(torch.cat([f.tokens for f in found]), direction, SQUARE, SQUARE))
+    check("tta_A_shared_map", abnormal_map(torch.cat([f.tokens for f in adapted]), direction, SQUARE, SQUARE))
     assert optimizer.step == 10
 
 
@@ -112,15 +112,15 @@ def test_recorded_run_over_two_tiles(clip, pair):
         return anoclip.join(noise.view(-1, 225, 64), (15, 15), (1, 2)).view(1, 5, 450, 64)
 
     name = "tta_tiled_B"
-    found, weight, bias = run_recorded(
+    adapted, weight, bias = run_recorded(
         name, G["inputs"]["tta"][name], features.dense[0][0], direction, table, spread, reorder
     )
-    check(f"{name}_losses", found.losses[0])
+    check(f"{name}_losses", adapted.losses[0])
     check(f"{name}_grad_w", weight)
     check(f"{name}_grad_b", bias)
-    check(f"{name}_grad_norms", found.norms[0])
+    check(f"{name}_grad_norms", adapted.norms[0])
     smooth = (maps.tile_merger(15, 240, 240, mean3=True), maps.tile_merger(15, 240, 300, mean3=True))
-    check(f"{name}_map", abnormal_map(found.tokens, direction, *smooth))
+    check(f"{name}_map", abnormal_map(adapted.tokens, direction, *smooth))
 
 
 # ------------------------------------------------------------------------------------------ against autograd, float64
@@ -179,8 +179,8 @@ def test_closed_form_gradient_is_autograds(adapter, tiled, frozen):
             tokens, noisy, direction, (weight, bias), table=table, spread=spread, labels=labels
         )
     torch.testing.assert_close(loss, expected.detach(), rtol=0, atol=1e-13)
-    for found, exact in ((grad_weight, weight.grad), (grad_bias, bias.grad)):
-        assert (found - exact).abs().max() < 1e-10 * exact.abs().max()
+    for gradient, exact in ((grad_weight, weight.grad), (grad_bias, bias.grad)):
+        assert (gradient - exact).abs().max() < 1e-10 * exact.abs().max()
 
 
 def test_loss_is_twice_log_two_where_nothing_points_anywhere():
@@ -196,18 +196,18 @@ def test_five_steps_are_those_of_torchs_adamw(adapter):
     table = table if adapter == "dictionary" else None
     rows = 10 if adapter == "dictionary" else 8
     weight, bias = random(1, rows, 8), random(1, rows)
-    found = adapt(tokens, direction, (weight, bias), noise, DEFAULT, table=table)
+    adapted = adapt(tokens, direction, (weight, bias), noise, DEFAULT, table=table)
     w, b = weight.clone().requires_grad_(), bias.clone().requires_grad_()
     reference = torch.optim.AdamW([w, b], lr=DEFAULT.lr, weight_decay=DEFAULT.weight_decay)
     for step in range(DEFAULT.steps):
         reference.zero_grad()
         loss = written_out(tokens, tokens + noise[:, step], direction, w, b, table, None, None)
         loss.sum().backward()
-        torch.testing.assert_close(found.losses[0, step], loss.detach()[0])
+        torch.testing.assert_close(adapted.losses[0, step], loss.detach()[0])
         reference.step()
     branch = F.normalize(tokens, dim=-1) @ w.mT + b[:, None]
     expected = 0.5 * tokens + 0.5 * (branch if table is None else branch.tanh() @ table)
-    torch.testing.assert_close(found.tokens, expected.detach(), rtol=0, atol=1e-9)
+    torch.testing.assert_close(adapted.tokens, expected.detach(), rtol=0, atol=1e-9)
 
 
 # --------------------------------------------------------------------------------------------------------- behaviour
@@ -263,13 +263,13 @@ def test_draws_follow_seed_and_content_only():
 def test_no_steps_is_the_adapter_as_drawn():
     tokens, _, direction, table, _, random = problem(images=2)
     weight, bias = random(2, 10, 8), random(2, 10)
-    found = adapt(
+    adapted = adapt(
         tokens, direction, (weight, bias), tokens.new_empty(2, 0, 12, 8), replace(DEFAULT, steps=0), table=table
     )
     branch = torch.tanh(F.normalize(tokens, dim=-1) @ weight.mT + bias[:, None]) @ table
-    torch.testing.assert_close(found.tokens, 0.5 * tokens + 0.5 * branch)
-    assert found.losses.shape == (2, 0)
-    assert found.norms.shape == (2, 0, 2)
+    torch.testing.assert_close(adapted.tokens, 0.5 * tokens + 0.5 * branch)
+    assert adapted.losses.shape == (2, 0)
+    assert adapted.norms.shape == (2, 0, 2)
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from anomalens.methods.anoclip import AnoCLIP, Config, TextSide, TileFeatures
 G = golden.load("anoclip")
 
 
-def check(name: str, found: Tensor) -> None:
-    agrees, report = synthetic.compare(G["values"][name], found)
+def check(name: str, values: Tensor) -> None:
+    agrees, report = synthetic.compare(G["values"][name], values)
     assert agrees, (name, report)
 
 
@@ -71,9 +71,9 @@ def test_views(images):
 @pytest.mark.parametrize(("name", "prefix"), [("bottle", ""), ("carpet", ""), ("pair", "pair_")])
 def test_scores_and_maps(clip, features, texts, name, prefix):
     suffix = "" if prefix else f"_{name}"
-    found = AnoCLIP(clip.config, Config()).score(features, texts[name], (240, 240))
-    check(f"{prefix}tfa_map{suffix}", found.map)
-    check(f"{prefix}score_22views{suffix}", found.score)
+    scored = AnoCLIP(clip.config, Config()).score(features, texts[name], (240, 240))
+    check(f"{prefix}tfa_map{suffix}", scored.map)
+    check(f"{prefix}score_22views{suffix}", scored.score)
 
 
 @pytest.mark.parametrize("name", ["bottle", "carpet"])
@@ -92,9 +92,9 @@ def test_scores_of_one_view_and_of_each_view(clip, features, texts, name):
 def test_wide_images_are_two_merged_tiles(clip, wide_features, texts, name, prefix):
     suffix = "" if prefix else f"_{name}"
     method = AnoCLIP(clip.config, Config(geometry="wide", views=1))
-    found = method.score(wide_features, texts[name], (240, 300))
-    check(f"{prefix}tiled_tfa_map{suffix}", found.map)
-    check(f"{prefix}tiled_score{suffix}", found.score)
+    scored = method.score(wide_features, texts[name], (240, 300))
+    check(f"{prefix}tiled_tfa_map{suffix}", scored.map)
+    check(f"{prefix}tiled_score{suffix}", scored.score)
 
 
 # ------------------------------------------------------------------------------------------------------ a small model
@@ -126,7 +126,7 @@ def test_tower_and_text_are_asked_for_no_more_than_needed(views, tiles):
     clip = small()
     passes: list[tuple[int, int]] = []
     clip.visual.register_forward_hook(
-        lambda _, args, found: passes.append((args[0].shape[0], sum(len(taps) for taps in found.dense)))
+        lambda _, args, output: passes.append((args[0].shape[0], sum(len(taps) for taps in output.dense)))
     )
     method = base.create("anoclip+", clip.config, views=views, geometry="wide" if tiles > 1 else "squash")
     encoder = PromptEncoder(clip)
@@ -167,12 +167,12 @@ def test_batch_and_order_change_nothing(compact, adapter, geometry):
     order = [2, 0, 3, 1]
     shuffled = run(compact, pixels[order], keys=[4, 3, 1, 1], **options)
     alone = [run(compact, pixels[i : i + 1], keys=[key], **options) for i, key in enumerate((3, 1, 4, 1))]
-    for found, expected in (
+    for actual, expected in (
         (shuffled.map, together.map[order]),
         (torch.cat([a.map for a in alone]), together.map),
         (torch.cat([a.score for a in alone]), together.score),
     ):
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-6)
 
 
 def test_random_numbers_follow_seed_and_content(compact):
@@ -223,9 +223,9 @@ def test_any_aspect_is_covered(compact, height, width, layout):
     tiles, found_layout = anoclip.cut(pixels)
     assert found_layout == layout
     assert tiles.shape == (2 * layout[0] * layout[1], 3, 32, 32)
-    found = run(compact, pixels, geometry="wide", views=1)
-    assert found.map.shape == (2, height, width)
-    assert found.map.min() > 0
+    scored = run(compact, pixels, geometry="wide", views=1)
+    assert scored.map.shape == (2, height, width)
+    assert scored.map.min() > 0
     assert run(compact, pixels, geometry="wide", views=1, size=(20, 50)).map.shape == (2, 20, 50)
 
 
@@ -240,12 +240,12 @@ def test_tiles_are_joined_as_they_lie_in_the_image():
 
 def test_flips_and_turns_are_exact_and_shifts_move():
     pixels = noise(1, 3, 32, 32)
-    found = anoclip.views(pixels)
-    assert found.shape == (1, 22, 3, 32, 32)
-    assert torch.equal(found[:, 0], pixels)
-    assert torch.equal(found[:, 17], pixels.flip(-1))
-    assert torch.equal(found[:, 19].rot90(-1, (-2, -1)), pixels)
-    assert (found[:, 18] == found[:, 18, :1]).all()
+    views = anoclip.views(pixels)
+    assert views.shape == (1, 22, 3, 32, 32)
+    assert torch.equal(views[:, 0], pixels)
+    assert torch.equal(views[:, 17], pixels.flip(-1))
+    assert torch.equal(views[:, 19].rot90(-1, (-2, -1)), pixels)
+    assert (views[:, 18] == views[:, 18, :1]).all()
     ramp = torch.linspace(-1, 1, 33).expand(1, 3, 33, 33)  # its value is its x coordinate
     torch.testing.assert_close(anoclip.views(ramp)[0, 9, 0, 16, 10], torch.tensor(-0.375 + 0.2))
 

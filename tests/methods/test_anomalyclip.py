@@ -54,15 +54,15 @@ def check(name: str, array: Tensor) -> None:
 
 
 def test_features_equal_the_published_code() -> None:
-    found = features(FOUR)
-    assert found.cls is not None
-    check("cls_no_ln_post", found.cls)
+    encoded = features(FOUR)
+    assert encoded.cls is not None
+    check("cls_no_ln_post", encoded.cls)
     pixels = torch.from_numpy(synthetic.make(figures()["inputs"]["images"]))
     method = build(taps=FOUR)
     method.dense = (replace(method.dense[0], class_row=True),)  # the figures keep the class token as row 0
     for block, with_class in zip(FOUR, method.encode(clip(), pixels).dense[0], strict=True):
         check(f"F_{block}", with_class)
-    for ours, with_class in zip(found.dense[0], method.encode(clip(), pixels).dense[0], strict=True):
+    for ours, with_class in zip(encoded.dense[0], method.encode(clip(), pixels).dense[0], strict=True):
         torch.testing.assert_close(ours, with_class[:, 1:], atol=1e-5, rtol=0)
 
 
@@ -75,15 +75,15 @@ def test_maps_and_scores_equal_the_published_code(taps: tuple[int, ...]) -> None
     key = "taps" + "_".join(map(str, taps))
     for sigma, name in ((4.0, f"{key}_map"), (0.0, f"{key}_map_unblurred")):
         method = build(taps=taps, sigma=sigma)
-        found = method.score(features(taps), method.text(PromptEncoder(clip()), "object"), SIZE)
-        check(name, found.map)
-        check("score", found.score)
+        scored = method.score(features(taps), method.text(PromptEncoder(clip()), "object"), SIZE)
+        check(name, scored.map)
+        check("score", scored.score)
         assert method.heat_range == (0.0, len(taps))
 
 
 @pytest.mark.parametrize("case", [0, 1])
 def test_three_training_steps_equal_the_published_code(case: int) -> None:
-    method, found, rule = build().train(), features(), figures()["inputs"]["train"][case]
+    method, encoded, rule = build().train(), features(), figures()["inputs"]["train"][case]
     masks = torch.from_numpy(synthetic.masks(rule["rects"], SIZE[0]))
     labels = torch.tensor(rule["labels"])
     recipe = method.recipe
@@ -91,15 +91,15 @@ def test_three_training_steps_equal_the_published_code(case: int) -> None:
     losses, parts = [], []
     for step in range(3):
         optimiser.zero_grad()
-        loss = method.loss(found, method.text(PromptEncoder(clip()), "object"), masks, labels)
+        loss = method.loss(encoded, method.text(PromptEncoder(clip()), "object"), masks, labels)
         loss.total.backward()  # type: ignore[no-untyped-call]
         if step == 0:
             grads = [method.prompts.normal.grad, method.prompts.abnormal.grad, method.prompts.deep.grad]
             normal, abnormal, deep = (g for g in grads if g is not None)
             check(f"{rule['name']}_grad_ctx_pos", normal[None, None])
             check(f"{rule['name']}_grad_ctx_neg", abnormal[None, None])
-            for i, one in enumerate(deep):
-                check(f"{rule['name']}_grad_compound_prompts_text.{i}", one)
+            for i, prompt in enumerate(deep):
+                check(f"{rule['name']}_grad_compound_prompts_text.{i}", prompt)
             norms = torch.stack([normal.norm(), abnormal.norm(), *deep.flatten(1).norm(dim=1)])
             check(f"{rule['name']}_grad_norms", norms)
         optimiser.step()

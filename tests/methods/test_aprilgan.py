@@ -60,10 +60,10 @@ def check(name: str, array: Tensor) -> None:
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_features_equal_the_published_code(activation: Activation) -> None:
-    found, method = features(activation), build(activation)
-    assert found.cls is not None
-    check(f"{activation}_plain_image", found.cls)
-    for k, (block, tokens) in enumerate(zip((6, 12, 18, 24), found.dense[0], strict=True)):
+    encoded, method = features(activation), build(activation)
+    assert encoded.cls is not None
+    check(f"{activation}_plain_image", encoded.cls)
+    for k, (block, tokens) in enumerate(zip((6, 12, 18, 24), encoded.dense[0], strict=True)):
         check(f"{activation}_tokens_block{block}", tokens)
         check(f"{activation}_projected{k + 1}", method.maps[k](tokens))
 
@@ -74,9 +74,9 @@ def test_text_maps_and_scores_equal_the_published_code(activation: Activation, n
     method = build(activation)
     text = method.text(encoder(activation), name)
     check(f"{activation}_T_{name}", text)
-    found = method.score(features(activation), text, SIZE)
-    check(f"{activation}_map_{name}", found.map)
-    check(f"{activation}_score_{name}", found.score)
+    scored = method.score(features(activation), text, SIZE)
+    check(f"{activation}_map_{name}", scored.map)
+    check(f"{activation}_score_{name}", scored.score)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -68,24 +68,24 @@ def test_what_is_saved_is_what_is_loaded(
     method = load_method(after, loaded, name)
     assert not method.training
     assert config_of(method) == before.info.config
-    found = learned_state(method)
-    assert found.keys() == before.learned.keys()
-    assert all(torch.equal(found[key], before.learned[key]) for key in found)
+    loaded_state = learned_state(method)
+    assert loaded_state.keys() == before.learned.keys()
+    assert all(torch.equal(loaded_state[key], before.learned[key]) for key in loaded_state)
 
 
 def test_a_detector_takes_its_prompts_from_the_file(tiny_weights: Path, loaded: LoadedWeights, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     first, second = written(tmp_path, made(loaded, seed=1)), written(tmp_path / "other", made(loaded, seed=2))
-    one = load_detector("auto", str(tiny_weights), checkpoint=first)
+    detector = load_detector("auto", str(tiny_weights), checkpoint=first)
     other = load_detector("anomalyclip", str(tiny_weights), checkpoint=second)
-    assert one.method_name == "anomalyclip"
-    assert (one.identity.auxiliary_data, one.identity.trained_images) == ("my scans", {3, 5})
-    assert one.preprocess.size == 64
+    assert detector.method_name == "anomalyclip"
+    assert (detector.identity.auxiliary_data, detector.identity.trained_images) == ("my scans", {3, 5})
+    assert detector.preprocess.size == 64
     assert not torch.equal(
-        torch.tensor(one.predict(grey(7)).anomaly_map), torch.tensor(other.predict(grey(7)).anomaly_map)
+        torch.tensor(detector.predict(grey(7)).anomaly_map), torch.tensor(other.predict(grey(7)).anomaly_map)
     )
     again = load_detector("auto", str(tiny_weights), checkpoint=first)
-    assert again.predict(grey(7)).score == one.predict(grey(7)).score
+    assert again.predict(grey(7)).score == detector.predict(grey(7)).score
     blurred = load_detector("auto", str(tiny_weights), checkpoint=first, sigma=0.0)
     assert blurred.settings["method_options"]["sigma"] == 0.0
 

@@ -23,23 +23,23 @@ COUNTS = [
 @pytest.mark.parametrize(("method", "build"), RECORDED)
 def test_strings_order_and_ids_are_the_published_ones(method, build, name):
     recorded = golden.load(method)["prompts"][name]
-    found = build(name)
-    assert len(found.normal) == recorded["normal_count"]
-    assert len(found.abnormal) == recorded["abnormal_count"]
-    assert synthetic.digest(list(found.normal)) == recorded["normal_sha256"]
-    assert synthetic.digest(list(found.abnormal)) == recorded["abnormal_sha256"]
-    ids = tokenize(found.prompts)
+    ensemble = build(name)
+    assert len(ensemble.normal) == recorded["normal_count"]
+    assert len(ensemble.abnormal) == recorded["abnormal_count"]
+    assert synthetic.digest(list(ensemble.normal)) == recorded["normal_sha256"]
+    assert synthetic.digest(list(ensemble.abnormal)) == recorded["abnormal_sha256"]
+    ids = tokenize(ensemble.prompts)
     assert synthetic.digest(ids.numpy()) == recorded["ids_sha256"]
     assert int(ids.argmax(dim=1).max()) + 1 == recorded["longest"]
 
 
 @pytest.mark.parametrize(("build", "normal", "abnormal"), COUNTS)
 def test_counts_and_no_sentence_twice(build, normal, abnormal):
-    found = build("pipe_fryum")
-    assert (len(found.normal), len(found.abnormal)) == (normal, abnormal)
-    assert found.prompts == [*found.normal, *found.abnormal]
-    assert len(set(found.prompts)) == normal + abnormal
-    assert all("pipe_fryum" in prompt for prompt in found.prompts), "underscores are kept"
+    ensemble = build("pipe_fryum")
+    assert (len(ensemble.normal), len(ensemble.abnormal)) == (normal, abnormal)
+    assert ensemble.prompts == [*ensemble.normal, *ensemble.abnormal]
+    assert len(set(ensemble.prompts)) == normal + abnormal
+    assert all("pipe_fryum" in prompt for prompt in ensemble.prompts), "underscores are kept"
 
 
 def test_anoclip_speaks_of_textures_and_objects_differently():

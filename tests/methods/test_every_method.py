@@ -88,8 +88,8 @@ def test_only_learned_methods_have_parameters(name: str, tiny_config: ClipConfig
 
 
 def test_an_unknown_option_names_those_there_are(name: str, tiny_config: ClipConfig) -> None:
-    there = re.escape(", ".join(base.entry(name).options))
-    with pytest.raises(ConfigError, match=f"^unknown option 'zzz'; {re.escape(name)} has: {there}$"):
+    valid = re.escape(", ".join(base.entry(name).options))
+    with pytest.raises(ConfigError, match=f"^unknown option 'zzz'; {re.escape(name)} has: {valid}$"):
         base.create(name, tiny_config, zzz=1)
 
 

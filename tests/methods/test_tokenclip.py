@@ -86,15 +86,15 @@ def tokens(method: TokenCLIP) -> Tensor:
 @pytest.mark.parametrize("options", ALTERNATIVES, ids=lambda o: "-".join(f"{k}={v}" for k, v in o.items()))
 def test_every_alternative_scores_and_trains(options: dict[str, Any]) -> None:
     method = build(**options)
-    found = encode(method)
+    features = encode(method)
     with torch.no_grad():
-        result = method.score(found, method.text(encoder(), "object"), SIZE)
+        result = method.score(features, method.text(encoder(), "object"), SIZE)
     assert result.score.shape == (3,)
     assert result.map.shape == (3, *SIZE)
     for values in result.score, result.map:
         assert (values > 0).all()
         assert (values < 1).all()
-    loss = method.train().loss(found, method.text(encoder(), "object"), *target())
+    loss = method.train().loss(features, method.text(encoder(), "object"), *target())
     loss.total.backward()  # type: ignore[no-untyped-call]
     for name, p in method.named_parameters():
         assert p.grad is not None, name
@@ -201,11 +201,11 @@ def test_parameters_on_the_papers_backbone_are_as_counted() -> None:
 
 def test_training_lowers_the_loss_and_parts_the_subspaces() -> None:
     method = build(orthogonal_weight=1.0).train()
-    found, optimiser = encode(method), torch.optim.Adam(method.parameters(), lr=1e-3, betas=method.recipe.betas)
+    features, optimiser = encode(method), torch.optim.Adam(method.parameters(), lr=1e-3, betas=method.recipe.betas)
     history = []
     for _ in range(12):
         optimiser.zero_grad()
-        loss = method.loss(found, method.text(encoder(), "object"), *target())
+        loss = method.loss(features, method.text(encoder(), "object"), *target())
         loss.total.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         history.append((loss.total.item(), loss.parts["orthogonal"].item()))

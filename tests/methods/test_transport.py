@@ -56,8 +56,8 @@ def test_permuting_subspaces_or_tokens_permutes_the_plan(columns: Any) -> None:
 def test_images_do_not_touch_one_another(columns: Any) -> None:
     s = affinity(4, images=3)
     together = sinkhorn(s, 0.05, columns=columns)
-    for one, expected in zip(s, together, strict=True):
-        torch.testing.assert_close(sinkhorn(one, 0.05, columns=columns), expected, atol=1e-7, rtol=1e-4)
+    for image, expected in zip(s, together, strict=True):
+        torch.testing.assert_close(sinkhorn(image, 0.05, columns=columns), expected, atol=1e-7, rtol=1e-4)
 
 
 @pytest.mark.parametrize("columns", ALL_COLUMNS)
@@ -153,18 +153,18 @@ def test_plans_equal_those_of_python_optimal_transport(columns: Any) -> None:
     a, b, cost = torch.ones(40).double() / 40, torch.ones(5).double() / 5, 1 - s
     ours = sinkhorn(s, 0.05, columns=columns, relaxation=0.1, capacity=1.3, iterations=20_000, tolerance=1e-13)
     if columns == "uniform":
-        theirs = ot.sinkhorn(a, b, cost, 0.05, method="sinkhorn_log", numItermax=20_000, stopThr=1e-13)
+        reference = ot.sinkhorn(a, b, cost, 0.05, method="sinkhorn_log", numItermax=20_000, stopThr=1e-13)
     elif columns == "relaxed":
-        theirs = ot.unbalanced.sinkhorn_unbalanced(
+        reference = ot.unbalanced.sinkhorn_unbalanced(
             a, b, cost, 0.05, (float("inf"), 0.1), reg_type="entropy", numItermax=20_000, stopThr=1e-13
         )
     else:
-        theirs = ot.partial.entropic_partial_wasserstein(
+        reference = ot.partial.entropic_partial_wasserstein(
             a, 1.3 * b, cost, 0.05, m=1.0, numItermax=20_000, stopThr=1e-13
         )
-    torch.testing.assert_close(ours, theirs, atol=1e-7, rtol=1e-5)
+    torch.testing.assert_close(ours, reference, atol=1e-7, rtol=1e-5)
     if columns == "uniform":
-        assert (ours * cost).sum().item() == pytest.approx((theirs * cost).sum().item(), abs=1e-9)
+        assert (ours * cost).sum().item() == pytest.approx((reference * cost).sum().item(), abs=1e-9)
 
 
 # -------------------------------------------------------------------------------------------------- assignments

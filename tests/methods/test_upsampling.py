@@ -27,17 +27,17 @@ def test_upsampling(h, w, height, width, align_corners):
 
 def test_three_by_three_mean_replicates_the_border():
     a = values(2, 15, 12)
-    found = maps.apply(maps.resampler(15, 15, mean3=True), a, maps.resampler(12, 12, mean3=True))
+    resampled = maps.apply(maps.resampler(15, 15, mean3=True), a, maps.resampler(12, 12, mean3=True))
     expected = F.avg_pool2d(F.pad(a[:, None], (1, 1, 1, 1), mode="replicate"), 3, stride=1)[:, 0]
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(resampled, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("sigma", [0.6, 4.0, 8.0])
 def test_blur_is_scipys_even_where_it_is_wider_than_the_map(sigma):
     a = values(5, 6)
-    found = maps.apply(maps.resampler(5, 23, sigma=sigma), a, maps.resampler(6, 40, sigma=sigma))
+    resampled = maps.apply(maps.resampler(5, 23, sigma=sigma), a, maps.resampler(6, 40, sigma=sigma))
     up = F.interpolate(a[None, None], (23, 40), mode="bilinear", align_corners=False)[0, 0]
-    np.testing.assert_allclose(found.numpy(), ndimage.gaussian_filter(up.numpy(), sigma), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(resampled.numpy(), ndimage.gaussian_filter(up.numpy(), sigma), rtol=0, atol=1e-6)
 
 
 def test_the_composed_operator_is_the_chain_of_filters():
@@ -57,8 +57,8 @@ def test_a_constant_grid_stays_constant(options):
 def test_a_ramp_keeps_its_corners_when_corners_are_aligned():
     ramp = torch.arange(15.0).expand(15, 15) + 15 * torch.arange(15.0)[:, None]
     k = maps.resampler(15, 240, align_corners=True)
-    found = maps.apply(k, ramp, k)
-    torch.testing.assert_close(found[[0, 0, -1, -1], [0, -1, 0, -1]], ramp[[0, 0, -1, -1], [0, -1, 0, -1]])
+    resampled = maps.apply(k, ramp, k)
+    torch.testing.assert_close(resampled[[0, 0, -1, -1], [0, -1, 0, -1]], ramp[[0, 0, -1, -1], [0, -1, 0, -1]])
 
 
 def test_matrices_are_cached_per_dtype_and_usable_in_training_after_detection():
@@ -95,8 +95,8 @@ def test_merging_takes_the_mean_where_two_tiles_overlap(mean3):
     expected[:, :60], expected[:, 240:] = left[:, :60], right[:, -60:]
     expected[:, 60:240] = (left[:, 60:] + right[:, :180]) / 2
     columns = maps.tile_merger(15, side, extent, mean3=mean3)
-    found = maps.apply(up, torch.cat([tiles[0], tiles[1]], dim=1), columns)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    merged = maps.apply(up, torch.cat([tiles[0], tiles[1]], dim=1), columns)
+    torch.testing.assert_close(merged, expected, rtol=0, atol=1e-6)
 
 
 def test_merging_resamples_to_the_size_asked():

@@ -18,8 +18,8 @@ G = golden.load("winclip")
 CPU = torch.device("cpu")
 
 
-def check(name: str, found: Tensor) -> None:
-    agrees, report = synthetic.compare(G["values"][name], found)
+def check(name: str, values: Tensor) -> None:
+    agrees, report = synthetic.compare(G["values"][name], values)
     assert agrees, (name, report)
 
 
@@ -100,7 +100,7 @@ def test_aggregation_is_the_harmonic_mean_over_covering_windows(compact):
     grid, scales = (4, 5), (2, 3)
     features = WindowFeatures(noise(1, 24), (), grid, windows=(noise(1, 12, 24), noise(1, 6, 24)))
     text = F.normalize(noise(2, 24), dim=-1)
-    found = WinCLIP(compact.config, Config()).score(features, text, grid)
+    scored = WinCLIP(compact.config, Config()).score(features, text, grid)
 
     def ascore(token: Tensor) -> float:
         return float(torch.softmax(F.normalize(token, dim=-1) @ text.T / 0.07, dim=-1)[1])
@@ -116,8 +116,8 @@ def test_aggregation_is_the_harmonic_mean_over_covering_windows(compact):
                     if a <= i < a + scale and b <= j < b + scale
                 ]
                 terms.append(sum(covering) / len(covering))
-            assert found.map[0, i, j].item() == pytest.approx(3 / sum(terms), abs=1e-6)
-    assert found.score.item() == pytest.approx(ascore(features.cls[0]), abs=1e-6)
+            assert scored.map[0, i, j].item() == pytest.approx(3 / sum(terms), abs=1e-6)
+    assert scored.score.item() == pytest.approx(ascore(features.cls[0]), abs=1e-6)
 
 
 def test_saturated_scores_stay_finite(compact):
@@ -128,9 +128,9 @@ def test_saturated_scores_stay_finite(compact):
     method = WinCLIP(compact.config, Config(scales=(2,), temperature=0.01))
     one_abnormal = normal.clone()
     one_abnormal[0, -1] = text[1]
-    found = method.score(WindowFeatures(one_abnormal[:, -1], (), (4, 4), windows=(one_abnormal,)), text, (4, 4))
-    assert found.map[0, 0, 0] < 1e-30
-    assert found.map[0, -1, -1] > 0.99, "the last patch lies in the abnormal window only"
+    scored = method.score(WindowFeatures(one_abnormal[:, -1], (), (4, 4), windows=(one_abnormal,)), text, (4, 4))
+    assert scored.map[0, 0, 0] < 1e-30
+    assert scored.map[0, -1, -1] > 0.99, "the last patch lies in the abnormal window only"
 
 
 def test_work_per_image(compact):
@@ -157,20 +157,20 @@ def test_batch_size_and_order_change_nothing(compact):
 
     together, turned = run(pixels), run(pixels.flip(0))
     alone = [run(x[None]) for x in pixels]
-    for found in (torch.cat([a.map for a in alone]), turned.map.flip(0)):
-        torch.testing.assert_close(found, together.map, rtol=0, atol=1e-6)
+    for other in (torch.cat([a.map for a in alone]), turned.map.flip(0)):
+        torch.testing.assert_close(other, together.map, rtol=0, atol=1e-6)
     torch.testing.assert_close(torch.cat([a.score for a in alone]), together.score, rtol=0, atol=1e-6)
 
 
 def test_bfloat16_towers_give_float32_results(compact):
     rough = small(torch.bfloat16)
     method = WinCLIP(compact.config, Config())
-    exact, found = (
+    exact, rounded = (
         method.score(method.encode(model, noise(1, 3, 32, 32)), method.text(PromptEncoder(model), "nut"), (32, 32))
         for model in (compact, rough)
     )
-    assert found.map.dtype == found.score.dtype == torch.float32
-    torch.testing.assert_close(found.map, exact.map, rtol=0, atol=0.05)
+    assert rounded.map.dtype == rounded.score.dtype == torch.float32
+    torch.testing.assert_close(rounded.map, exact.map, rtol=0, atol=0.05)
 
 
 def test_the_fixed_colour_scale_follows_the_temperature(compact):

@@ -82,8 +82,8 @@ def test_no_order_and_no_split_changes_a_single_bit(mode: Mode, pairs: Pairs, da
         into = data.draw(st.integers(0, len(parts) - 2))
         parts[into].merge(pickle.loads(pickle.dumps(parts.pop())))
     assert parts[0].compute() == whole.compute()
-    for mine, theirs in zip(vars(parts[0].ranks()).values(), vars(whole.ranks()).values(), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
+    for merged, direct in zip(vars(parts[0].ranks()).values(), vars(whole.ranks()).values(), strict=True):
+        np.testing.assert_array_equal(merged, direct)
     assert (parts[0].images, parts[0].regions, parts[0].pixels) == (whole.images, whole.regions, whole.pixels)
 
 
@@ -322,8 +322,8 @@ def test_too_many_regions_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 @given(st.integers(1, 2**33), st.data())
 def test_region_units_are_dealt_without_remainder(size: int, data: st.DataObject) -> None:
     rank = data.draw(st.integers(0, size))
-    found = regions._floor_units(np.array([rank, size]), np.array([size, size]))
-    assert found.tolist() == [rank * regions.UNITS // size, regions.UNITS]
+    units = regions._floor_units(np.array([rank, size]), np.array([size, size]))
+    assert units.tolist() == [rank * regions.UNITS // size, regions.UNITS]
 
 
 @given(

@@ -30,7 +30,7 @@ def pixel_maps(count: int = 8, size: int = 32, seed: int = 0) -> tuple[Array, Ar
 
 def test_image_intervals_are_percentiles_of_resampled_metrics() -> None:
     scores, labels = image_scores()
-    found = image_intervals(scores, labels, resamples=200, seed=7)
+    intervals = image_intervals(scores, labels, resamples=200, seed=7)
     order = np.argsort(-scores, kind="stable")
     values = []
     for draw in bootstrap._draw(np.asarray(labels[order]), 200, True, 7):
@@ -42,29 +42,29 @@ def test_image_intervals_are_percentiles_of_resampled_metrics() -> None:
                 known(metrics.f1_max(scores[picked], labels[picked])).value,
             )
         )
-    for interval, column in zip(map(known, found.values()), np.array(values).T, strict=True):
+    for interval, column in zip(map(known, intervals.values()), np.array(values).T, strict=True):
         assert (interval.low, interval.high) == pytest.approx(np.quantile(column, [0.025, 0.975]), abs=1e-12)
-    assert known(found["image_auroc"]).value == pytest.approx(sk.roc_auc_score(labels, scores))
-    assert known(found["image_ap"]).value == pytest.approx(sk.average_precision_score(labels, scores))
-    assert known(found["image_f1max"]).value == pytest.approx(known(metrics.f1_max(scores, labels)).value)
+    assert known(intervals["image_auroc"]).value == pytest.approx(sk.roc_auc_score(labels, scores))
+    assert known(intervals["image_ap"]).value == pytest.approx(sk.average_precision_score(labels, scores))
+    assert known(intervals["image_f1max"]).value == pytest.approx(known(metrics.f1_max(scores, labels)).value)
 
 
 def test_pixel_intervals_are_percentiles_of_resampled_metrics() -> None:
     maps, masks = pixel_maps()
-    found = pixel_intervals(maps, masks, resamples=30, seed=5)
+    intervals = pixel_intervals(maps, masks, resamples=30, seed=5)
     values = []
     for draw in bootstrap._draw(np.asarray(masks.any(axis=(1, 2))), 30, True, 5):
         picked = np.repeat(np.arange(len(maps)), draw)
         accumulator = metrics.PixelAccumulator("exact")
         accumulator.update(maps[picked], masks[picked])
         result = accumulator.compute()
-        values.append([result[name] for name in found])
-    for interval, column in zip(map(known, found.values()), np.array(values).T, strict=True):
+        values.append([result[name] for name in intervals])
+    for interval, column in zip(map(known, intervals.values()), np.array(values).T, strict=True):
         assert (interval.low, interval.high) == pytest.approx(np.quantile(column, [0.025, 0.975]), abs=2e-3)
     whole = metrics.PixelAccumulator("histogram")
     whole.update(maps, masks)
-    assert {name: known(interval).value for name, interval in found.items()} == pytest.approx(
-        {name: value for name, value in whole.compute().items() if name in found}
+    assert {name: known(interval).value for name, interval in intervals.items()} == pytest.approx(
+        {name: value for name, value in whole.compute().items() if name in intervals}
     )
 
 

@@ -72,33 +72,33 @@ def test_auroc_is_the_chance_to_outscore_with_ties_half(given_: Pair) -> None:
 @given(scored())
 def test_f1_max_and_its_threshold(given_: Pair) -> None:
     scores, labels = given_
-    found = slow.known(metrics.f1_max(scores, labels))
+    best = slow.known(metrics.f1_max(scores, labels))
     value, threshold = slow.f1_max(scores, labels)
-    assert found.value == pytest.approx(value, abs=1e-12)
-    assert found.threshold == threshold
-    called = scores >= found.threshold
-    assert sk.f1_score(labels, called) == pytest.approx(found.value, abs=1e-12)
+    assert best.value == pytest.approx(value, abs=1e-12)
+    assert best.threshold == threshold
+    called = scores >= best.threshold
+    assert sk.f1_score(labels, called) == pytest.approx(best.value, abs=1e-12)
 
 
 @settings(max_examples=60, deadline=None)
 @given(mapped(), st.sampled_from([0.01, 0.05, 0.3, 0.7, 1.0]))
 def test_aupro_is_the_area_over_all_thresholds_and_the_closed_form(given_: Pair, limit: float) -> None:
     maps, masks = given_
-    found = slow.known(metrics.aupro(maps, masks, limit))
-    assert found == pytest.approx(slow.aupro_by_thresholds(maps, masks, limit), abs=1e-9)
-    assert found == pytest.approx(slow.aupro_closed_form(maps, masks, limit), abs=1e-9)
-    assert 0.0 <= found <= 1.0
+    area = slow.known(metrics.aupro(maps, masks, limit))
+    assert area == pytest.approx(slow.aupro_by_thresholds(maps, masks, limit), abs=1e-9)
+    assert area == pytest.approx(slow.aupro_closed_form(maps, masks, limit), abs=1e-9)
+    assert 0.0 <= area <= 1.0
 
 
 @settings(max_examples=25, deadline=None)
 @given(mapped(), st.sampled_from([0.1, 0.3, 1.0]))
 def test_aupro_200_is_the_papers_sweep(given_: Pair, limit: float) -> None:
     maps, masks = given_
-    found, expected = metrics.aupro_200(maps, masks, limit), slow.aupro_200(maps, masks, limit)
-    assert (found is None) == (expected is None)
-    if found is not None:
-        assert found == pytest.approx(expected, abs=1e-9)
-        assert 0.0 <= found <= 1.0
+    area, expected = metrics.aupro_200(maps, masks, limit), slow.aupro_200(maps, masks, limit)
+    assert (area is None) == (expected is None)
+    if area is not None:
+        assert area == pytest.approx(expected, abs=1e-9)
+        assert 0.0 <= area <= 1.0
 
 
 @settings(max_examples=50, deadline=None)
@@ -111,8 +111,8 @@ def test_region_recall_region_by_region(given_: Pair) -> None:
         for scores, mask in zip(maps, masks, strict=True)
         for region in slow.regions_of(mask)
     ]
-    found = metrics.region_recall(maps, masks, threshold)
-    assert sorted(found) == pytest.approx(sorted(expected))
+    recalls = metrics.region_recall(maps, masks, threshold)
+    assert sorted(recalls) == pytest.approx(sorted(expected))
 
 
 @settings(max_examples=50, deadline=None)
@@ -120,19 +120,19 @@ def test_region_recall_region_by_region(given_: Pair) -> None:
 def test_aupimo_is_the_integral_over_the_log_rate(given_: Pair, bounds: tuple[float, float]) -> None:
     maps, masks = given_
     maps, masks = np.concatenate([maps, maps[::-1] * 0.5]), np.concatenate([masks, np.zeros_like(masks)])
-    found = metrics.aupimo(maps, masks, bounds)
+    aupimo = metrics.aupimo(maps, masks, bounds)
     expected = slow.aupimo(maps, masks, *bounds)
-    np.testing.assert_allclose(found.per_image, expected, atol=1e-9)
-    assert found.value == pytest.approx(np.mean(expected), abs=1e-9)
-    assert found.images.tolist() == [index for index, mask in enumerate(masks) if mask.any()]
+    np.testing.assert_allclose(aupimo.per_image, expected, atol=1e-9)
+    assert aupimo.value == pytest.approx(np.mean(expected), abs=1e-9)
+    assert aupimo.images.tolist() == [index for index, mask in enumerate(masks) if mask.any()]
 
 
 def test_aupimo_weighs_normal_images_alike_whatever_their_size() -> None:
     anomalous = np.array([[5.0, 3.0]])
     large, small = np.zeros((10, 10)), np.zeros((2, 2))
     large[0, 0] = small[0, 0] = 4.0  # above the score 3: rates 1/100 and 1/4, mean 0.13
-    found = metrics.aupimo([anomalous, large, small], [np.ones((1, 2), bool), None, None], (0.01, 1.0))
-    assert found.value == pytest.approx((1.0 + np.log(1.0 / 0.13) / np.log(100)) / 2)
+    aupimo = metrics.aupimo([anomalous, large, small], [np.ones((1, 2), bool), None, None], (0.01, 1.0))
+    assert aupimo.value == pytest.approx((1.0 + np.log(1.0 / 0.13) / np.log(100)) / 2)
 
 
 def test_known_values_of_aupro() -> None:

@@ -38,8 +38,8 @@ def evaluated(tiny_clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path
                 Image.fromarray(truth).save(folder / "ground_truth" / "hole" / f"{i}_mask.png")
     whole = (root / "data" / "nut" / "test" / "good" / "3 <b>.png").read_bytes()
     (root / "data" / "nut" / "test" / "good" / "3 <b>.png").write_bytes(whole[: len(whole) // 2])
-    found = evaluate(make(tiny_clip), open_dataset(root / "data"), EvaluationConfig(size=32, gallery=2))
-    found.write(root / "out")
+    evaluation = evaluate(make(tiny_clip), open_dataset(root / "data"), EvaluationConfig(size=32, gallery=2))
+    evaluation.write(root / "out")
     return root / "out"
 
 
@@ -96,14 +96,14 @@ def seen(page: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict
 
 @pytest.mark.browser
 def test_a_browser_shows_it_without_complaint(seen: dict[str, dict[str, Any]]) -> None:
-    for found in seen.values():
-        assert found["console"] == []
-        assert (found["violations"], found["fetched"]) == ([], [])
-        assert found["images"] > 20
-        assert (found["broken"], found["nameless"]) == (0, 0)
-        assert found["charts"] == 7  # four a class, less the overlap of the class without masks
-        assert not found["wide"]  # nothing sticks out sideways
-        assert found["headings"][0] == "data"
+    for page in seen.values():
+        assert page["console"] == []
+        assert (page["violations"], page["fetched"]) == ([], [])
+        assert page["images"] > 20
+        assert (page["broken"], page["nameless"]) == (0, 0)
+        assert page["charts"] == 7  # four a class, less the overlap of the class without masks
+        assert not page["wide"]  # nothing sticks out sideways
+        assert page["headings"][0] == "data"
 
 
 @pytest.mark.browser
@@ -113,11 +113,11 @@ def test_light_and_dark_differ_and_both_can_be_read(seen: dict[str, dict[str, An
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
         return float(np.dot([0.2126, 0.7152, 0.0722], linear))
 
-    ground = {scheme: light(found["background"]) for scheme, found in seen.items()}
+    ground = {scheme: light(page["background"]) for scheme, page in seen.items()}
     assert ground["light"] > 0.8
     assert ground["dark"] < 0.05
-    for found in seen.values():
-        dim, bright = sorted((light(found["background"]), light(found["ink"])))
+    for page in seen.values():
+        dim, bright = sorted((light(page["background"]), light(page["ink"])))
         assert (bright + 0.05) / (dim + 0.05) > 7  # the stricter contrast of the accessibility guidelines
 
 

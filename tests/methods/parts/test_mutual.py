@@ -103,14 +103,14 @@ def test_a_pasted_square_is_found_where_it_lies(make: Any) -> None:
 
 
 @pytest.mark.parametrize(("faulty", "found"), [(2, True), (4, False)])
-def test_the_same_defect_on_more_than_30_per_cent_is_lost(faulty: int, found: bool) -> None:
+def test_the_same_defect_on_more_than_30_per_cent_is_lost(faulty: int, visible: bool) -> None:
     """10 images, K = 2: with 2 faulty images a defect has one twin and one stranger, with 4 it has twins only."""
     images = [grids(1, (5, 5, 8))[0].copy() for _ in range(10)]
     square = grids(1, (1, 1, 8), seed=5)[0]
     for image in images[:faulty]:
         image[2, 2] = square
     results = maps(filled([[image] for image in images], keys=list("abcdefghij")), PLAIN)
-    assert bool(results[0][2, 2] > 0.1) is found
+    assert bool(results[0][2, 2] > 0.1) is visible
 
 
 def test_a_copy_of_a_faulty_image_does_not_hide_its_defect() -> None:

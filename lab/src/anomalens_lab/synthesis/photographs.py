@@ -17,8 +17,8 @@ LONGEST = 1024
 @lru_cache(maxsize=8)
 def list_photographs(folders: tuple[Path, ...]) -> tuple[Path, ...]:
     """List all image files below the folders in a fixed order (by path); folders that do not exist count as empty."""
-    found = (p for folder in folders for p in sorted(folder.rglob("*")))
-    return tuple(p for p in found if p.suffix.lower() in SUFFIXES and p.is_file())
+    paths = (p for folder in folders for p in sorted(folder.rglob("*")))
+    return tuple(p for p in paths if p.suffix.lower() in SUFFIXES and p.is_file())
 
 
 @lru_cache(maxsize=48)
