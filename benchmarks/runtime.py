@@ -12,7 +12,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +35,7 @@ print(time.perf_counter() - begin)
 """
 
 
-def start_up(method: str, dtype: str, options: dict[str, object], repeats: int) -> float:
+def start_up(method: str, dtype: str, options: dict[str, Any], repeats: int) -> float:
     """Best seconds from an empty interpreter to the first prediction (the best one: nothing was cold)."""
     script = _START.format(options=options)
     taken = []
@@ -52,7 +54,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--int8", action="store_true", help="also int8 for ONNX Runtime")
     asked = parser.parse_args()
-    options: dict[str, object] = {"size": asked.size, "device": "cpu"}
+    options: dict[str, Any] = {"size": asked.size, "device": "cpu"}
     torch_detector = load_detector(asked.method, size=asked.size, device="cpu", batch_size=2)
     with tempfile.TemporaryDirectory() as folder:
         images = [image for image, _ in gate.labelled_images(gate.SCENES, 2)]
@@ -74,7 +76,7 @@ def main() -> None:
             if verdict and verdict.passed:
                 candidates["ONNX Runtime, int8"] = (str(rounded), "float32")
         detectors = {
-            name: load_detector(method, dtype=dtype, **({} if Path(method).suffix else options))  # type: ignore[arg-type]
+            name: load_detector(method, dtype=dtype, **({} if Path(method).suffix else options))
             for name, (method, dtype) in candidates.items()
         }
         report_table(asked, detectors, candidates, options)
@@ -84,7 +86,7 @@ def report_table(
     asked: argparse.Namespace,
     detectors: dict[str, Detector],
     candidates: dict[str, tuple[str, str]],
-    options: dict[str, object],
+    options: dict[str, Any],
 ) -> None:
     """Measure and print."""
     random = np.random.default_rng(0)
@@ -99,7 +101,7 @@ def report_table(
         batches[name] = (raw - mean) / std
         maps[name] = detector.score_batch(batches[name], keys).map
     speed = interleaved(
-        {name: lambda n=name, d=detector: d.score_batch(batches[n], keys) for name, detector in detectors.items()},
+        {name: partial(detector.score_batch, batches[name], keys) for name, detector in detectors.items()},
         asked.repeats,
     )
     start = {name: start_up(method, dtype, options, 3) for name, (method, dtype) in candidates.items()}

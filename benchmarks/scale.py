@@ -12,6 +12,7 @@ actors' memory is read on Linux only.
 """
 
 import argparse
+import logging
 import statistics
 import subprocess
 import sys
@@ -175,7 +176,9 @@ def main() -> None:
     part = arguments.part_size or max(1, arguments.count // (8 * arguments.actors))
     torch.set_num_threads(arguments.actors)
     print(machine())
-    ray.init("local", num_cpus=arguments.actors, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(
+        "local", num_cpus=arguments.actors, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+    )
     if arguments.overhead:
         show(overhead(arguments.keys, arguments.rows, arguments.actors))
         return

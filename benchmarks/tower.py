@@ -25,7 +25,8 @@ def written_out(q: Tensor, k: Tensor, v: Tensor, is_causal: bool = False) -> Ten
     scores = (q @ k.transpose(-2, -1)) * q.shape[-1] ** -0.5
     if is_causal:
         scores = scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), float("-inf"))
-    return scores.softmax(dim=-1) @ v
+    attended: Tensor = scores.softmax(dim=-1) @ v
+    return attended
 
 
 def candidates(size: int, layers: int, dtype: torch.dtype) -> dict[str, Callable[[], object]]:

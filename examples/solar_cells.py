@@ -48,8 +48,10 @@ def main() -> None:
     labels = np.array([sample.label for sample in samples])
     scores = np.array([prediction.score for prediction in predictions])
     right = sum((prediction.label == "anomalous") == bool(sample.label) for sample, prediction in pairs)
+    area = auroc(scores, labels)
+    assert area is not None  # it is where both kinds of cells are among the labels
     console.print(
-        f"image AUROC {100 * auroc(scores, labels):.1f} on {len(labels)} cells ({labels.sum()} defective); "
+        f"image AUROC {100 * area:.1f} on {len(labels)} cells ({labels.sum()} defective); "
         f"{right} decisions right at the threshold {predictions[0].threshold:.4f} ({predictions[0].threshold_source})"
     )
     console.print(f"heatmaps: {heatmaps}/")

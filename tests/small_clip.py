@@ -39,7 +39,7 @@ def hugging_face(activation: Activation = "quick_gelu", seed: int = 0) -> CLIPMo
                 value.normal_(std=value[0].numel() ** -0.5)
             elif name != "logit_scale":
                 value.add_(0.1 * torch.randn_like(value))
-    model.eval()  # type: ignore[no-untyped-call]
+    model.eval()
     return model
 
 

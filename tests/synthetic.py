@@ -64,7 +64,8 @@ def _scaled(name: str, z: Array) -> Array:
         return 1.0 + 0.1 * z
     from_the_right = name in ("visual.proj", "text_projection")  # x @ w, where the others are w @ x
     fan_in = z.shape[0] if from_the_right else int(np.prod(z.shape[1:]))
-    return z / np.sqrt(float(fan_in))
+    scaled: Array = z / np.sqrt(float(fan_in))
+    return scaled
 
 
 def state_dict(cfg: Rule) -> dict[str, torch.Tensor]:
@@ -108,7 +109,8 @@ def make(rule: Rule) -> Array:
         return rng.uniform(rule["low"], rule["high"], tuple(rule["shape"])).astype(np.float32)
     assert rule["dist"] == "normal", rule
     drawn = rng.standard_normal(tuple(rule["shape"]))
-    return (rule.get("scale", 1.0) * drawn + rule.get("shift", 0.0)).astype(np.float32)
+    array: Array = (rule.get("scale", 1.0) * drawn + rule.get("shift", 0.0)).astype(np.float32)
+    return array
 
 
 def prompts(seed: int, width: int, scale: float = 0.05, n_ctx: int = 12, length: int = 4, depth: int = 8) -> Rule:
@@ -169,7 +171,8 @@ def text_pair(seed: int, dim: int, per_state: int = 462, spread: float = 0.1) ->
 
 
 def _unit(rows: Array) -> Array:
-    return rows / np.sqrt((rows * rows).sum(axis=1, keepdims=True))
+    scaled: Array = rows / np.sqrt((rows * rows).sum(axis=1, keepdims=True))
+    return scaled
 
 
 def token_noise(seed: int, step: int, shape: list[int], std: float = 0.055) -> Array:

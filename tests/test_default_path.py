@@ -35,6 +35,7 @@ def test_score_and_map_of_the_default_path_are_those_stored() -> None:
 
 if __name__ == "__main__":
     current = load_detector().predict(picture())
+    assert current.method_score is not None
     np.savez_compressed(
         STORED,
         method=current.method,

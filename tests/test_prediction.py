@@ -121,7 +121,7 @@ def regions_by_scanning(prediction: Prediction) -> list[Region]:
     for label in range(1, labels.max() + 1):
         rows, columns = np.nonzero(labels == label)
         y, x = max(zip(rows, columns, strict=True), key=lambda place: values[place])
-        box = tuple(map(int, (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)))
+        box = int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
         regions.append(Region(box, len(rows), float(values[y, x]), (int(x), int(y))))
     return sorted(regions, key=lambda region: (-region.peak, region.box))
 

@@ -4,6 +4,7 @@ import gc
 import itertools
 import threading
 import weakref
+from collections.abc import Iterator
 
 import pytest
 
@@ -78,7 +79,7 @@ def test_closing_ends_the_threads(stop: type[BaseException]) -> None:
 
 
 def test_failing_source_ends_the_stream_cleanly() -> None:
-    def items():
+    def items() -> Iterator[int]:
         yield 1
         raise RuntimeError("the source broke")
 

@@ -1,6 +1,6 @@
 """A method with known answers, for tests of everything around methods."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from anomalens.engines.torch_engine import TorchEngine
 from anomalens.images.preprocessing import Preprocess
 from anomalens.methods.base import Method, ScoreMap
 from anomalens.options import LoadOptions
+from anomalens.prediction import Failure, Prediction
 
 
 class Brightness(Method):
@@ -33,7 +34,7 @@ class Brightness(Method):
         return ScoreMap(red.mean(dim=(1, 2)), red)
 
 
-NO_CHANGE = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+NO_CHANGE: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
 
 def make(
@@ -48,6 +49,28 @@ def make(
         settings,
         pooling or ScorePooling(),
     )
+
+
+def torch_engine(detector: Detector) -> TorchEngine:
+    """Return the detector's engine, which must be PyTorch's."""
+    assert isinstance(detector.engine, TorchEngine)
+    return detector.engine
+
+
+def toy_of(detector: Detector) -> Brightness:
+    """Return the toy method of a detector that `make` made, to ask what it was called with."""
+    method = torch_engine(detector).method
+    assert isinstance(method, Brightness)
+    return method
+
+
+def predictions(answers: Iterable[Prediction | Failure]) -> list[Prediction]:
+    """Return the answers, none of which may be a failure."""
+    results = []
+    for answer in answers:
+        assert isinstance(answer, Prediction), answer
+        results.append(answer)
+    return results
 
 
 def grey(value: int, height: int = 64, width: int = 64) -> np.ndarray:

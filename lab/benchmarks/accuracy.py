@@ -132,7 +132,7 @@ def main() -> None:
         if arguments.calibrate:
             detector = calibrated(detector, arguments.calibrate, arguments.photographs)
         rows = measured(detector, datasets, arguments.eval_size)
-        sizes = " and ".join(str(look.size) for look in detector.looks)
+        sizes = " and ".join(str(look.size) for look in detector.sizes)
         place = f"{arguments.backbone} at {sizes} pixels, {arguments.dtype}"
         print(f"\n{method} on {place}\n\n{table(rows)}", flush=True)
 

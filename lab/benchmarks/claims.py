@@ -129,14 +129,14 @@ class Bench:
                     keys = tuple(chosen)
                     features = anoclip.TileFeatures(features.cls, features.dense, features.grid, keys=keys)
                 with torch.inference_mode():
-                    result = method.score(features, text, tuple(evaluated.masks.shape[-2:]))
+                    result = method.score(features, text, (evaluated.masks.shape[-2], evaluated.masks.shape[-1]))
                 pixels.update(result.map.numpy(), evaluated.masks.numpy() > 0.5)
                 scores += result.score.tolist()
                 labels += evaluated.labels.tolist()
             values = summarise(np.array(scores), np.array(labels), pixels)
             for metric in METRICS:
-                if values[metric] is not None:
-                    rows[metric].append(float(values[metric]))
+                if (value := values[metric]) is not None:
+                    rows[metric].append(value)
         return {metric: statistics.fmean(values) for metric, values in rows.items()}
 
 
@@ -179,7 +179,7 @@ class Untrained:
 
     def scored(self, bench: Bench, seed: int) -> dict[str, float]:
         """Its metrics."""
-        adapting = {"adapt": self.steps > 0, "steps": max(1, self.steps), "seed": seed}
+        adapting: dict[str, Any] = {"adapt": self.steps > 0, "steps": max(1, self.steps), "seed": seed}
         method = base.create("anoclip", bench.loaded.config, views=1, **adapting)
         method.dense = (Dense(self.stream).resolve(bench.loaded.config.vision.layers),)
         with torch.inference_mode():

@@ -9,6 +9,7 @@ kind's phrases. Chance is one in the number of kinds.
 """
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ TILES = {
 
 
 @torch.inference_mode()
-def words(clip: Clip, phrases: dict[str, tuple[str, ...]]) -> Tensor:
+def words(clip: Clip, phrases: Mapping[str, Sequence[str]]) -> Tensor:
     """[K, E] unit mean of each kind's phrases."""
     return torch.stack([F.normalize(clip.text(tokenize(p)).mean(0), dim=0) for p in phrases.values()])
 

@@ -15,8 +15,8 @@ from anomalens_lab.calibrate import Judged, balanced_threshold, fit, quality, tw
 
 def test_pooling_is_judged_by_twins() -> None:
     labels = np.array([True, False, True, False, False, False])
-    assert twins_in_order(np.array([2.0, 1.0, 1.0, 1.0, 0.0, 9.0]), labels) == 0.75
-    assert np.isnan(twins_in_order(np.zeros(2), np.zeros(2, bool)))
+    assert twins_in_order(np.array([2.0, 1.0, 1.0, 1.0, 0.0, 9.0], np.float32), labels) == 0.75
+    assert np.isnan(twins_in_order(np.zeros(2, np.float32), np.zeros(2, bool)))
 
 
 def test_the_threshold_splits_best() -> None:
@@ -31,7 +31,7 @@ def judged(rng: np.random.Generator, scores: str) -> Judged:
     masks = np.zeros((40, 16, 16), bool)
     masks[::2, 4:8, 4:8] = True
     maps = (0.45 + 0.02 * rng.random(masks.shape) + 0.1 * masks).astype(np.float32)
-    drawn = rng.random(40, np.float32) if scores == "chance" else masks.any((1, 2)).astype(np.float32)
+    drawn = rng.random(40, np.float32) if scores == "chance" else np.array([mask.any() for mask in masks], np.float32)
     return Judged(drawn, maps, masks)
 
 

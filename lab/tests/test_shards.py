@@ -4,6 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -158,7 +159,9 @@ def test_kinds_begin_with_sound() -> None:
 
 
 @pytest.mark.parametrize("other", [{"seed": 2}, {"size": 80}, {"held_out": True}, {"materials": True}])
-def test_scenes_painted_otherwise_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: dict) -> None:
+def test_scenes_painted_otherwise_do_not_mix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, Any]
+) -> None:
     picture(tmp_path / "photographs/surfaces/0.png", np.zeros((64, 64, 3), np.uint8))
     changes = other | ({"materials": tmp_path / "photographs"} if "materials" in other else {})
     monkeypatch.setattr(painting, "ProcessPoolExecutor", Inline)
@@ -167,14 +170,14 @@ def test_scenes_painted_otherwise_do_not_mix(tmp_path: Path, monkeypatch: pytest
         paint_scenes(tmp_path / "scenes", count, size=64, seed=1)
     assert [p.name for p in sorted((tmp_path / "scenes").glob(SHARDS))] == ["00000.json", "00001.json"]
     with pytest.raises(InputError, match="painted otherwise"):
-        paint_scenes(tmp_path / "scenes", SHARD, **({"size": 64, "seed": 1} | changes))
+        paint_scenes(tmp_path / "scenes", SHARD, **{"size": 64, "seed": 1, **changes})
     (tmp_path / "scenes/settings.json").unlink()  # nobody knows what these are
     with pytest.raises(InputError, match="painted otherwise"):
         paint_scenes(tmp_path / "scenes", SHARD, size=64, seed=1)
 
 
 class Inline:
-    """An executor that works at once."""
+    """Work at once, in place of an executor."""
 
     def __init__(self, *_: object, **__: object) -> None:
         pass
@@ -188,7 +191,8 @@ class Inline:
     def submit(self, work: Callable[..., None], *arguments: object) -> "Future[None]":
         done: Future[None] = Future()
         try:
-            done.set_result(work(*arguments))
+            work(*arguments)
+            done.set_result(None)
         except OSError as error:
             done.set_exception(error)
         return done

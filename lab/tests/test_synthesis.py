@@ -1,5 +1,8 @@
 import subprocess
 import sys
+import zlib
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from anomalens_lab.synthesis import (
     KINDS,
     PART_FAMILIES,
     SURFACE_FAMILIES,
+    Scene,
     SynthesisConfig,
     render,
     scene,
@@ -25,11 +29,11 @@ SMALL = SynthesisConfig(size=96)
 
 
 @pytest.fixture(scope="module")
-def crowd():
+def crowd() -> list[Scene]:
     return [scene(seed, SMALL) for seed in range(400)]
 
 
-def same(a, b):
+def same(a: Scene, b: Scene) -> bool:
     return (
         np.array_equal(a.image, b.image)
         and np.array_equal(a.kinds, b.kinds)
@@ -37,25 +41,23 @@ def same(a, b):
     )
 
 
-def test_a_scene_is_a_function_of_its_seed():
+def test_a_scene_is_a_function_of_its_seed() -> None:
     first = [scene(seed, SMALL) for seed in (3, 11, 2**40)]
     again = [scene(seed, SMALL) for seed in (2**40, 11, 3)][::-1]
     assert all(same(a, b) for a, b in zip(first, again, strict=True))
     assert not same(first[0], first[1])
 
 
-def test_another_process_draws_the_same():
+def test_another_process_draws_the_same() -> None:
     code = (
         "import zlib; from anomalens_lab.synthesis import *;"
         "print([zlib.crc32(scene(s, SynthesisConfig(size=96)).image.tobytes()) for s in (5, 6, 7)])"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    import zlib
-
-    assert told.strip() == str([zlib.crc32(scene(s, SMALL).image.tobytes()) for s in (5, 6, 7)])
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == str([zlib.crc32(scene(s, SMALL).image.tobytes()) for s in (5, 6, 7)])
 
 
-def test_scenes_come_in_order_whatever_the_workers():
+def test_scenes_come_in_order_whatever_the_workers() -> None:
     alone = list(scenes(20, 40, SMALL))
     helped = list(scenes(20, 40, SMALL, workers=2))
     assert [s.seed for s in helped] == list(range(40, 60))
@@ -63,7 +65,7 @@ def test_scenes_come_in_order_whatever_the_workers():
     assert list(scenes(0, 0, SMALL)) == []
 
 
-def test_shapes_and_consistency(crowd):
+def test_shapes_and_consistency(crowd: list[Scene]) -> None:
     for s in crowd:
         assert s.image.shape == (96, 96, 3)
         assert s.image.dtype == np.uint8
@@ -75,7 +77,7 @@ def test_shapes_and_consistency(crowd):
         assert s.family in (*FAMILIES, "photograph")
 
 
-def test_outside_the_mask_nothing_changed_inside_it_did():
+def test_outside_the_mask_nothing_changed_inside_it_did() -> None:
     for seed in range(120):
         r = render(seed, SMALL, anomalous=True)
         if not r.layers:
@@ -87,13 +89,13 @@ def test_outside_the_mask_nothing_changed_inside_it_did():
         assert change[mask].mean() >= 0.9 * VISIBLE
 
 
-def test_sound_scenes_are_the_clean_rendering():
+def test_sound_scenes_are_the_clean_rendering() -> None:
     r = render(8, SMALL, anomalous=False)
     assert r.layers == ()
     assert np.array_equal(r.clean, r.faulty)
 
 
-def test_twins_differ_only_at_the_defect():
+def test_twins_differ_only_at_the_defect() -> None:
     checked = 0
     for seed in range(30):
         faulty, sound = twins(seed, SMALL)
@@ -106,7 +108,7 @@ def test_twins_differ_only_at_the_defect():
     assert checked > 25
 
 
-def test_shares(crowd):
+def test_shares(crowd: list[Scene]) -> None:
     assert 0.28 < np.mean([not s.anomalous for s in crowd]) < 0.48
     kinds = [k for s in crowd for k in s.kind_names]
     assert set(kinds) == set(KINDS[1:])
@@ -118,7 +120,7 @@ def test_shares(crowd):
     assert (areas > 0.05).mean() > 0.1
 
 
-def test_diversity_of_colour_contrast_and_detail(crowd):
+def test_diversity_of_colour_contrast_and_detail(crowd: list[Scene]) -> None:
     pictures = np.stack([s.image for s in crowd]).astype(np.float32) / 255
     brightness, contrast = pictures.mean((1, 2, 3)), pictures.std((1, 2)).mean(-1)
     detail = np.abs(np.diff(pictures, axis=2)).mean((1, 2, 3)) / (contrast + 1e-3)
@@ -134,7 +136,7 @@ def test_diversity_of_colour_contrast_and_detail(crowd):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_draws_both_states(family):
+def test_every_family_draws_both_states(family: str) -> None:
     config = SynthesisConfig(size=64, include=(family,))
     pairs = [twins(seed, config) for seed in range(4)]
     assert all(f.family == family for f, _ in pairs)
@@ -143,13 +145,13 @@ def test_every_family_draws_both_states(family):
 
 
 @pytest.mark.parametrize("kind", KINDS[1:])
-def test_every_kind_can_be_asked_for_alone(kind):
+def test_every_kind_can_be_asked_for_alone(kind: str) -> None:
     config = SynthesisConfig(size=64, kinds=(kind,), normal_share=0)
     drawn = [scene(seed, config) for seed in range(10)]
     assert {k for s in drawn for k in s.kind_names} == {kind}
 
 
-def test_held_out_families_stay_out(monkeypatch):
+def test_held_out_families_stay_out(monkeypatch: pytest.MonkeyPatch) -> None:
     from anomalens_lab.synthesis.surfaces import SURFACES
 
     assert 0.15 < len(HELD_OUT_FAMILIES) / len(FAMILIES) < 0.25
@@ -163,7 +165,7 @@ def test_held_out_families_stay_out(monkeypatch):
     assert {s.family for s in scenes(40, 0, kept)} <= set(HELD_OUT_FAMILIES[6:])
 
 
-def test_photographs_become_surfaces(tmp_path):
+def test_photographs_become_surfaces(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for k in range(3):
         Pillow.fromarray(rng.integers(0, 255, (90 + k, 200, 3), np.uint8)).save(tmp_path / f"{k}.png")
@@ -177,7 +179,7 @@ def test_photographs_become_surfaces(tmp_path):
 
 
 @pytest.mark.parametrize("materials", ["empty", "missing"])
-def test_no_photographs_is_no_error(tmp_path, materials):
+def test_no_photographs_is_no_error(tmp_path: Path, materials: str) -> None:
     (tmp_path / "empty").mkdir()
     config = SynthesisConfig(size=64, materials=(tmp_path / materials,), material_share=1.0)
     assert scene(1, config).family in FAMILIES
@@ -196,12 +198,12 @@ def test_no_photographs_is_no_error(tmp_path, materials):
         ({"max_defects": 0}, "max_defects"),
     ],
 )
-def test_bad_options_are_named(options, word):
+def test_bad_options_are_named(options: dict[str, Any], word: str) -> None:
     with pytest.raises(ConfigError, match=word):
         SynthesisConfig(**options)
 
 
-def test_bad_seeds_and_counts():
+def test_bad_seeds_and_counts() -> None:
     for call in (lambda: scene(-1), lambda: twins(-1), lambda: list(scenes(-1)), lambda: list(scenes(1, workers=-1))):
         with pytest.raises(ConfigError):
             call()

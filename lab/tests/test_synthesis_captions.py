@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ from anomalens_lab.synthesis.captions import with_article
 from anomalens_lab.synthesis.words import ABNORMAL_STATES, KIND_STATES, NORMAL_STATES, TEMPLATES
 
 
-def state_of(caption, subjects):
+def state_of(caption: str, subjects: Sequence[str]) -> set[str]:
     """The state a caption speaks of: undo the template, the article and the noun."""
     state = set()
     for template in TEMPLATES:
@@ -28,7 +30,7 @@ def state_of(caption, subjects):
     return state
 
 
-def test_captions_never_contradict_the_scene():
+def test_captions_never_contradict_the_scene() -> None:
     config = SynthesisConfig(size=64)
     for seed in range(80):
         s = scene(seed, config)
@@ -42,28 +44,28 @@ def test_captions_never_contradict_the_scene():
         assert all(w in kind_phrases(k) for w, k in zip(s.defect_words, s.kind_names, strict=True))
 
 
-def test_there_are_many_ways_to_say_it():
+def test_there_are_many_ways_to_say_it() -> None:
     rng = np.random.default_rng(0)
     assert len(set(state_captions("gear", (), rng, count=400))) > 250
     assert len(set(state_captions("gear", ("crack",), rng, count=400))) > 250
     assert len(state_captions("gear", ("crack",), rng, count=0)) == 0
 
 
-def test_generic_and_specific_shares():
+def test_generic_and_specific_shares() -> None:
     rng = np.random.default_rng(0)
     plain = state_captions("gear", ("hole",), rng, count=300, generic_share=0, specific_share=1)
     assert all("gear" in c for c in plain)
     assert not any("gear" in c for c in state_captions("gear", (), rng, count=300, generic_share=1))
 
 
-def test_normal_and_abnormal_words_do_not_meet():
+def test_normal_and_abnormal_words_do_not_meet() -> None:
     assert not set(NORMAL_STATES) & set(ABNORMAL_STATES)
     assert set(KIND_STATES) == set(KINDS[1:])
     assert not set(kind_phrases("none")) & {p for k in KINDS[1:] for p in kind_phrases(k)}
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "phrase"),
     [
         ("gear", "a gear"),
         ("intact gear", "an intact gear"),
@@ -76,11 +78,11 @@ def test_normal_and_abnormal_words_do_not_meet():
         ("row of candles", "a row of candles"),
     ],
 )
-def test_articles(words, state):
-    assert with_article(words) == state
+def test_articles(words: str, phrase: str) -> None:
+    assert with_article(words) == phrase
 
 
-def test_unknown_kinds_are_refused():
+def test_unknown_kinds_are_refused() -> None:
     with pytest.raises(ConfigError, match="sneeze"):
         state_captions("gear", ("sneeze",), np.random.default_rng(0))
     with pytest.raises(ConfigError, match="sneeze"):

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,18 +11,18 @@ from anomalens_lab.synthesis import KINDS, SynthesisConfig, scene, synthesize
 SIZE = 64
 
 
-def tree(folder):
+def tree(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory):
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("set")
     assert synthesize(out, 40, seed=100, size=SIZE) == 40
     return out
 
 
-def test_layout_masks_and_captions_agree_with_the_scenes(written):
+def test_layout_masks_and_captions_agree_with_the_scenes(written: Path) -> None:
     lines = [json.loads(x) for x in (written / "captions.jsonl").read_text("utf-8").splitlines()]
     assert [x["seed"] for x in lines] == list(range(100, 140))
     for line in lines:
@@ -43,10 +44,10 @@ def test_layout_masks_and_captions_agree_with_the_scenes(written):
     assert {x["image"].split("/")[2] for x in lines} <= {"good", *KINDS[1:]}
 
 
-def test_an_interrupted_run_goes_on_and_ends_alike(written, tmp_path):
+def test_an_interrupted_run_goes_on_and_ends_alike(written: Path, tmp_path: Path) -> None:
     seen = []
 
-    def stop(done):
+    def stop(done: int) -> None:
         seen.append(done)
         if done == 15:
             raise KeyboardInterrupt
@@ -60,7 +61,7 @@ def test_an_interrupted_run_goes_on_and_ends_alike(written, tmp_path):
     assert tree(tmp_path) == tree(written)
 
 
-def test_a_torn_line_or_lost_picture_is_done_again(tmp_path):
+def test_a_torn_line_or_lost_picture_is_done_again(tmp_path: Path) -> None:
     synthesize(tmp_path, 6, size=SIZE)
     whole = tree(tmp_path)
     captions = tmp_path / "captions.jsonl"
@@ -77,7 +78,7 @@ def test_a_torn_line_or_lost_picture_is_done_again(tmp_path):
     assert tree(tmp_path) == whole
 
 
-def test_other_settings_and_foreign_folders_are_refused(tmp_path):
+def test_other_settings_and_foreign_folders_are_refused(tmp_path: Path) -> None:
     synthesize(tmp_path / "a", 2, size=SIZE)
     with pytest.raises(InputError, match="other settings"):
         synthesize(tmp_path / "a", 2, seed=1, size=SIZE)
@@ -92,7 +93,7 @@ def test_other_settings_and_foreign_folders_are_refused(tmp_path):
         synthesize(tmp_path / "a", 2, size=SIZE)
 
 
-def test_bad_numbers_are_refused(tmp_path):
+def test_bad_numbers_are_refused(tmp_path: Path) -> None:
     for options in ({"count": 0}, {"count": 1, "seed": -1}, {"count": 1, "train_share": 2.0}, {"count": 1, "size": 10}):
         with pytest.raises(ConfigError):
             synthesize(tmp_path / "x", **options)

@@ -28,7 +28,7 @@ def reference() -> Dinov2WithRegistersModel:
         hidden_size=96, num_hidden_layers=3, num_attention_heads=3, image_size=70, patch_size=14, num_register_tokens=4
     )
     model = Dinov2WithRegistersModel(config)
-    model.eval()  # type: ignore[no-untyped-call]
+    model.eval()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for p in model.parameters():  # nothing may stay at 0 or 1, layer scales least of all

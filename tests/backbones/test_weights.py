@@ -252,7 +252,7 @@ def test_code_in_a_file_is_not_run(tmp_path: Path, state: dict[str, Tensor], leg
 @pytest.mark.filterwarnings("ignore:.torch.jit.trace:DeprecationWarning")
 def test_a_torchscript_archive_says_how_to_convert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "ViT-B-32.pt"
-    torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)).save(str(path))  # type: ignore[no-untyped-call]
+    torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)).save(str(path))
     with pytest.raises(WeightsError, match=r"TorchScript archive(.|\n)*save_file(.|\n)*not the published one"):
         load_weights(path)
     entry = replace(backbones.find("ViT-B-32"), archive=(path.name, hashlib.sha256(path.read_bytes()).hexdigest()))

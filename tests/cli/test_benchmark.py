@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from anomalens.evaluation import benchmarking
+from anomalens.evaluation.evaluator import evaluate
 from anomalens.evaluation.result import Evaluation
 from commands import Command, runner
 
@@ -64,9 +65,9 @@ def test_stopped_and_resumed(
     benchmark: Command, data: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    flags = ("--data", data, "--backbone", tiny_weights, "--size", 64, "--eval-size", 32, "--out", out)
-    flags += ("--method", "anoclip", "--method", "winclip")
-    real, calls = benchmarking.evaluate, 0
+    settings = ("--data", data, "--backbone", tiny_weights, "--size", 64, "--eval-size", 32, "--out", out)
+    flags = (*settings, "--method", "anoclip", "--method", "winclip")
+    real, calls = evaluate, 0
 
     def stopping(*arguments: Any, progress: Callable[[], object]) -> Evaluation:
         def image_done() -> None:

@@ -7,14 +7,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from commands import Command, runner
+from commands import Command, Ran, runner
 
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny_weights: Path) -> Command:
     command = runner(capsys, monkeypatch)
     fixed = ("--backbone", tiny_weights, "--method", "anoclip", "--size", 64)
-    return lambda name, *arguments: command(name, *fixed, *arguments)
+
+    def with_fixed_flags(*arguments: object) -> Ran:
+        return command(arguments[0], *fixed, *arguments[1:])
+
+    return with_fixed_flags
 
 
 @pytest.fixture

@@ -305,14 +305,14 @@ def write_manifest(root: Path, suffix: str) -> Path:
         image(root / str(row["image"]))
     mask(root / "a10_mask.png")
     path = root / f"list{suffix}"
-    cell = {key: lambda row, k=key: "" if row[k] is None else str(row[k]) for key in ROWS[0]}
     if suffix == ".jsonl":
         path.write_text("\n".join(json.dumps(row) for row in ROWS) + "\n\n", encoding="utf-8")
     elif suffix == ".parquet":
         parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
     else:
         separator = {".csv": ";", ".tsv": "\t"}[suffix]
-        lines = [separator.join(ROWS[0])] + [separator.join(f(row) for f in cell.values()) for row in ROWS]
+        lines = [separator.join(ROWS[0])]
+        lines += [separator.join("" if row[key] is None else str(row[key]) for key in ROWS[0]) for row in ROWS]
         path.write_text("\ufeff" + "\n".join(lines), encoding="utf-8")
     return path
 

@@ -14,7 +14,7 @@ from anomalens.decision.calibration import Calibration, SavedCalibration
 from anomalens.decision.pooling import ScorePooling
 from anomalens.detection.calibrating import calibrate, calibrate_on_labels
 from anomalens.errors import ConfigError, InputError
-from toys import grey, make
+from toys import grey, make, predictions, toy_of
 
 
 def labelled(root: Path, normal: list[int], anomalous: list[int]) -> Path:
@@ -36,11 +36,11 @@ def test_normals_give_both_thresholds_and_p_values(tiny_clip: Clip) -> None:
     assert saved.made_from["n_equal_scores"] == 0
     decided = detector.replace(calibration=saved.calibration)
     assert detector.predict(grey(1)).p_value is None
-    predictions = decided.predict([grey(0), grey(18), grey(19), grey(200)])
-    assert [prediction.p_value for prediction in predictions] == [1.0, 3 / 20, 2 / 20, 1 / 20]
-    assert [prediction.label for prediction in predictions] == ["normal", "normal", "anomalous", "anomalous"]
-    assert [prediction.mask.any() for prediction in predictions] == [False, False, True, True]
-    assert "p_value" in predictions[0].to_dict()
+    results = predictions(decided.predict([grey(0), grey(18), grey(19), grey(200)]))
+    assert [prediction.p_value for prediction in results] == [1.0, 3 / 20, 2 / 20, 1 / 20]
+    assert [prediction.label for prediction in results] == ["normal", "normal", "anomalous", "anomalous"]
+    assert [prediction.mask.any() for prediction in results] == [False, False, True, True]
+    assert "p_value" in results[0].to_dict()
     assert "p_value" not in detector.predict(grey(1)).to_dict()
 
 
@@ -73,15 +73,15 @@ def test_a_wrong_rate_costs_no_pass(tiny_clip: Clip) -> None:
     detector = make(tiny_clip)
     with pytest.raises(ConfigError, match="between 0 and 1"):
         calibrate(detector, [grey(1)], fpr=1.5)
-    assert not hasattr(detector.engine.method, "batches")
+    assert not hasattr(toy_of(detector), "batches")
 
 
 @pytest.mark.parametrize("options", [{"recall": 2.0}, {"miss": 0.0}, {"alarm": -1.0}])
-def test_wrong_wishes_cost_no_pass(tiny_clip: Clip, tmp_path: Path, options: dict[str, float]) -> None:
+def test_wrong_wishes_cost_no_pass(tiny_clip: Clip, tmp_path: Path, options: dict[str, Any]) -> None:
     detector = make(tiny_clip)
     with pytest.raises(ConfigError, match=r"recall|costs"):
         calibrate_on_labels(detector, open_dataset(labelled(tmp_path, normal=[1], anomalous=[9])), "f1", **options)
-    assert not hasattr(detector.engine.method, "batches")
+    assert not hasattr(toy_of(detector), "batches")
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_wrong_wishes_cost_no_pass(tiny_clip: Clip, tmp_path: Path, options: dic
     ],
 )
 def test_labels_give_a_threshold(
-    tiny_clip: Clip, tmp_path: Path, rule: Any, options: dict[str, float], threshold: int, words: str
+    tiny_clip: Clip, tmp_path: Path, rule: Any, options: dict[str, Any], threshold: int, words: str
 ) -> None:
     data = open_dataset(labelled(tmp_path, normal=[10, 50, 100], anomalous=[60, 150, 200]))
     saved = calibrate_on_labels(make(tiny_clip), data, rule, **options)

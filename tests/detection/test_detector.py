@@ -1,6 +1,6 @@
 """The detector's own work: batches, order, tiles, failures, decisions. The method here is a toy with known answers."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from anomalens.images.maps import merge_tiles, resize_map, tiles
 from anomalens.images.preprocessing import Preprocess
 from anomalens.options import LoadOptions
 from anomalens.prediction import Failure, Prediction
-from toys import NO_CHANGE, grey, make
+from toys import NO_CHANGE, grey, make, predictions, torch_engine, toy_of
 
 
 def test_one_image_gives_one_prediction(tiny_clip: Clip) -> None:
@@ -35,18 +35,16 @@ def test_one_image_gives_one_prediction(tiny_clip: Clip) -> None:
 def test_many_images_in_order_whatever_the_batch(tiny_clip: Clip) -> None:
     images = [grey(v) for v in (0, 51, 102, 153, 204)]
     for batch_size in (1, 2, 8):
-        predictions = make(tiny_clip, batch_size=batch_size).predict(images)
-        assert [round(prediction.score, 6) for prediction in predictions] == pytest.approx(
-            [0, 0.2, 0.4, 0.6, 0.8], abs=1e-6
-        )
-        assert [prediction.label for prediction in predictions] == ["normal"] * 3 + ["anomalous"] * 2
+        results = predictions(make(tiny_clip, batch_size=batch_size).predict(images))
+        assert [result.score for result in results] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8], abs=1e-6)
+        assert [result.label for result in results] == ["normal"] * 3 + ["anomalous"] * 2
 
 
 def test_every_kind_of_source(tiny_clip: Clip, tmp_path: Path) -> None:
     path = tmp_path / "ein Bild.png"
     Image.fromarray(grey(204)).save(path)
     detector = make(tiny_clip)
-    sources = [path, str(path), path.read_bytes(), Image.open(path), grey(204), torch.full((3, 64, 64), 0.8)]
+    sources: list[Any] = [path, str(path), path.read_bytes(), Image.open(path), grey(204), torch.full((3, 64, 64), 0.8)]
     for source in sources:
         assert detector.predict(source).score == pytest.approx(0.8), type(source)
     assert [prediction.path for prediction in detector.predict_many(tmp_path)] == [str(path)]
@@ -62,14 +60,14 @@ def test_the_text_side_is_computed_once(tiny_clip: Clip) -> None:
     detector = make(tiny_clip, object_name="bottle")
     detector.predict([grey(1), grey(2)])
     detector.predict(grey(3))
-    assert detector.engine.method.asked == ["bottle"]
+    assert toy_of(detector).asked == ["bottle"]
 
 
 def test_one_pass_a_batch_and_content_keys(tiny_clip: Clip) -> None:
     detector = make(tiny_clip, batch_size=2)
     detector.predict([grey(1), grey(2), grey(1)])
     # Batches are scored side by side, so either may come first.
-    (larger, keys), (smaller, last) = sorted(detector.engine.method.batches, reverse=True)
+    (larger, keys), (smaller, last) = sorted(toy_of(detector).batches, reverse=True)
     assert (larger, smaller) == (2, 1)
     assert keys[0] == last[0] != keys[1]
 
@@ -80,6 +78,8 @@ def test_a_bad_image_keeps_its_place(tiny_clip: Clip, tmp_path: Path) -> None:
     Image.fromarray(grey(51)).save(tmp_path / "2.png")
     detector = make(tiny_clip)
     good, bad, other = detector.predict_iter(tmp_path)
+    assert isinstance(good, Prediction)
+    assert isinstance(other, Prediction)
     assert isinstance(bad, Failure)
     assert bad.path == str(tmp_path / "1.png")
     assert "\n" not in bad.error
@@ -111,6 +111,7 @@ def test_streams_lazily_and_without_end(tiny_clip: Clip) -> None:
     results = make(tiny_clip, batch_size=2).predict_iter(endless())
     for _ in range(5):
         next(results)
+    assert isinstance(results, Generator)
     results.close()
     decoding, scoring = 2 * 2, (torch.get_num_threads() + 1) * 2
     assert taken <= 5 + decoding + scoring + 2
@@ -145,8 +146,8 @@ def test_draft_decodes_large_photographs_smaller(tiny_clip: Clip, tmp_path: Path
     assert draft.score == pytest.approx(whole.score, abs=0.01)
     assert 0 < np.abs(draft.anomaly_map - whole.anomaly_map).max() < 0.05
     # Tiles are cut in source pixels: nothing is decoded smaller for them.
-    tiled = [make(tiny_clip, fast_jpeg=d, tile=256).predict(path).anomaly_map for d in (False, True)]
-    assert np.array_equal(*tiled)
+    exact, fast = (make(tiny_clip, fast_jpeg=d, tile=256).predict(path).anomaly_map for d in (False, True))
+    assert np.array_equal(exact, fast)
     assert make(tiny_clip, fast_jpeg=True).settings != make(tiny_clip).settings
 
 
@@ -164,9 +165,8 @@ def test_other_shapes_make_other_batches(tiny_clip: Clip) -> None:
     shorter = Preprocess(size=64, multiple=16, geometry="shorter-side", **NO_CHANGE)
     detector = make(tiny_clip).replace(preprocess=shorter)
     images = [grey(10), grey(20, 64, 128), grey(30, 128, 64), grey(40)]
-    assert [prediction.score * 255 for prediction in detector.predict(images)] == pytest.approx(
-        [10, 20, 30, 40], abs=1e-3
-    )
+    scores = [prediction.score * 255 for prediction in predictions(detector.predict(images))]
+    assert scores == pytest.approx([10, 20, 30, 40], abs=1e-3)
 
 
 def ramp(height: int, width: int) -> np.ndarray:
@@ -181,7 +181,8 @@ def test_several_looks_give_the_mean_of_their_maps_and_scores(tiny_clip: Clip, o
     image = ramp(96, 128)
     sizes = [Preprocess(size=side, multiple=16, **NO_CHANGE) for side in (64, 32, 48)]
     alone = [make(tiny_clip).replace(preprocess=size) for size in sizes]
-    prediction = make(tiny_clip, extra_sizes=(32, 50), batch_size=2, **options).predict([grey(9), image, grey(9)])[1]
+    detector = make(tiny_clip, extra_sizes=(32, 50), batch_size=2, **options)
+    _, prediction, _ = predictions(detector.predict([grey(9), image, grey(9)]))
 
     def mean_of(part: np.ndarray) -> tuple[float, np.ndarray]:
         each = [look.predict(part) for look in alone]
@@ -203,7 +204,7 @@ def test_looks_are_batched_each_by_itself_and_results_stay_in_order(tiny_clip: C
     assert [type(answer) for answer in answers] == [Prediction] * 3 + [Failure] + [Prediction] * 2
     scores = [answer.score * 255 for answer in answers if isinstance(answer, Prediction)]
     assert scores == pytest.approx([10, 20, 30, 40, 50], abs=1e-3)
-    assert sorted(count for count, _ in detector.engine.method.batches) == [1, 1, 2, 2, 2, 2]
+    assert sorted(count for count, _ in toy_of(detector).batches) == [1, 1, 2, 2, 2, 2]
     assert detector.settings["extra_sizes"] == [32]
     assert make(tiny_clip).settings["extra_sizes"] == []
 
@@ -240,10 +241,11 @@ def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_load_detector_from_a_file(tiny_weights: Path) -> None:
     detector = load_detector("anoclip", str(tiny_weights), object_name="bottle", size=64)
-    predictions = detector.predict([grey(10), grey(200)])
-    assert all(0 <= prediction.score <= 1 for prediction in predictions)
-    assert predictions[0].threshold_source.startswith("neutral")
-    assert predictions[0].object_name == "bottle"
+    dark, bright = predictions(detector.predict([grey(10), grey(200)]))
+    assert 0 <= dark.score <= 1
+    assert dark.score != bright.score
+    assert dark.threshold_source.startswith("neutral")
+    assert dark.object_name == "bottle"
     assert detector.identity.weights
     assert "anoclip" in repr(detector)
 
@@ -267,14 +269,13 @@ def test_a_shipped_threshold_says_where_it_does_not_hold(monkeypatch: pytest.Mon
 def test_scores_do_not_depend_on_batch_size_or_threads(tiny_weights: Path) -> None:
     images = [np.random.default_rng(i).integers(0, 256, (90, 70, 3), dtype=np.uint8) for i in range(3)]
     for method in ("anoclip", "anoclip+"):
-        want = [
-            prediction.score
-            for prediction in load_detector(method, str(tiny_weights), size=64, views=1).predict(images)
-        ]
+        detector = load_detector(method, str(tiny_weights), size=64, views=1)
+        want = [prediction.score for prediction in predictions(detector.predict(images))]
         threads = torch.get_num_threads()
         try:
             torch.set_num_threads(2 if threads == 1 else 1)
-            again = load_detector(method, str(tiny_weights), size=64, batch_size=2, views=1).predict(images[::-1])[::-1]
+            detector = load_detector(method, str(tiny_weights), size=64, batch_size=2, views=1)
+            again = predictions(detector.predict(images[::-1]))[::-1]
         finally:
             torch.set_num_threads(threads)
         assert [prediction.score for prediction in again] == pytest.approx(want, abs=1e-5)
@@ -282,13 +283,14 @@ def test_scores_do_not_depend_on_batch_size_or_threads(tiny_weights: Path) -> No
 
 def test_text_features_are_kept_between_detectors(tiny_weights: Path, tmp_path: Path) -> None:
     first = load_detector("anoclip", str(tiny_weights), size=64, cache=tmp_path)
-    assert first.engine.encoder.encoded > 0
-    assert load_detector("anoclip", str(tiny_weights), size=64, cache=tmp_path).engine.encoder.encoded == 0
+    assert torch_engine(first).encoder.encoded > 0
+    again = load_detector("anoclip", str(tiny_weights), size=64, cache=tmp_path)
+    assert torch_engine(again).encoder.encoded == 0
 
 
 def test_bfloat16_by_one_word(tiny_weights: Path) -> None:
     detector = load_detector("anoclip", str(tiny_weights), size=64, dtype="bfloat16")
-    assert detector.engine.clip.visual.dtype == torch.bfloat16
+    assert torch_engine(detector).clip.visual.dtype == torch.bfloat16
     assert 0 <= detector.predict(grey(77)).score <= 1
 
 

@@ -4,9 +4,10 @@ import pickle
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,32 +16,34 @@ from anomalens import load_detector
 from anomalens.backbones.tower import Clip
 from anomalens.detection.detector import Detector
 from anomalens.detection.session import Session
+from anomalens.engines.contract import Engine, Floats, Scored
 from anomalens.prediction import Failure, Prediction
-from toys import grey, make
+from toys import grey, make, predictions
 
 PATIENCE = 20  # seconds after which a test that waits for a thread fails
 
 
 class Gate:
-    """An engine that scores only while its gate is open, and counts its batches."""
+    """Score only while the gate is open, with the engine behind it, and keep the sizes of the batches."""
 
     parallel = 1
 
-    def __init__(self, inner: object) -> None:
-        self.inner, self.open, self.sizes = inner, threading.Event(), []
+    def __init__(self, inner: Engine) -> None:
+        self.inner, self.open = inner, threading.Event()
+        self.sizes: list[int] = []
         self.identity = inner.identity
         self.open.set()
 
     def for_object(self, name: str) -> "Gate":
         return self
 
-    def score_batch(self, pixels, keys, sharing=1):
+    def score_batch(self, pixels: Floats, keys: Sequence[int], sharing: int = 1) -> Scored:
         assert self.open.wait(PATIENCE)
         self.sizes.append(len(pixels))
         return self.inner.score_batch(pixels, keys, sharing)
 
 
-def gated(tiny_clip: Clip, **options: object) -> tuple[Detector, Gate]:
+def gated(tiny_clip: Clip, **options: Any) -> tuple[Detector, Gate]:
     detector = make(tiny_clip, **options)
     gate = Gate(detector.engine)
     return detector.replace(engine=gate), gate
@@ -93,13 +96,13 @@ def test_an_error_of_the_source_comes_after_the_results_before_it(tiny_clip: Cli
     assert anomalens_threads() == []
 
 
-def test_an_error_of_the_engine_reaches_whoever_waits(tiny_clip: Clip) -> None:
+def test_an_error_of_the_engine_reaches_whoever_waits(tiny_clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
     detector, gate = gated(tiny_clip)
 
     def broken(*_: object) -> None:
         raise RuntimeError("out of memory")
 
-    gate.score_batch = broken  # type: ignore[method-assign]
+    monkeypatch.setattr(gate, "score_batch", broken)
     with pytest.raises(RuntimeError, match="out of memory"):
         detector.predict(grey(1))
     with pytest.raises(RuntimeError, match="out of memory"):
@@ -127,7 +130,9 @@ def test_closing_answers_what_was_accepted_or_drops_it(tiny_clip: Clip) -> None:
     session = Session(detector, max_wait=None)
     answers = [session.submit(grey(value)) for value in (10, 20, 30)]
     session.close()
-    assert [answer.result(0).score * 255 for answer in answers] == pytest.approx([10, 20, 30], abs=1e-3)
+    assert [scored.score * 255 for scored in predictions(answer.result(0) for answer in answers)] == pytest.approx(
+        [10, 20, 30], abs=1e-3
+    )
     gate.sizes.clear()
     session = Session(detector, max_wait=None)
     answer = session.submit(grey(10))
@@ -140,7 +145,7 @@ def test_closing_answers_what_was_accepted_or_drops_it(tiny_clip: Clip) -> None:
 def test_leaving_while_images_are_decoded_ends_all_threads(tiny_clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
     decoding, go_on, prepare = threading.Event(), threading.Event(), Detector.prepare
 
-    def slow(self: Detector, *arguments: object) -> object:
+    def slow(self: Detector, *arguments: Any) -> object:
         decoding.set()
         assert go_on.wait(PATIENCE)
         return prepare(self, *arguments)
@@ -171,7 +176,8 @@ def test_threads_may_share_a_detector(tiny_weights: Path) -> None:
         assert scores == pytest.approx(want, abs=1e-6)
         with Session(detector) as session, ThreadPoolExecutor(4) as pool:
             answers = list(pool.map(session.submit, images))
-            assert [answer.result(PATIENCE).score for answer in answers] == pytest.approx(want, abs=1e-5)
+            scored = predictions(answer.result(PATIENCE) for answer in answers)
+        assert [prediction.score for prediction in scored] == pytest.approx(want, abs=1e-5)
 
 
 def test_a_detector_can_be_sent_to_another_process_and_is_never_changed(tiny_weights: Path) -> None:
@@ -180,7 +186,7 @@ def test_a_detector_can_be_sent_to_another_process_and_is_never_changed(tiny_wei
     assert copied.settings == detector.settings
     assert copied.predict(grey(77)).score == detector.predict(grey(77)).score
     with pytest.raises(AttributeError):
-        detector.calibration = None  # type: ignore[misc]
+        detector.calibration = detector.calibration  # type: ignore[misc]
 
 
 def test_opencv_frames_are_read_in_their_own_order(tiny_clip: Clip) -> None:
@@ -189,4 +195,5 @@ def test_opencv_frames_are_read_in_their_own_order(tiny_clip: Clip) -> None:
     detector = make(tiny_clip)
     assert detector.predict(frame, channels="bgr").score == pytest.approx(0.8)
     assert detector.predict(frame).score == pytest.approx(0.0)
-    assert [result.score for result in detector.predict_many([frame], channels="bgr")] == pytest.approx([0.8])
+    (result,) = predictions(detector.predict_many([frame], channels="bgr"))
+    assert result.score == pytest.approx(0.8)

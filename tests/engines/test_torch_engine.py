@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,12 +19,12 @@ SIDE = 64
 
 @pytest.fixture
 def make(tiny_weights: Path) -> Iterator[Callable[..., TorchEngine]]:
-    """Engines on a machine of two threads."""
+    """Make engines on a machine of two threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
 
-    def engine(method: str = "anoclip", **options: object) -> TorchEngine:
-        loaded = load_detector(method, str(tiny_weights), size=SIDE, views=1, **options).engine  # type: ignore[arg-type]
+    def engine(method: str = "anoclip", **options: Any) -> TorchEngine:
+        loaded = load_detector(method, str(tiny_weights), size=SIDE, views=1, **options).engine
         assert isinstance(loaded, TorchEngine)
         return loaded
 
@@ -36,7 +37,9 @@ def batch(number: int) -> tuple[np.ndarray, list[int]]:
     return random.normal(size=(2, 3, SIDE, SIDE)).astype(np.float32), [2 * number, 2 * number + 1]
 
 
-def test_a_small_tower_takes_a_batch_a_thread(make, monkeypatch) -> None:
+def test_a_small_tower_takes_a_batch_a_thread(
+    make: Callable[..., TorchEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert make().parallel == 2
     assert make("anoclip+", carry_optimizer=True).parallel == 1, "order matters, so none may overtake"
     monkeypatch.setattr("anomalens.engines.torch_engine._NARROW", 8)
@@ -44,11 +47,14 @@ def test_a_small_tower_takes_a_batch_a_thread(make, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("sharing", [1, 2])
-def test_threads_are_divided_for_one_batch_and_nothing_else(make, monkeypatch, sharing) -> None:
-    engine, threads = make(), []
+def test_threads_are_divided_for_one_batch_and_nothing_else(
+    make: Callable[..., TorchEngine], monkeypatch: pytest.MonkeyPatch, sharing: int
+) -> None:
+    engine = make()
+    threads: list[int] = []
     encode = engine.method.encode
 
-    def counting(*args):
+    def counting(*args: Any) -> object:
         threads.append(torch.get_num_threads())
         return encode(*args)
 
@@ -62,7 +68,7 @@ def test_threads_are_divided_for_one_batch_and_nothing_else(make, monkeypatch, s
         assert pool.submit(torch.get_num_threads).result() == 2, "new threads are not limited"
 
 
-def test_threads_may_share_an_engine(make) -> None:
+def test_threads_may_share_an_engine(make: Callable[..., TorchEngine]) -> None:
     engine = make("anoclip+")
     want = [engine.score_batch(*batch(i)) for i in range(6)]
     with ThreadPoolExecutor(3) as pool:

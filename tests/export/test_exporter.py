@@ -20,6 +20,7 @@ from anomalens.decision.pooling import ScorePooling
 from anomalens.detection.detector import Detector
 from anomalens.detection.loading import load_detector
 from anomalens.engines.contract import Identity
+from anomalens.engines.exported import ExportedEngine
 from anomalens.engines.torch_engine import TorchEngine
 from anomalens.errors import ConfigError
 from anomalens.export import exporter as module
@@ -29,6 +30,7 @@ from anomalens.images.normalisation import CLIP_MEAN, CLIP_STD
 from anomalens.images.preprocessing import Preprocess
 from anomalens.methods import base
 from anomalens.options import LoadOptions
+from toys import predictions, torch_engine
 
 SIDE = 48
 # What is unrolled in a graph, made short; nothing else of the methods changes.
@@ -54,7 +56,8 @@ def small() -> Clip:
 @pytest.fixture(scope="module", autouse=True)
 def _one_export_a_method() -> Iterator[None]:
     """Export once for both formats, because the exporter takes seconds."""
-    real, exports = graph._export, {}
+    real = graph._export
+    exports: dict[object, Any] = {}
 
     def remembered(network: graph.Graph) -> Any:
         # Weights and sizes are the same in all of this file.
@@ -83,7 +86,7 @@ def build(clip: Clip, name: str, config: LoadOptions | None = None, **options: A
 @pytest.mark.parametrize("name", NAMES)
 def test_every_method_is_the_same_from_a_file(small: Clip, tmp_path: Path, name: str, suffix: str) -> None:
     detector, out = build(small, name), tmp_path / f"model{suffix}"
-    if detector.engine.method.export_traits(SIDE).unexportable:
+    if torch_engine(detector).method.export_traits(SIDE).unexportable:
         with pytest.raises(ConfigError, match="cannot be exported"):
             export(detector, out, IMAGES)
         return
@@ -93,15 +96,15 @@ def test_every_method_is_the_same_from_a_file(small: Clip, tmp_path: Path, name:
     assert report.difference.score <= LIMIT
     other = load_detector(str(out), batch_size=2)
     assert other.settings == detector.settings
-    for expected, result in zip(detector.predict(IMAGES), other.predict(IMAGES), strict=True):
+    for expected, result in zip(predictions(detector.predict(IMAGES)), predictions(other.predict(IMAGES)), strict=True):
         assert result.score == pytest.approx(expected.score, abs=LIMIT)
         assert (result.threshold, result.method, result.backbone) == (
             expected.threshold,
             expected.method,
             expected.backbone,
         )
-    single = load_detector(str(out), batch_size=1).predict(IMAGES)
-    together = load_detector(str(out), batch_size=3).predict(IMAGES)
+    single = predictions(load_detector(str(out), batch_size=1).predict(IMAGES))
+    together = predictions(load_detector(str(out), batch_size=3).predict(IMAGES))
     for alone, batched in zip(single, together, strict=True):
         assert alone.score == pytest.approx(batched.score, abs=1e-5)
         assert np.allclose(alone.anomaly_map, batched.anomaly_map, atol=LIMIT * np.ptp(batched.anomaly_map))
@@ -112,8 +115,10 @@ def test_many_views_are_run_a_few_images_at_a_time(small: Clip, tmp_path: Path) 
     detector = build(small, "anoclip", views=22)
     assert export(detector, tmp_path / "v.onnx", IMAGES).passed
     other = load_detector(str(tmp_path / "v.onnx"), batch_size=3)
+    assert isinstance(other.engine, ExportedEngine)
     assert other.engine.card.batch_limit == 2
-    assert [p.score for p in other.predict(IMAGES)] == pytest.approx([p.score for p in detector.predict(IMAGES)])
+    scores, expected = ([p.score for p in predictions(d.predict(IMAGES))] for d in (other, detector))
+    assert scores == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -137,8 +142,8 @@ def test_one_graph_for_any_size(small: Clip, tmp_path: Path, name: str, suffix: 
     assert export(detector, out, IMAGES, any_size=True).passed
     assert load_detector(str(out)).preprocess.size == SIDE
     for side in (64, 112):
-        expected = resized(detector, side).predict(IMAGES)
-        result = load_detector(str(out), size=side).predict(IMAGES)
+        expected = predictions(resized(detector, side).predict(IMAGES))
+        result = predictions(load_detector(str(out), size=side).predict(IMAGES))
         for a, b in zip(expected, result, strict=True):
             assert b.anomaly_map.shape == (side, side)
             assert b.score == pytest.approx(a.score, abs=LIMIT)
@@ -152,8 +157,8 @@ def test_several_looks_need_an_open_size(small: Clip, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--dynamic-size"):
         export(detector, out, IMAGES)
     assert export(detector, out, IMAGES, any_size=True).passed
-    result = load_detector(str(out), extra_sizes=64).predict(IMAGES)
-    for a, b in zip(detector.predict(IMAGES), result, strict=True):
+    result = predictions(load_detector(str(out), extra_sizes=64).predict(IMAGES))
+    for a, b in zip(predictions(detector.predict(IMAGES)), result, strict=True):
         assert np.allclose(b.anomaly_map, a.anomaly_map, atol=LIMIT * np.ptp(a.anomaly_map))
 
 
@@ -164,7 +169,7 @@ def resized(detector: Detector, side: int) -> Detector:
 @pytest.mark.parametrize("name", NAMES)
 def test_methods_of_one_size_say_why(small: Clip, tmp_path: Path, name: str) -> None:
     detector = build(small, name)
-    reason = detector.engine.method.export_traits(SIDE).one_size
+    reason = torch_engine(detector).method.export_traits(SIDE).one_size
     if reason:
         with pytest.raises(ConfigError, match=reason):
             export(detector, tmp_path / "a.onnx", IMAGES, any_size=True)
@@ -198,7 +203,9 @@ def test_a_tie_may_turn_few_pixels_where_the_method_says_so(small: Clip) -> None
     assert not replace(close, allowed=module.SWITCHED, beyond=0.02).passed
     assert not replace(close, allowed=module.SWITCHED, score=0.01).passed
     assert not Difference(1, float("nan"), 0.0, 1.0, module.SWITCHED).passed
-    assert {name for name in NAMES if build(small, name).engine.method.export_traits(SIDE).switches} == {"tokenclip"}
+    assert {name for name in NAMES if torch_engine(build(small, name)).method.export_traits(SIDE).switches} == {
+        "tokenclip"
+    }
 
 
 def test_int8_passes_its_gate_or_is_not_kept(small: Clip, tmp_path: Path) -> None:
@@ -232,7 +239,9 @@ def test_int8_needs_defects_to_be_judged_on(small: Clip, tmp_path: Path) -> None
 
 def test_a_graph_of_one_size_leaves_the_detector_as_it_is(small: Clip) -> None:
     table = small.visual.positional_embedding
-    network = graph.Graph(build(small, "anoclip").engine, Preprocess(SIDE, mean=(0, 0, 0), std=(1, 1, 1), multiple=16))
+    network = graph.Graph(
+        torch_engine(build(small, "anoclip")), Preprocess(SIDE, mean=(0, 0, 0), std=(1, 1, 1), multiple=16)
+    )
     assert network.clip.visual.positional_embedding.shape == (1 + 3 * 3, 64)
     assert small.visual.positional_embedding is table
     assert table.shape == (1 + 4 * 4, 64)

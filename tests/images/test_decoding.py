@@ -255,7 +255,7 @@ def test_smaller_jpeg_decoding_only_when_asked(orientation: int, tmp_path: Path)
 
 RGB = photo(6, 8)
 CHW = torch.from_numpy(RGB.copy()).permute(2, 0, 1)
-GOOD_VALUES = {
+GOOD_VALUES: dict[str, Any] = {
     "array": RGB,
     "strided array": np.asfortranarray(RGB),
     "float array": RGB / 255.0,
@@ -324,6 +324,7 @@ def test_open_files(tmp_path: Path) -> None:
 def test_pipe_that_cannot_seek(tmp_path: Path) -> None:
     Image.fromarray(RGB).save(tmp_path / "a.png")
     with subprocess.Popen(["cat", str(tmp_path / "a.png")], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
         np.testing.assert_array_equal(decode(process.stdout).rgb, RGB)
 
 
@@ -336,7 +337,7 @@ def test_unusable_open_files_are_named(tmp_path: Path) -> None:
         decode(stream)
     path.write_text("not an image")
     with path.open() as text, pytest.raises(InputError, match=r"a\.png': reading it gives str.*mode 'rb'"):
-        decode(text)
+        decode(text)  # type: ignore[arg-type]
     with path.open("rb") as stream, pytest.raises(InputError, match=r"a\.png': is not an image"):
         decode(stream)
     with pytest.raises(InputError, match=r"^image file: empty"):

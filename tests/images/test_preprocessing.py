@@ -67,7 +67,7 @@ def test_extreme_aspect_is_refused_where_it_would_explode() -> None:
 )
 def test_bad_preprocess(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
-        Preprocess(**({"size": 224, "mean": MEAN, "std": STD} | options))
+        Preprocess(**{"size": 224, "mean": MEAN, "std": STD, **options})
 
 
 def test_content_key_is_stable_and_tells_images_apart() -> None:

@@ -47,7 +47,7 @@ def test_folder_is_listed_naturally_without_hidden_and_foreign_files(tmp_path: P
 
 def test_inputs_keep_their_order_and_repetitions(tmp_path: Path) -> None:
     touch(tmp_path, "x/1.png", "x/2.png", "y/1.png", "photo.dat")
-    inputs = [tmp_path / "y/1.png", str(tmp_path / "x"), tmp_path / "photo.dat", tmp_path / "y/1.png"]
+    inputs: list[str | Path] = [tmp_path / "y/1.png", str(tmp_path / "x"), tmp_path / "photo.dat", tmp_path / "y/1.png"]
     assert names(tmp_path, list_images(inputs)) == ["y/1.png", "x/1.png", "x/2.png", "photo.dat", "y/1.png"]
 
 

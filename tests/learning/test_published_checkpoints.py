@@ -17,6 +17,7 @@ from anomalens.backbones.weights import LoadedWeights, load_weights
 from anomalens.errors import ConfigError, WeightsError
 from anomalens.images.normalisation import CLIP_PIXELS
 from anomalens.learning.published_checkpoints import KNOWN, NORMS, fingerprint, import_published
+from anomalens.methods.anomalyclip import AnomalyCLIP
 from anomalens.methods.parts.checkpoints import load_method, read_checkpoint, save_checkpoint
 from anomalens.methods.parts.learnable import SENTENCES
 
@@ -102,6 +103,7 @@ def test_anomalyclip_s_layout(tiny_clip: Clip, tiny_weights: Path, table: Tensor
     assert checkpoint.info.config == {"n_ctx": 12, "depth": 3, "length": 4, "half_deep": True}
     assert len(checkpoint.learned) == 3
     method = load_method(checkpoint, load_weights(tiny_weights), "anomalyclip")
+    assert isinstance(method, AnomalyCLIP)
     state = whole["prompt_learner"]
     assert torch.equal(method.prompts.normal, state["ctx_pos"][0, 0])
     assert torch.equal(method.prompts.abnormal, state["ctx_neg"][0, 0])

@@ -87,7 +87,7 @@ def test_every_parameter_learns() -> None:
     for _ in range(4):
         optimiser.zero_grad()
         loss = method.loss(method.encode(clip(), pixels()), text, masks, torch.tensor([1, 0]))
-        loss.total.backward()  # type: ignore[no-untyped-call]
+        loss.total.backward()
         for name, p in method.named_parameters():
             assert p.grad is not None, name
             assert p.grad.abs().sum() > 0, name
@@ -147,7 +147,7 @@ def test_the_semantic_embedding_weighs_kinds_not_patches() -> None:
     tokens = kinds.expand(4, 1, 10, 3).clone().requires_grad_()
     embedding = semantic_embedding(tokens, torch.arange(10.0)[None], 2)
     torch.testing.assert_close(embedding, F.normalize(torch.tensor([[1.0, 1.0, 0.0]]), dim=-1))
-    embedding.sum().backward()  # type: ignore[no-untyped-call]
+    embedding.sum().backward()
     assert tokens.grad is not None
     assert tokens.grad.abs().sum() > 0
 

@@ -1,7 +1,8 @@
 """AnoCLIP+'s adapter: the recorded runs of the published code, autograd, torch's AdamW, and each image on its own."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from anomalens.backbones.tower import Clip
 from anomalens.errors import ConfigError
 from anomalens.methods import anoclip
 from anomalens.methods.parts import upsampling as maps
-from anomalens.methods.parts.adaptation import AdamW, AdaptationConfig, Weights, adapt, loss_and_gradient
+from anomalens.methods.parts.adaptation import AdamW, AdaptationConfig, Adapted, Weights, adapt, loss_and_gradient
 from anomalens.methods.parts.draws import Draws
+from synthetic import Rule
 
 G = golden.load("anoclip")
 DEFAULT = AdaptationConfig()
@@ -34,7 +36,7 @@ def clip() -> Clip:
 
 
 @pytest.fixture(scope="module")
-def tokens(clip) -> Tensor:
+def tokens(clip: Clip) -> Tensor:
     method = anoclip.AnoCLIP(clip.config, anoclip.Config(views=1))
     return method.encode(clip, torch.from_numpy(synthetic.make(G["inputs"]["images"]))).dense[0][0]
 
@@ -45,7 +47,7 @@ def pair() -> tuple[Tensor, Tensor]:
     return torch.from_numpy(t[1] - t[0]), torch.from_numpy(table)
 
 
-def recorded_draws(rule) -> tuple[tuple[Tensor, Tensor], Tensor]:
+def recorded_draws(rule: Rule) -> tuple[tuple[Tensor, Tensor], Tensor]:
     weight, bias = synthetic.adapter_init(rule["init_seed"], rule["rows"], rule["dim"])
     noise = np.stack([synthetic.token_noise(rule["noise_seed"], step, rule["noise_shape"]) for step in range(5)])
     return (torch.from_numpy(weight)[None], torch.from_numpy(bias)[None]), torch.from_numpy(noise)[None]
@@ -56,14 +58,24 @@ def abnormal_map(tokens: Tensor, direction: Tensor, rows: Tensor, columns: Tenso
     return maps.apply(rows, torch.sigmoid(delta).view(-1, rows.shape[1], columns.shape[1]), columns)
 
 
-def run_recorded(name, rule, tokens, direction, table, spread=None, reorder=None, optimizer=None):
+def run_recorded(
+    rule: Rule,
+    tokens: Tensor,
+    direction: Tensor,
+    table: Tensor,
+    *,
+    spread: maps.Operators | None = None,
+    reorder: Callable[[Tensor], Tensor] | None = None,
+    optimizer: AdamW | None = None,
+) -> tuple[Adapted, Tensor, Tensor]:
+    """Adapt as the recorded run of `rule` did; also return the gradients of the first step."""
     init, noise = recorded_draws(rule)
     if reorder:
         noise = reorder(noise)
-    table = table if rule["adapter"] == "A" else None
-    options = {"table": table, "spread": spread}
-    adapted = adapt(tokens, direction, init, noise, DEFAULT, optimizer=optimizer, **options)
-    _, (weight, bias) = loss_and_gradient(tokens, tokens + noise[:, 0], direction, init, **options)
+    words = table if rule["adapter"] == "A" else None
+    adapted = adapt(tokens, direction, init, noise, DEFAULT, table=words, spread=spread, optimizer=optimizer)
+    noisy = tokens + noise[:, 0]
+    _, (weight, bias) = loss_and_gradient(tokens, noisy, direction, init, table=words, spread=spread)
     return adapted, weight[0], bias[0]
 
 
@@ -71,14 +83,14 @@ SQUARE = maps.resampler(15, 240, align_corners=True, mean3=True)
 
 
 @pytest.mark.parametrize("name", ["tta_A", "tta_B", "tta_A_second", "ttaclass_A", "ttaclass_A_texture"])
-def test_recorded_runs(name, clip, tokens, pair):
+def test_recorded_runs(name: str, clip: Clip, tokens: Tensor, pair: tuple[Tensor, Tensor]) -> None:
     rule = G["inputs"]["tta"][name]
     direction, table = pair
     if rule["text"] != "pair":
         text = anoclip.AnoCLIP(clip.config, anoclip.Config()).text(PromptEncoder(clip), rule["text"])
         direction, table = text.direction, text.table
     image_tokens = tokens[rule["image"]][None]
-    adapted, weight, bias = run_recorded(name, rule, image_tokens, direction, table)
+    adapted, weight, bias = run_recorded(rule, image_tokens, direction, table)
     check(f"{name}_losses", adapted.losses[0])
     check(f"{name}_grad_w", weight)
     check(f"{name}_grad_b", bias)
@@ -86,11 +98,11 @@ def test_recorded_runs(name, clip, tokens, pair):
     check(f"{name}_map", abnormal_map(adapted.tokens, direction, SQUARE, SQUARE))
 
 
-def test_recorded_run_with_one_optimizer_for_both_images(tokens, pair):
+def test_recorded_run_with_one_optimizer_for_both_images(tokens: Tensor, pair: tuple[Tensor, Tensor]) -> None:
     direction, table = pair
     optimizer = AdamW()
     runs = [
-        run_recorded("tta_A_shared", rule, tokens[rule["image"]][None], direction, table, optimizer=optimizer)
+        run_recorded(rule, tokens[rule["image"]][None], direction, table, optimizer=optimizer)
         for rule in G["inputs"]["tta"]["tta_A_shared"]
     ]
     adapted = [run[0] for run in runs]
@@ -102,7 +114,7 @@ def test_recorded_run_with_one_optimizer_for_both_images(tokens, pair):
     assert optimizer.step == 10
 
 
-def test_recorded_run_over_two_tiles(clip, pair):
+def test_recorded_run_over_two_tiles(clip: Clip, pair: tuple[Tensor, Tensor]) -> None:
     direction, table = pair
     method = anoclip.AnoCLIP(clip.config, anoclip.Config(views=1, geometry="wide"))
     features = method.encode(clip, torch.from_numpy(synthetic.make(G["inputs"]["wide_image"])))
@@ -113,7 +125,7 @@ def test_recorded_run_over_two_tiles(clip, pair):
 
     name = "tta_tiled_B"
     adapted, weight, bias = run_recorded(
-        name, G["inputs"]["tta"][name], features.dense[0][0], direction, table, spread, reorder
+        G["inputs"]["tta"][name], features.dense[0][0], direction, table, spread=spread, reorder=reorder
     )
     check(f"{name}_losses", adapted.losses[0])
     check(f"{name}_grad_w", weight)
@@ -124,22 +136,42 @@ def test_recorded_run_over_two_tiles(clip, pair):
 
 
 # ------------------------------------------------------------------------------------------ against autograd, float64
-def problem(seed: int = 0, images: int = 3, rows: int = 10, grid: tuple[int, int] = (3, 4), width: int = 8):
-    generator = torch.Generator().manual_seed(seed)
+class Problem(NamedTuple):
+    """An adaptation of `images` images of 3 x 4 tokens, 8 wide, to a table of ten sentences, in float64."""
+
+    tokens: Tensor
+    noise: Tensor
+    direction: Tensor
+    table: Tensor
+    spread: maps.Operators
+    # Draws further numbers of a shape.
+    random: Callable[..., Tensor]
+
+
+def problem(images: int = 3) -> Problem:
+    generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    count = grid[0] * grid[1]
-    tokens = 3 * random(images, count, width)
-    noise = 0.3 * random(images, 5, count, width)
-    table = F.normalize(random(rows, width), dim=-1)
-    spread = tuple(random(length, n).softmax(dim=1) for length, n in zip((7, 9), grid, strict=True))
-    return tokens, noise, random(width), table, spread, random
+    tokens = 3 * random(images, 12, 8)
+    noise = 0.3 * random(images, 5, 12, 8)
+    table = F.normalize(random(10, 8), dim=-1)
+    spread = random(7, 3).softmax(dim=1), random(9, 4).softmax(dim=1)
+    return Problem(tokens, noise, random(8), table, spread, random)
 
 
-def written_out(clean, noisy, direction, weight, bias, table, spread, labels) -> Tensor:
-    """The loss as the equations have it: softmax over two channels of cosines, then entropy and log-likelihoods."""
+def written_out(
+    clean: Tensor,
+    noisy: Tensor,
+    direction: Tensor,
+    weights: Weights,
+    table: Tensor | None,
+    spread: maps.Operators | None = None,
+    labels: Tensor | None = None,
+) -> Tensor:
+    """Compute the loss by its equations: softmax over two channels of cosines, then entropy and log-likelihoods."""
+    weight, bias = weights
     text = torch.stack([torch.zeros_like(direction), direction], dim=1)  # [E, 2]: only the difference matters
 
     def probability(tokens: Tensor) -> Tensor:
@@ -162,17 +194,17 @@ def written_out(clean, noisy, direction, weight, bias, table, spread, labels) ->
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("tiled", [False, True])
 @pytest.mark.parametrize("adapter", ["dictionary", "linear"])
-def test_closed_form_gradient_is_autograds(adapter, tiled, frozen):
-    tokens, noise, direction, table, spread, random = problem()
-    spread, table = spread if tiled else None, table if adapter == "dictionary" else None
+def test_closed_form_gradient_is_autograds(adapter: str, tiled: bool, frozen: bool) -> None:
+    tokens, noise, direction, sentences, operators, random = problem()
+    spread, table = operators if tiled else None, sentences if adapter == "dictionary" else None
     rows = 10 if adapter == "dictionary" else 8
     weight, bias = random(3, rows, 8).requires_grad_(), random(3, rows).requires_grad_()
     labels = None
     if frozen:
         delta = F.normalize(tokens, dim=-1) @ direction
-        labels = torch.sigmoid(maps.apply(spread[0], delta.view(3, 3, 4), spread[1]) if tiled else delta)
+        labels = torch.sigmoid(maps.apply(spread[0], delta.view(3, 3, 4), spread[1]) if spread else delta)
     noisy = tokens + noise[:, 0]
-    expected = written_out(tokens, noisy, direction, weight, bias, table, spread, labels)
+    expected = written_out(tokens, noisy, direction, (weight, bias), table, spread, labels)
     expected.sum().backward()
     with torch.no_grad():
         loss, (grad_weight, grad_bias) = loss_and_gradient(
@@ -180,10 +212,11 @@ def test_closed_form_gradient_is_autograds(adapter, tiled, frozen):
         )
     torch.testing.assert_close(loss, expected.detach(), rtol=0, atol=1e-13)
     for gradient, exact in ((grad_weight, weight.grad), (grad_bias, bias.grad)):
+        assert exact is not None
         assert (gradient - exact).abs().max() < 1e-10 * exact.abs().max()
 
 
-def test_loss_is_twice_log_two_where_nothing_points_anywhere():
+def test_loss_is_twice_log_two_where_nothing_points_anywhere() -> None:
     tokens, noise, _, _, _, random = problem()
     nowhere = torch.zeros(8, dtype=torch.float64)
     loss, _ = loss_and_gradient(tokens, tokens + noise[:, 0], nowhere, (random(3, 8, 8), random(3, 8)))
@@ -191,9 +224,9 @@ def test_loss_is_twice_log_two_where_nothing_points_anywhere():
 
 
 @pytest.mark.parametrize("adapter", ["dictionary", "linear"])
-def test_five_steps_are_those_of_torchs_adamw(adapter):
-    tokens, noise, direction, table, _, random = problem(images=1)
-    table = table if adapter == "dictionary" else None
+def test_five_steps_are_those_of_torchs_adamw(adapter: str) -> None:
+    tokens, noise, direction, sentences, _, random = problem(images=1)
+    table = sentences if adapter == "dictionary" else None
     rows = 10 if adapter == "dictionary" else 8
     weight, bias = random(1, rows, 8), random(1, rows)
     adapted = adapt(tokens, direction, (weight, bias), noise, DEFAULT, table=table)
@@ -201,7 +234,7 @@ def test_five_steps_are_those_of_torchs_adamw(adapter):
     reference = torch.optim.AdamW([w, b], lr=DEFAULT.lr, weight_decay=DEFAULT.weight_decay)
     for step in range(DEFAULT.steps):
         reference.zero_grad()
-        loss = written_out(tokens, tokens + noise[:, step], direction, w, b, table, None, None)
+        loss = written_out(tokens, tokens + noise[:, step], direction, (w, b), table)
         loss.sum().backward()
         torch.testing.assert_close(adapted.losses[0, step], loss.detach()[0])
         reference.step()
@@ -212,14 +245,14 @@ def test_five_steps_are_those_of_torchs_adamw(adapter):
 
 # --------------------------------------------------------------------------------------------------------- behaviour
 def drawn(keys: Sequence[int], rows: int, count: int, width: int, seed: int = 0) -> tuple[Weights, Tensor]:
-    """Initial weights and noise of images with these keys, as tensors."""
+    """Draw initial weights and noise of images with these keys, as tensors."""
     draws = Draws(rows, count, width, DEFAULT.steps, DEFAULT.noise, seed)
     weight, bias, noise = (torch.from_numpy(part) for part in draws.draw(keys))
     return (weight, bias), noise
 
 
 @pytest.mark.parametrize("pseudo", ["self", "frozen"])
-def test_a_batch_is_its_images_one_by_one_in_any_order(pseudo):
+def test_a_batch_is_its_images_one_by_one_in_any_order(pseudo: Literal["self", "frozen"]) -> None:
     tokens, _, direction, table, _, _ = problem()
     tokens, direction, table = tokens.float(), direction.float(), table.float()
     config = replace(DEFAULT, pseudo=pseudo)
@@ -235,7 +268,7 @@ def test_a_batch_is_its_images_one_by_one_in_any_order(pseudo):
     torch.testing.assert_close(alone.tokens[0], together.tokens[1], rtol=0, atol=1e-6)
 
 
-def test_steps_lower_the_loss_and_frozen_labels_change_it():
+def test_steps_lower_the_loss_and_frozen_labels_change_it() -> None:
     tokens, noise, direction, table, _, random = problem()
     config = replace(DEFAULT, steps=40, lr=0.02)
     noise = noise[:, :1].expand(-1, 40, -1, -1)
@@ -246,7 +279,7 @@ def test_steps_lower_the_loss_and_frozen_labels_change_it():
     assert not torch.allclose(own.tokens, frozen.tokens)
 
 
-def test_draws_follow_seed_and_content_only():
+def test_draws_follow_seed_and_content_only() -> None:
     init, noise = drawn([1, 2], 6, 5, 16)
     again, _ = drawn([2], 6, 5, 16)
     other, _ = drawn([2], 6, 5, 16, seed=1)
@@ -260,7 +293,7 @@ def test_draws_follow_seed_and_content_only():
     assert noise.std().item() == pytest.approx(0.055, rel=0.1)
 
 
-def test_no_steps_is_the_adapter_as_drawn():
+def test_no_steps_is_the_adapter_as_drawn() -> None:
     tokens, _, direction, table, _, random = problem(images=2)
     weight, bias = random(2, 10, 8), random(2, 10)
     adapted = adapt(
@@ -281,6 +314,6 @@ def test_no_steps_is_the_adapter_as_drawn():
         ({"noise": -0.1}, "must not be negative"),
     ],
 )
-def test_wrong_options_say_what_would_be_right(options, message):
+def test_wrong_options_say_what_would_be_right(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         AdaptationConfig(**options)

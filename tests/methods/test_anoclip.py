@@ -1,5 +1,8 @@
 """AnoCLIP and AnoCLIP+: the recorded runs of the published code, the work done, and what must not change a result."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,10 +12,11 @@ import golden
 import synthetic
 from anomalens.backbones.config import ClipConfig, TextConfig, VisionConfig
 from anomalens.backbones.prompt_encoder import PromptEncoder
-from anomalens.backbones.tower import Clip, Features
+from anomalens.backbones.tower import Clip
 from anomalens.errors import ConfigError
 from anomalens.methods import anoclip, base
 from anomalens.methods.anoclip import AnoCLIP, Config, TextSide, TileFeatures
+from anomalens.methods.base import ScoreMap
 
 G = golden.load("anoclip")
 
@@ -33,18 +37,18 @@ def images() -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def features(clip, images) -> Features:
+def features(clip: Clip, images: Tensor) -> TileFeatures:
     return AnoCLIP(clip.config, Config()).encode(clip, images)
 
 
 @pytest.fixture(scope="module")
-def wide_features(clip) -> Features:
+def wide_features(clip: Clip) -> TileFeatures:
     method = AnoCLIP(clip.config, Config(geometry="wide", views=1))
     return method.encode(clip, torch.from_numpy(synthetic.make(G["inputs"]["wide_image"])))
 
 
 @pytest.fixture(scope="module")
-def texts(clip) -> dict[str, TextSide]:
+def texts(clip: Clip) -> dict[str, TextSide]:
     method, encoder = AnoCLIP(clip.config, Config()), PromptEncoder(clip)
     pair, table = (torch.from_numpy(rows) for rows in synthetic.text_pair(**G["inputs"]["text_pair"]))
     return {"pair": TextSide("pair", pair, table), **{n: method.text(encoder, n) for n in ("bottle", "carpet")}}
@@ -52,24 +56,28 @@ def texts(clip) -> dict[str, TextSide]:
 
 # ------------------------------------------------------------------------------------------------------ recorded runs
 @pytest.mark.parametrize("name", ["bottle", "carpet"])
-def test_text_side(texts, name):
+def test_text_side(texts: dict[str, TextSide], name: str) -> None:
     check(f"T_{name}", texts[name].pair)
     check(f"E_{name}", texts[name].table)
 
 
-def test_features(features):
+def test_features(features: TileFeatures) -> None:
+    assert features.cls is not None
     check("cls", features.cls)
     check("dense", features.dense[0][0])
+    assert features.classes is not None
     check("views_cls", features.classes[0])
     assert features.grid == (15, 15)
 
 
-def test_views(images):
+def test_views(images: Tensor) -> None:
     check("views", anoclip.views(images)[0])
 
 
 @pytest.mark.parametrize(("name", "prefix"), [("bottle", ""), ("carpet", ""), ("pair", "pair_")])
-def test_scores_and_maps(clip, features, texts, name, prefix):
+def test_scores_and_maps(
+    clip: Clip, features: TileFeatures, texts: dict[str, TextSide], name: str, prefix: str
+) -> None:
     suffix = "" if prefix else f"_{name}"
     scored = AnoCLIP(clip.config, Config()).score(features, texts[name], (240, 240))
     check(f"{prefix}tfa_map{suffix}", scored.map)
@@ -77,10 +85,13 @@ def test_scores_and_maps(clip, features, texts, name, prefix):
 
 
 @pytest.mark.parametrize("name", ["bottle", "carpet"])
-def test_scores_of_one_view_and_of_each_view(clip, features, texts, name):
+def test_scores_of_one_view_and_of_each_view(
+    clip: Clip, features: TileFeatures, texts: dict[str, TextSide], name: str
+) -> None:
     identity = TileFeatures(features.cls, features.dense, features.grid)
     method = AnoCLIP(clip.config, Config(views=1))
     check(f"score_1view_{name}", method.score(identity, texts[name], (8, 8)).score)
+    assert features.classes is not None
     every = features.classes[0]
     one_by_one = [
         method.score(TileFeatures(v[None], features.dense, (15, 15)), texts[name], (8, 8)).score for v in every
@@ -89,7 +100,9 @@ def test_scores_of_one_view_and_of_each_view(clip, features, texts, name):
 
 
 @pytest.mark.parametrize(("name", "prefix"), [("bottle", ""), ("carpet", ""), ("pair", "pair_")])
-def test_wide_images_are_two_merged_tiles(clip, wide_features, texts, name, prefix):
+def test_wide_images_are_two_merged_tiles(
+    clip: Clip, wide_features: TileFeatures, texts: dict[str, TextSide], name: str, prefix: str
+) -> None:
     suffix = "" if prefix else f"_{name}"
     method = AnoCLIP(clip.config, Config(geometry="wide", views=1))
     scored = method.score(wide_features, texts[name], (240, 300))
@@ -114,15 +127,22 @@ def compact() -> Clip:
     return small()
 
 
-def run(clip: Clip, pixels: Tensor, keys=(), name: str = "anoclip+", size=None, **options):
+def run(
+    clip: Clip,
+    pixels: Tensor,
+    keys: Sequence[int] = (),
+    name: str = "anoclip+",
+    size: tuple[int, int] | None = None,
+    **options: Any,
+) -> ScoreMap:
     method = base.create(name, clip.config, **options)
     text = method.text(PromptEncoder(clip), "widget")
-    return method.score(method.encode(clip, pixels, keys), text, size or tuple(pixels.shape[-2:]))
+    return method.score(method.encode(clip, pixels, keys), text, size or (pixels.shape[-2], pixels.shape[-1]))
 
 
 # --------------------------------------------------------------------------------------------------------------- work
 @pytest.mark.parametrize(("views", "tiles"), [(1, 1), (22, 1), (1, 2), (22, 2)])
-def test_tower_and_text_are_asked_for_no_more_than_needed(views, tiles):
+def test_tower_and_text_are_asked_for_no_more_than_needed(views: int, tiles: int) -> None:
     clip = small()
     passes: list[tuple[int, int]] = []
     clip.visual.register_forward_hook(
@@ -141,7 +161,7 @@ def test_tower_and_text_are_asked_for_no_more_than_needed(views, tiles):
     assert text.table.shape == (924, 24)
 
 
-def test_views_run_in_bounded_groups():
+def test_views_run_in_bounded_groups() -> None:
     clip = small(layers=1)
     rows: list[int] = []
     clip.visual.register_forward_hook(lambda _, args, __: rows.append(args[0].shape[0]))
@@ -151,7 +171,7 @@ def test_views_run_in_bounded_groups():
 
 
 # ---------------------------------------------------------------------------------------------------------- behaviour
-def test_adaptation_changes_the_map_and_not_a_bit_of_the_score(compact):
+def test_adaptation_changes_the_map_and_not_a_bit_of_the_score(compact: Clip) -> None:
     pixels = noise(2, 3, 32, 32)
     plain, plus = (run(compact, pixels, name=name) for name in ("anoclip", "anoclip+"))
     assert torch.equal(plain.score, plus.score)
@@ -160,9 +180,9 @@ def test_adaptation_changes_the_map_and_not_a_bit_of_the_score(compact):
 
 @pytest.mark.parametrize("adapter", ["dictionary", "linear"])
 @pytest.mark.parametrize("geometry", ["squash", "wide"])
-def test_batch_and_order_change_nothing(compact, adapter, geometry):
+def test_batch_and_order_change_nothing(compact: Clip, adapter: str, geometry: str) -> None:
     pixels = noise(4, 3, 32, 40 if geometry == "wide" else 32)
-    options = {"adapter": adapter, "geometry": geometry}
+    options: dict[str, Any] = {"adapter": adapter, "geometry": geometry}
     together = run(compact, pixels, keys=[3, 1, 4, 1], **options)
     order = [2, 0, 3, 1]
     shuffled = run(compact, pixels[order], keys=[4, 3, 1, 1], **options)
@@ -175,7 +195,7 @@ def test_batch_and_order_change_nothing(compact, adapter, geometry):
         torch.testing.assert_close(actual, expected, rtol=0, atol=1e-6)
 
 
-def test_random_numbers_follow_seed_and_content(compact):
+def test_random_numbers_follow_seed_and_content(compact: Clip) -> None:
     pixels = noise(1, 3, 32, 32).repeat(2, 1, 1, 1)
     same = run(compact, pixels, views=1)
     torch.testing.assert_close(same.map[0], same.map[1], rtol=0, atol=1e-6)
@@ -185,7 +205,7 @@ def test_random_numbers_follow_seed_and_content(compact):
     assert (keyed.map[0] - seeded.map[0]).abs().max() > 1e-5
 
 
-def test_carried_optimizer_depends_on_order_and_only_within_an_object(compact):
+def test_carried_optimizer_depends_on_order_and_only_within_an_object(compact: Clip) -> None:
     pixels = noise(2, 3, 32, 32)
     fresh = run(compact, pixels, keys=[1, 2], views=1)
     carried = run(compact, pixels, keys=[1, 2], views=1, carry_optimizer=True)
@@ -203,14 +223,14 @@ def test_carried_optimizer_depends_on_order_and_only_within_an_object(compact):
     assert (maps[2] - maps[0]).abs().max() > 1e-6
 
 
-def test_the_map_comes_at_any_size_and_keeps_its_corners(compact):
+def test_the_map_comes_at_any_size_and_keeps_its_corners(compact: Clip) -> None:
     pixels = noise(1, 3, 32, 32)
     native, large = (run(compact, pixels, name="anoclip", views=1, size=size).map for size in ((32, 32), (200, 77)))
     assert large.shape == (1, 200, 77)
     torch.testing.assert_close(large[0, [0, 0, -1, -1], [0, -1, 0, -1]], native[0, [0, 0, -1, -1], [0, -1, 0, -1]])
 
 
-def test_a_wide_geometry_on_a_square_image_is_the_square_one(compact):
+def test_a_wide_geometry_on_a_square_image_is_the_square_one(compact: Clip) -> None:
     pixels = noise(2, 3, 32, 32)
     squash, wide = (run(compact, pixels, name="anoclip", geometry=g) for g in ("squash", "wide"))
     torch.testing.assert_close(wide.map, squash.map)
@@ -218,7 +238,7 @@ def test_a_wide_geometry_on_a_square_image_is_the_square_one(compact):
 
 
 @pytest.mark.parametrize(("height", "width", "layout"), [(32, 33, (1, 2)), (32, 90, (1, 3)), (75, 32, (3, 1))])
-def test_any_aspect_is_covered(compact, height, width, layout):
+def test_any_aspect_is_covered(compact: Clip, height: int, width: int, layout: tuple[int, int]) -> None:
     pixels = noise(2, 3, height, width)
     tiles, found_layout = anoclip.cut(pixels)
     assert found_layout == layout
@@ -229,7 +249,7 @@ def test_any_aspect_is_covered(compact, height, width, layout):
     assert run(compact, pixels, geometry="wide", views=1, size=(20, 50)).map.shape == (2, 20, 50)
 
 
-def test_tiles_are_joined_as_they_lie_in_the_image():
+def test_tiles_are_joined_as_they_lie_in_the_image() -> None:
     cell = torch.arange(4 * 60.0).view(1, 1, 4, 60).expand(1, 3, 4, 60)
     tiles, layout = anoclip.cut(cell)  # 15 tiles without overlap
     tokens = tiles[:, 0].reshape(-1, 16, 1)  # one token a pixel
@@ -238,7 +258,7 @@ def test_tiles_are_joined_as_they_lie_in_the_image():
     assert torch.equal(anoclip.join(tiles[:, 0].reshape(-1, 16, 1), (4, 4), layout).view(60, 4), cell[0, 0].T)
 
 
-def test_flips_and_turns_are_exact_and_shifts_move():
+def test_flips_and_turns_are_exact_and_shifts_move() -> None:
     pixels = noise(1, 3, 32, 32)
     views = anoclip.views(pixels)
     assert views.shape == (1, 22, 3, 32, 32)
@@ -250,7 +270,7 @@ def test_flips_and_turns_are_exact_and_shifts_move():
     torch.testing.assert_close(anoclip.views(ramp)[0, 9, 0, 16, 10], torch.tensor(-0.375 + 0.2))
 
 
-def test_the_stream_starts_late_in_towers_of_more_than_twelve_blocks():
+def test_the_stream_starts_late_in_towers_of_more_than_twelve_blocks() -> None:
     deep = ClipConfig(VisionConfig(32, 8, 32, 24, 2), TextConfig(16, 2, 2), joint=24)
     assert AnoCLIP(deep, Config()).dense[0].start == 13
     assert AnoCLIP(deep, Config(start=1)).dense[0].start == 1
@@ -259,7 +279,7 @@ def test_the_stream_starts_late_in_towers_of_more_than_twelve_blocks():
         AnoCLIP(deep, Config(start=25))
 
 
-def test_texture_marks_a_name(compact):
+def test_texture_marks_a_name(compact: Clip) -> None:
     encoder = PromptEncoder(compact)
     plain, marked = (AnoCLIP(compact.config, Config(texture=t)).text(encoder, "slate") for t in (None, True))
     assert (plain.pair - marked.pair).abs().max() > 1e-4
@@ -267,7 +287,7 @@ def test_texture_marks_a_name(compact):
     torch.testing.assert_close(marked.table, F.normalize(marked.table, dim=1))
 
 
-def test_bfloat16_towers_give_float32_results(compact):
+def test_bfloat16_towers_give_float32_results(compact: Clip) -> None:
     pixels = noise(1, 3, 32, 32)
     exact, rough = run(compact, pixels, keys=[1]), run(small(dtype=torch.bfloat16), pixels, keys=[1])
     assert rough.map.dtype == rough.score.dtype == torch.float32
@@ -275,14 +295,14 @@ def test_bfloat16_towers_give_float32_results(compact):
     torch.testing.assert_close(rough.map, exact.map, rtol=0, atol=2e-2)
 
 
-def test_works_in_inference_mode_first_and_outside_afterwards(compact):
+def test_works_in_inference_mode_first_and_outside_afterwards(compact: Clip) -> None:
     pixels = noise(1, 3, 48, 48)  # 6 x 6 patches on a table of 4 x 4
     with torch.inference_mode():
         first = run(compact, pixels, keys=[1], size=(31, 31))
     torch.testing.assert_close(run(compact, pixels, keys=[1], size=(31, 31)).map, first.map.clone())
 
 
-def test_registry_lines():
+def test_registry_lines() -> None:
     for name, adapts in (("anoclip", False), ("anoclip+", True)):
         assert "seed" in base.entry(name).options
         assert not base.entry(name).learned
@@ -299,12 +319,12 @@ def test_registry_lines():
         ({"colour": "red"}, "colour"),
     ],
 )
-def test_wrong_options_say_what_would_be_right(compact, options, message):
+def test_wrong_options_say_what_would_be_right(compact: Clip, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         base.create("anoclip", compact.config, **options)
 
 
-def test_misfits_are_named(compact):
+def test_misfits_are_named(compact: Clip) -> None:
     method = base.create("anoclip+", compact.config)
     with pytest.raises(ConfigError, match="takes squares"):
         method.encode(compact, noise(1, 3, 32, 40))

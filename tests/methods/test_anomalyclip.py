@@ -92,7 +92,7 @@ def test_three_training_steps_equal_the_published_code(case: int) -> None:
     for step in range(3):
         optimiser.zero_grad()
         loss = method.loss(encoded, method.text(PromptEncoder(clip()), "object"), masks, labels)
-        loss.total.backward()  # type: ignore[no-untyped-call]
+        loss.total.backward()
         if step == 0:
             grads = [method.prompts.normal.grad, method.prompts.abnormal.grad, method.prompts.deep.grad]
             normal, abnormal, deep = (g for g in grads if g is not None)

@@ -36,10 +36,10 @@ def encoder(activation: Activation) -> PromptEncoder:
 
 
 def build(activation: Activation) -> AprilGan:
-    """The method with the affine maps of the figures."""
+    """Build the method with the affine maps of the figures."""
     method = base.create("aprilgan", clip(activation).config)
     assert isinstance(method, AprilGan)
-    state = {}
+    state: dict[str, Tensor] = {}
     for k, (weight, bias) in enumerate(synthetic.linear_stages(**figures()["inputs"]["linear_stages"])):
         state |= {f"maps.{k}.weight": torch.from_numpy(weight), f"maps.{k}.bias": torch.from_numpy(bias)}
     method.load_state_dict(state)
@@ -91,7 +91,7 @@ def test_three_training_steps_equal_the_published_code(activation: Activation, c
     for step in range(3):
         optimiser.zero_grad()
         loss = method.loss(features(activation), text, masks, torch.tensor(rule["labels"]))
-        loss.total.backward()  # type: ignore[no-untyped-call]
+        loss.total.backward()
         if step == 0:
             grads = [p.grad for p in method.parameters()]  # w1, b1, w2, b2, …
             norms = []

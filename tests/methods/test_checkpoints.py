@@ -79,7 +79,7 @@ def test_a_detector_takes_its_prompts_from_the_file(tiny_weights: Path, loaded: 
     detector = load_detector("auto", str(tiny_weights), checkpoint=first)
     other = load_detector("anomalyclip", str(tiny_weights), checkpoint=second)
     assert detector.method_name == "anomalyclip"
-    assert (detector.identity.auxiliary_data, detector.identity.trained_images) == ("my scans", {3, 5})
+    assert (detector.identity.auxiliary_data, detector.identity.trained_images) == ("my scans", frozenset({3, 5}))
     assert detector.preprocess.size == 64
     assert not torch.equal(
         torch.tensor(detector.predict(grey(7)).anomaly_map), torch.tensor(other.predict(grey(7)).anomaly_map)

@@ -115,7 +115,7 @@ def test_three_training_steps_equal_the_published_code(name: str, case: int) -> 
     for step in range(3):
         optimiser.zero_grad()
         loss = method.loss(encoded, method.text(PromptEncoder(clip()), "object"), masks, labels)
-        loss.total.backward()  # type: ignore[no-untyped-call]
+        loss.total.backward()
         if step == 0:
             grads = [method.prompts.normal.grad, method.prompts.abnormal.grad, method.prompts.deep.grad]
             normal, abnormal, deep = (g for g in grads if g is not None)
@@ -137,7 +137,7 @@ def test_only_prompts_are_learned() -> None:
     encoded = features("crane+")
     masks, labels = torch.zeros(2, *SIZE), torch.zeros(2)
     total = method.loss(encoded, method.text(PromptEncoder(clip()), "object"), masks, labels).total
-    total.backward()  # type: ignore[no-untyped-call]
+    total.backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in method.parameters())
     assert all(p.grad is None for p in clip().parameters())
 
@@ -153,7 +153,7 @@ def test_shared_prefix_changes_no_gradient_that_matters() -> None:
         method.prompts.half_deep = half
         text = method.text(PromptEncoder(clip()), "object")
         assert (text.prefix is None) == half
-        method.loss(encoded, text, masks, labels).total.backward()  # type: ignore[no-untyped-call]
+        method.loss(encoded, text, masks, labels).total.backward()
         grads.append(method.prompts.deep.grad)
     torch.testing.assert_close(grads[0], grads[1], rtol=0, atol=0.02)
 

@@ -95,8 +95,9 @@ def test_an_unknown_option_names_those_there_are(name: str, tiny_config: ClipCon
 
 def test_a_value_of_another_type_is_refused_in_plain_words(name: str, tiny_config: ClipConfig) -> None:
     for option in base.entry(name).options:
+        wrong: dict[str, Any] = {option: {"a": 1}}
         with pytest.raises(ConfigError, match=f"^{option} must be "):
-            base.create(name, tiny_config, **{option: {"a": 1}})
+            base.create(name, tiny_config, **wrong)
 
 
 def other_value(option: str, name: str) -> Any:

@@ -68,8 +68,8 @@ def test_gradients_of_the_shared_prefix_equal_those_of_whole_sequences() -> None
     text, image = clip().text, images(2)
     weight = torch.randn(2, 2, WIDTH, generator=torch.Generator().manual_seed(5))
     fast, slow = learned(False), learned(False)
-    (fast.with_image(text, fast.prefix(text), image) * weight).sum().backward()  # type: ignore[no-untyped-call]
-    (slow.with_image(text, None, image) * weight).sum().backward()  # type: ignore[no-untyped-call]
+    (fast.with_image(text, fast.prefix(text), image) * weight).sum().backward()
+    (slow.with_image(text, None, image) * weight).sum().backward()
     for name, p in slow.named_parameters():
         torch.testing.assert_close(fast.get_parameter(name).grad, p.grad, atol=1e-3, rtol=1e-4)
 
@@ -121,7 +121,7 @@ def test_deep_prompts_stop_at_a_shallow_tower() -> None:
 
 def test_half_deep_gradients_pass_through_fp16() -> None:
     prompts = learned(True)
-    prompts(clip().text).square().sum().backward()  # type: ignore[no-untyped-call]
+    prompts(clip().text).square().sum().backward()
     grad = prompts.deep.grad
     assert grad is not None
     assert torch.isfinite(grad).all()

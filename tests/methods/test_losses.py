@@ -79,9 +79,9 @@ def test_gradients_of_cells_equal_those_of_pixels() -> None:
     p, mask = example(3)
     fine, coarse = p.clone().requires_grad_(), p.clone().requires_grad_()
     big = F.interpolate(fine[:, None], scale_factor=5, mode="nearest")[:, 0]
-    (focal(big, mask) + overlap(big, mask).dice()).backward()  # type: ignore[no-untyped-call]
+    (focal(big, mask) + overlap(big, mask).dice()).backward()
     counts, flat = patch_counts(mask, (3, 4)), coarse.flatten(1)
-    (focal_cells(flat, counts, 25) + overlap_cells(flat, counts, 25).dice()).backward()  # type: ignore[no-untyped-call]
+    (focal_cells(flat, counts, 25) + overlap_cells(flat, counts, 25).dice()).backward()
     torch.testing.assert_close(coarse.grad, fine.grad)
 
 
@@ -90,7 +90,7 @@ def test_certain_answers_stay_finite() -> None:
     p = torch.tensor([[[0.0, 1.0], [1.0, 0.0]]], requires_grad=True)
     mask = torch.tensor([[[0.0, 1.0], [0.0, 1.0]]])
     loss = focal(p, mask) + overlap(p, mask).dice()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     assert torch.isfinite(loss)
     assert p.grad is not None
     assert torch.isfinite(p.grad).all()

@@ -95,7 +95,7 @@ def test_every_alternative_scores_and_trains(options: dict[str, Any]) -> None:
         assert (values > 0).all()
         assert (values < 1).all()
     loss = method.train().loss(features, method.text(encoder(), "object"), *target())
-    loss.total.backward()  # type: ignore[no-untyped-call]
+    loss.total.backward()
     for name, p in method.named_parameters():
         assert p.grad is not None, name
         assert torch.isfinite(p.grad).all(), name
@@ -170,7 +170,7 @@ def test_detached_heads_leave_the_local_prompts_to_the_base_loss() -> None:
     grads = []
     for detach in (False, True):
         method = build(detach_base=detach, base_weight=0.0)
-        method.loss(encode(method), method.text(encoder(), "object"), *target()).total.backward()  # type: ignore[no-untyped-call]
+        method.loss(encode(method), method.text(encoder(), "object"), *target()).total.backward()
         grads.append(method.local_prompts.normal.grad)
     assert grads[0] is not None
     assert grads[0].abs().sum() > 0
@@ -206,7 +206,7 @@ def test_training_lowers_the_loss_and_parts_the_subspaces() -> None:
     for _ in range(12):
         optimiser.zero_grad()
         loss = method.loss(features, method.text(encoder(), "object"), *target())
-        loss.total.backward()  # type: ignore[no-untyped-call]
+        loss.total.backward()
         optimiser.step()
         history.append((loss.total.item(), loss.parts["orthogonal"].item()))
     assert history[-1][0] < history[0][0]

@@ -1,5 +1,7 @@
 """WinCLIP: recorded window tokens and harmonic maps, and the aggregation against its definition."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,9 +11,10 @@ import golden
 import synthetic
 from anomalens.backbones.config import ClipConfig, TextConfig, VisionConfig
 from anomalens.backbones.prompt_encoder import PromptEncoder
-from anomalens.backbones.tower import Clip, Features
+from anomalens.backbones.tower import Clip
 from anomalens.errors import ConfigError
 from anomalens.methods import base, winclip
+from anomalens.methods.base import ScoreMap
 from anomalens.methods.winclip import Config, WinCLIP, WindowFeatures
 
 G = golden.load("winclip")
@@ -29,19 +32,19 @@ def clip() -> Clip:
 
 
 @pytest.fixture(scope="module")
-def features(clip) -> Features:
+def features(clip: Clip) -> WindowFeatures:
     return WinCLIP(clip.config, Config()).encode(clip, torch.from_numpy(synthetic.make(G["inputs"]["images"])))
 
 
 @pytest.fixture(scope="module")
-def texts(clip) -> dict[str, Tensor]:
+def texts(clip: Clip) -> dict[str, Tensor]:
     encoder = PromptEncoder(clip)
     return {name: WinCLIP(clip.config, Config()).text(encoder, name) for name in ("bottle", "carpet")}
 
 
 # ------------------------------------------------------------------------------------------------------ recorded runs
 @pytest.mark.parametrize("scale", [2, 3])
-def test_windows(features, scale):
+def test_windows(features: WindowFeatures, scale: int) -> None:
     recorded = G["windows"][f"scale{scale}"]
     index = winclip.window_index((15, 15), scale, CPU)
     assert tuple(index.shape) == (recorded["count"], recorded["patches"])
@@ -51,18 +54,19 @@ def test_windows(features, scale):
     check(f"windows{scale}_raw", features.windows[scale - 2])
 
 
-def test_whole_image(features):
+def test_whole_image(features: WindowFeatures) -> None:
+    assert features.cls is not None
     check("full_raw", features.cls)
 
 
 @pytest.mark.parametrize("name", ["bottle", "carpet"])
-def test_text(texts, name):
+def test_text(texts: dict[str, Tensor], name: str) -> None:
     check(f"T_{name}", texts[name])
 
 
 @pytest.mark.parametrize("name", ["bottle", "carpet"])
 @pytest.mark.parametrize("tau", [0.01, 0.07])
-def test_scores_and_maps(clip, features, texts, name, tau):
+def test_scores_and_maps(clip: Clip, features: WindowFeatures, texts: dict[str, Tensor], name: str, tau: float) -> None:
     method = WinCLIP(clip.config, Config(temperature=tau))
     check(f"tau{tau}_score_{name}", method.score(features, texts[name], (15, 15)).score)
     check(f"tau{tau}_grid_{name}", method.score(features, texts[name], (15, 15)).map)
@@ -72,7 +76,7 @@ def test_scores_and_maps(clip, features, texts, name, tau):
 @pytest.mark.parametrize("name", ["bottle", "carpet"])
 @pytest.mark.parametrize("scale", [2, 3])
 @pytest.mark.parametrize("tau", [0.01, 0.07])
-def test_each_scale(features, texts, name, scale, tau):
+def test_each_scale(features: WindowFeatures, texts: dict[str, Tensor], name: str, scale: int, tau: float) -> None:
     direction = (texts[name][1] - texts[name][0]) / tau
     scores = torch.sigmoid(F.normalize(features.windows[scale - 2], dim=-1) @ direction)
     weights = 2 * winclip.coverage((15, 15), (scale,), CPU)[:, :-1]
@@ -96,9 +100,10 @@ def noise(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
 
 
-def test_aggregation_is_the_harmonic_mean_over_covering_windows(compact):
+def test_aggregation_is_the_harmonic_mean_over_covering_windows(compact: Clip) -> None:
     grid, scales = (4, 5), (2, 3)
-    features = WindowFeatures(noise(1, 24), (), grid, windows=(noise(1, 12, 24), noise(1, 6, 24)))
+    whole = noise(1, 24)
+    features = WindowFeatures(whole, (), grid, windows=(noise(1, 12, 24), noise(1, 6, 24)))
     text = F.normalize(noise(2, 24), dim=-1)
     scored = WinCLIP(compact.config, Config()).score(features, text, grid)
 
@@ -107,7 +112,7 @@ def test_aggregation_is_the_harmonic_mean_over_covering_windows(compact):
 
     for i in range(grid[0]):
         for j in range(grid[1]):
-            terms = [1 / ascore(features.cls[0])]
+            terms = [1 / ascore(whole[0])]
             for scale, tokens in zip(scales, features.windows, strict=True):
                 places = [(a, b) for a in range(grid[0] - scale + 1) for b in range(grid[1] - scale + 1)]
                 covering = [
@@ -117,10 +122,10 @@ def test_aggregation_is_the_harmonic_mean_over_covering_windows(compact):
                 ]
                 terms.append(sum(covering) / len(covering))
             assert scored.map[0, i, j].item() == pytest.approx(3 / sum(terms), abs=1e-6)
-    assert scored.score.item() == pytest.approx(ascore(features.cls[0]), abs=1e-6)
+    assert scored.score.item() == pytest.approx(ascore(whole[0]), abs=1e-6)
 
 
-def test_saturated_scores_stay_finite(compact):
+def test_saturated_scores_stay_finite(compact: Clip) -> None:
     text = torch.zeros(2, 24)
     text[0, 0] = text[1, 1] = 1.0
     normal = torch.zeros(1, 9, 24)
@@ -133,7 +138,7 @@ def test_saturated_scores_stay_finite(compact):
     assert scored.map[0, -1, -1] > 0.99, "the last patch lies in the abnormal window only"
 
 
-def test_work_per_image(compact):
+def test_work_per_image(compact: Clip) -> None:
     clip = small()
     sequences: list[tuple[int, int]] = []
     clip.visual.transformer.blocks[0].ln_1.register_forward_hook(
@@ -147,12 +152,12 @@ def test_work_per_image(compact):
     assert sequences == [(2, 17), (2 * 9, 5), (2 * 4, 10)], "one plain pass, then every scale's windows as one batch"
 
 
-def test_batch_size_and_order_change_nothing(compact):
+def test_batch_size_and_order_change_nothing(compact: Clip) -> None:
     method = WinCLIP(compact.config, Config())
     text = method.text(PromptEncoder(compact), "widget")
     pixels = noise(3, 3, 32, 48)
 
-    def run(x: Tensor):
+    def run(x: Tensor) -> ScoreMap:
         return method.score(method.encode(compact, x), text, (20, 30))
 
     together, turned = run(pixels), run(pixels.flip(0))
@@ -162,7 +167,7 @@ def test_batch_size_and_order_change_nothing(compact):
     torch.testing.assert_close(torch.cat([a.score for a in alone]), together.score, rtol=0, atol=1e-6)
 
 
-def test_bfloat16_towers_give_float32_results(compact):
+def test_bfloat16_towers_give_float32_results(compact: Clip) -> None:
     rough = small(torch.bfloat16)
     method = WinCLIP(compact.config, Config())
     exact, rounded = (
@@ -173,14 +178,14 @@ def test_bfloat16_towers_give_float32_results(compact):
     torch.testing.assert_close(rounded.map, exact.map, rtol=0, atol=0.05)
 
 
-def test_the_fixed_colour_scale_follows_the_temperature(compact):
+def test_the_fixed_colour_scale_follows_the_temperature(compact: Clip) -> None:
     low, high = WinCLIP(compact.config, Config()).heat_range
     assert low + high == pytest.approx(1)
     assert high == pytest.approx(0.671, abs=1e-3)
     assert WinCLIP(compact.config, Config(temperature=0.01)).heat_range[1] > 0.99
 
 
-def test_registry_line(compact):
+def test_registry_line(compact: Clip) -> None:
     assert base.entry("winclip").options == ("scales", "temperature")
     assert base.create("winclip", compact.config, scales=[2]).config.scales == (2,)
 
@@ -189,11 +194,11 @@ def test_registry_line(compact):
     ("options", "message"),
     [({"scales": ()}, "window sides"), ({"scales": (0, 2)}, "window sides"), ({"temperature": 0}, "above 0")],
 )
-def test_wrong_options_say_what_would_be_right(compact, options, message):
+def test_wrong_options_say_what_would_be_right(compact: Clip, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         base.create("winclip", compact.config, **options)
 
 
-def test_a_grid_smaller_than_a_window_is_refused(compact):
+def test_a_grid_smaller_than_a_window_is_refused(compact: Clip) -> None:
     with pytest.raises(ConfigError, match="holds no window of 3 x 3"):
         WinCLIP(compact.config, Config()).encode(compact, noise(1, 3, 16, 32))

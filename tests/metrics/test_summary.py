@@ -166,7 +166,7 @@ def test_regions_are_those_of_scikit_image() -> None:
     for density in (0.05, 0.3, 0.6):
         mask = generator.random((40, 30)) < density
         scores = generator.random((40, 30))
-        labels: Array = measure.label(mask, connectivity=2)  # type: ignore[no-untyped-call]
+        labels: Array = measure.label(mask, connectivity=2)
         expected = [np.mean(scores[labels == index] >= 0.5) for index in range(1, labels.max() + 1)]
         assert sorted(metrics.region_recall(scores, mask, 0.5)) == pytest.approx(sorted(expected))
 

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import json
+import logging
 import os
 import sys
 from collections import Counter
@@ -35,7 +36,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("ANOMALENS_CACHE", str(tmp_path_factory.mktemp("cache")))  # workers inherit it
         patch.setenv("PYTHONPATH", str(Path(workers.__file__).parent), prepend=os.pathsep)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         yield
         ray.shutdown()
 

@@ -191,7 +191,7 @@ def pretrain(
             losses = step_loss(model, config, batch, rng, lessons, step)
             total = cast(Tensor, sum(losses[name] * getattr(config.weights, name) for name in losses))
             optimiser.zero_grad(set_to_none=True)
-            total.backward()  # type: ignore[no-untyped-call]
+            total.backward()
             norm = nn.utils.clip_grad_norm_(list(state.trained().values()), 1.0)
             if not torch.isfinite(norm + total.detach()):
                 raise TrainingError(f"training diverged at step {step}; the last checkpoint stands, take a lower rate")

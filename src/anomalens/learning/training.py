@@ -233,7 +233,7 @@ def _gradients(method: LearnedMethod, encoder: PromptEncoder, source: Source, in
     values: dict[str, float] = {}
     if own:
         loss, share = batch_loss(method, encoder, source.batch(own)), len(own) / len(indices)
-        (loss.total * share).backward()  # type: ignore[no-untyped-call]
+        (loss.total * share).backward()
         numbers = (torch.stack([loss.total, *loss.parts.values()]).detach().double() * share).tolist()
         values = dict(zip(["loss", *loss.parts], numbers, strict=True))
     return processes.sum_by_name(values)

@@ -166,7 +166,7 @@ class TokenCLIP(LearnedMethod):
     def similarities(self, tokens: Tensor, text: Text) -> Tensor:
         """Compute F̂_i · t^q_c: unit tokens [B, M, E] -> [B, M, C, Q]. A split head sees its own slice of a token."""
         if self.config.head == "split":
-            parts = F.normalize(tokens.unflatten(-1, (self.config.subspaces, -1)), dim=-1)  # type: ignore[no-untyped-call]
+            parts = F.normalize(tokens.unflatten(-1, (self.config.subspaces, -1)), dim=-1)
             return torch.einsum("bmqe,cqe->bmcq", parts, text.subspaces)
         classes, count, width = text.subspaces.shape
         return (tokens @ text.subspaces.view(classes * count, width).T).view(*tokens.shape[:2], classes, count)

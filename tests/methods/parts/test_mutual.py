@@ -37,9 +37,9 @@ def maps(store: FeatureStore, config: MutualConfig, make: Any = np.asarray) -> l
 
 
 def written_out(images: list[list[np.ndarray]], windows: tuple[int, ...], share: float) -> list[np.ndarray]:
-    """The definition by loops, with zeros padded and windows divided by their full size, as the public code has it."""
+    """Compute the definition by loops: zeros padded, windows divided by their full size, as in the public code."""
     count, kept = len(images), max(1, int(share * (len(images) - 1)))
-    totals = [0.0] * count
+    totals: list[np.ndarray] = [np.zeros(())] * count
     for level in range(len(images[0])):
         for r in windows:
             z = []
@@ -102,7 +102,7 @@ def test_a_pasted_square_is_found_where_it_lies(make: Any) -> None:
     assert not any(results[i].any() for i in (0, 1, 3, 4, 5))
 
 
-@pytest.mark.parametrize(("faulty", "found"), [(2, True), (4, False)])
+@pytest.mark.parametrize(("faulty", "visible"), [(2, True), (4, False)])
 def test_the_same_defect_on_more_than_30_per_cent_is_lost(faulty: int, visible: bool) -> None:
     """10 images, K = 2: with 2 faulty images a defect has one twin and one stranger, with 4 it has twins only."""
     images = [grids(1, (5, 5, 8))[0].copy() for _ in range(10)]
@@ -176,4 +176,4 @@ def test_what_cannot_be_scored_is_refused() -> None:
         store.append([grids(1)[0]] * 2, "b")
     for options in ({"windows": (2,)}, {"windows": ()}, {"share": 0.0}, {"others": 1}, {"block": 0}):
         with pytest.raises(ConfigError):
-            MutualConfig(**options)  # type: ignore[arg-type]
+            MutualConfig(**options)

@@ -13,8 +13,9 @@ from anomalens.methods.parts.neighbours import build_memory, farthest_first, lea
 
 
 def unit_rows(count: int, channels: int = 16, seed: int = 0) -> np.ndarray:
-    rows = np.random.default_rng(seed).standard_normal((count, channels)).astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    rows: np.ndarray = np.random.default_rng(seed).standard_normal((count, channels)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows
 
 
 @pytest.mark.parametrize("block", [1, 7, 2**23])

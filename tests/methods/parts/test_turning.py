@@ -65,8 +65,9 @@ def test_photographs_at_any_angle_are_told_from_aligned_ones(make: Any) -> None:
     poses /= np.linalg.norm(poses, axis=-1, keepdims=True)
 
     def seen(angle: int) -> np.ndarray:
-        noisy = poses[angle % 4] + rng.normal(0, 0.02, (6, 8)).astype(np.float32)
-        return noisy / np.linalg.norm(noisy, axis=-1, keepdims=True)
+        noisy: np.ndarray = poses[angle % 4] + rng.normal(0, 0.02, (6, 8)).astype(np.float32)
+        noisy /= np.linalg.norm(noisy, axis=-1, keepdims=True)
+        return noisy
 
     for angles, answer in (((0, 0, 0), False), ((0, 1, 2), True)):
         plain = make(np.stack([seen(angle) for angle in angles]))
