@@ -40,7 +40,7 @@ def begins_with_verb(text: str) -> bool:
     return not rest.startswith("of ")
 
 
-def test_docstrings_begin_with_a_verb():
+def test_docstrings_begin_with_a_verb() -> None:
     faulty = [
         f"{file.relative_to(ROOT)}:{line}: {text.splitlines()[0]}"
         for file in FILES
@@ -62,7 +62,7 @@ def test_docstrings_begin_with_a_verb():
         "Maps by",
     ],
 )
-def test_phrases_without_a_verb_are_found(text: str):
+def test_phrases_without_a_verb_are_found(text: str) -> None:
     assert not begins_with_verb(text)
 
 
@@ -72,13 +72,13 @@ def trailing_comments(file: Path) -> Iterator[str]:
     lines = text.splitlines()
     for node in ast.walk(ast.parse(text)):
         for field in node.body if isinstance(node, ast.ClassDef) else ():
-            if isinstance(field, ast.AnnAssign):
+            if isinstance(field, ast.AnnAssign) and field.end_lineno is not None:
                 line = lines[field.end_lineno - 1]
                 behind = line.encode()[field.end_col_offset :].decode().strip()
                 if behind.startswith("#") and not behind.startswith(("# type:", "# noqa")):
                     yield f"{file.relative_to(ROOT)}:{field.end_lineno}: {line.strip()}"
 
 
-def test_comments_stand_above_fields():
+def test_comments_stand_above_fields() -> None:
     faulty = [place for file in FILES for place in trailing_comments(file)]
     assert not faulty, "these comments stand behind their fields:\n" + "\n".join(faulty)
