@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from anomalens.errors import InputError
+from anomalens.errors import ConfigError, InputError
 from anomalens.files import (
     atomic_write,
     cache_folder,
     digest,
     file_digest,
     json_ready,
+    make_folder,
     remove_unfinished,
     require_room,
     stamp,
@@ -59,6 +60,41 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     remove_unfinished(tmp_path)
     assert list(kept.parent.iterdir()) == [kept]
     assert kept.read_text() == "old"
+
+
+def test_only_what_belongs_to_a_file_is_removed_for_it(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from anomalens.files import atomic_write\n"
+        "os.replace = lambda *paths: os._exit(9)\n"
+        "atomic_write(sys.argv[1], 'new')"
+    )
+    for name in ("a", "b"):
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], check=False)
+    assert len(list(tmp_path.iterdir())) == 2
+    remove_unfinished(tmp_path / "a")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs links")
+def test_links_are_replaced_and_probes_follow_none(tmp_path: Path) -> None:
+    victim, out = tmp_path / "victim", tmp_path / "out"
+    victim.write_text("kept")
+    out.mkdir()
+    for name in (".writable", "target"):
+        (out / name).symlink_to(victim)
+    make_folder(out)
+    atomic_write(out / "target", "new")
+    assert victim.read_text() == "kept"
+    assert not (out / "target").is_symlink()
+
+
+def test_a_folder_that_cannot_be_written_is_said_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "out", tmp_path / "a\0b"):
+        with pytest.raises(ConfigError, match=r"^cannot write to .*; choose another --out$"):
+            make_folder(folder)
+    make_folder(tmp_path / "deep" / "out")
+    assert not list((tmp_path / "deep" / "out").iterdir())
 
 
 def test_json_refuses_nan(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -11,9 +12,15 @@ from typing import Any
 from anomalens._version import __version__
 from anomalens.errors import MissingExtraError
 
+_REPORTS_OFF = {"HF_HUB_DISABLE_TELEMETRY": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+
 
 def optional(module: str, extra: str) -> Any:
-    """Return the imported `module`; raise MissingExtraError naming `pip install 'anomalens[extra]'` if absent."""
+    """Return the imported `module`; raise MissingExtraError naming `pip install 'anomalens[extra]'` if absent.
+
+    What is imported here reports to nobody.
+    """
+    _silence_reports()
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -21,6 +28,15 @@ def optional(module: str, extra: str) -> Any:
             f"this needs the package '{module.split('.')[0]}', which is not installed; "
             f"run: pip install 'anomalens[{extra}]'"
         ) from error
+
+
+def _silence_reports() -> None:
+    """Keep packages from reporting to their makers that they are used."""
+    # OpenVINO does without this package where it is missing. With it, an import looks up a host and writes a number
+    # into the user's home folder.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    for variable, value in _REPORTS_OFF.items():
+        os.environ.setdefault(variable, value)
 
 
 @contextmanager

@@ -8,24 +8,30 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from anomalens.errors import InputError
+from anomalens.errors import ConfigError, InputError
 
 # Beginning of the names of temporary files.
 _UNFINISHED = ".writing-"
 
 
-def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
+def atomic_write(path: str | os.PathLike[str], data: bytes | str, *, durable: bool = True) -> None:
     """Write `data` to `path` (text as UTF-8) through a temporary file in the same folder and a rename.
+
+    A link at `path` is replaced, not followed. `durable`: have the content on the disk before it gets its name, so
+    that not even a loss of power leaves half of it; that takes some milliseconds.
 
     Raises OSError (disk full, read-only folder); whatever stood at `path` before is then untouched.
     """
     target = Path(path)
     raw = data.encode("utf-8") if isinstance(data, str) else data
     # The same folder, because a rename is atomic only within one file system.
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=_UNFINISHED)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=_unfinished(target))
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(raw)
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, target)
     except BaseException:
@@ -33,13 +39,38 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
         raise
 
 
-def remove_unfinished(folder: str | os.PathLike[str]) -> None:
-    """Remove, in `folder` and below it, the temporary files of `atomic_write` whose process was killed.
+def flush(path: str | os.PathLike[str]) -> None:
+    """Have the content of a file, which some other program wrote, on the disk."""
+    with open(path, "rb+") as stream:
+        os.fsync(stream.fileno())
 
-    Only for a folder that nobody else is writing to.
+
+def remove_unfinished(place: str | os.PathLike[str]) -> None:
+    """Remove the temporary files of `atomic_write` whose process was killed: in a folder and below it, or of a file.
+
+    Only for a place that nobody else is writing to.
     """
-    for leftover in Path(folder).rglob(f"{_UNFINISHED}*"):
+    path = Path(place)
+    leftovers = path.rglob(f"{_UNFINISHED}*") if path.is_dir() else path.parent.glob(f"{_unfinished(path)}*")
+    for leftover in leftovers:
         leftover.unlink(missing_ok=True)
+
+
+def _unfinished(target: Path) -> str:
+    """Return how the names of temporary files of `target` begin: with a digest, because its name may be a long one."""
+    return f"{_UNFINISHED}{digest(os.fsencode(target.name))[:8]}-"
+
+
+def make_folder(folder: str | os.PathLike[str]) -> None:
+    """Make `folder` if need be; raise ConfigError where nothing can be written to it: to be known before the work."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        handle, probe = tempfile.mkstemp(dir=folder, prefix=_UNFINISHED)
+        os.close(handle)
+        os.unlink(probe)
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot write to {os.fsdecode(folder)}: {reason}; choose another --out") from error
 
 
 def cache_folder() -> Path:

@@ -4,16 +4,15 @@ To add an option, add a field to `LoadOptions`: it is then an argument of `load_
 loads a detector (with its help), a key of a benchmark file's [settings], and a line of `run.json`.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import cache
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from anomalens.errors import ConfigError
 from anomalens.files import json_ready
+from anomalens.typed_values import checked_value
 
 Dtype = Literal["float32", "bfloat16"]
 Effect = Literal["scores", "source", "decision", "speed"]
@@ -168,49 +167,6 @@ def refuse_unknown(values: Mapping[str, Any], known: tuple[str, ...], owner: str
             close = get_close_matches(RENAMED.get(name, name), known, n=1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""
             raise ConfigError(f"unknown option {name!r}{hint}; {owner} has: {', '.join(known) or 'none'}")
-
-
-def inner_type(hint: Any) -> Any:
-    """Return the type that an optional type is about: `int | None` -> `int`; any other type is returned as it is."""
-    if get_origin(hint) in (Union, UnionType):
-        return next(part for part in get_args(hint) if part is not NoneType)
-    return hint
-
-
-def checked_value(name: str, value: Any, hint: Any) -> Any:
-    """Return an option's value in its type: text, bool, int, float, Mapping, Literal, optionals or tuples of these.
-
-    A path becomes text, a list (as JSON and TOML have them) or a single value becomes a tuple where a tuple is wanted.
-    Raises ConfigError naming the option whose value does not fit.
-    """
-    if value is None and NoneType in get_args(hint):
-        return None
-    kind = inner_type(hint)
-    if get_origin(kind) is tuple:
-        parts = value if isinstance(value, (list, tuple)) else (value,)
-        return tuple(checked_value(name, part, get_args(kind)[0]) for part in parts)
-    if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            *others, last = map(repr, get_args(kind))
-            raise ConfigError(f"{name} must be {', '.join(others)} or {last}, not {value!r}")
-        return value
-    if kind is str and hasattr(value, "__fspath__"):
-        value = str(value)
-    accepted, description = _TYPES.get(kind, (Mapping, "a table"))
-    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-        raise ConfigError(f"{name} must be {description}, not {value!r}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{name} must be a finite number, not {value}")
-    return value
-
-
-# What is accepted for each type of option, and the type in words.
-_TYPES: dict[Any, tuple[Any, str]] = {
-    str: (str, "text"),
-    bool: (bool, "true or false"),
-    int: (int, "a whole number"),
-    float: ((int, float), "a number"),
-}
 
 
 def _checked(option: "Field[Any]", value: Any) -> Any:

@@ -192,7 +192,7 @@ class Prediction:
             )
         target.mkdir(parents=True, exist_ok=True)
         picture = self.overlay() if self.path else self.heatmap()
-        atomic_write(target / f"{stem}_overlay.png", _png(picture))
+        atomic_write(target / f"{stem}_overlay.png", _png(picture), durable=False)
         self.save_mask(target / f"{stem}_mask.png")
         # Escaped, so that a path that is no UTF-8 can be written.
         atomic_write(target / f"{stem}.json", json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n")
@@ -202,11 +202,11 @@ class Prediction:
         self, path: str | os.PathLike[str], image: Source | None = None, *, channels: Channels = "rgb"
     ) -> None:
         """Write the overlay as PNG. Raises as `overlay` does, and OSError when the file cannot be written."""
-        atomic_write(path, _png(self.overlay(image, channels=channels)))
+        atomic_write(path, _png(self.overlay(image, channels=channels)), durable=False)
 
     def save_mask(self, path: str | os.PathLike[str]) -> None:
         """Write the mask as PNG at source size: 255 in the mask, 0 elsewhere."""
-        atomic_write(path, _png(Image.fromarray(self.mask.astype(np.uint8) * np.uint8(255))))
+        atomic_write(path, _png(Image.fromarray(self.mask.astype(np.uint8) * np.uint8(255))), durable=False)
 
     def save_map(self, path: str | os.PathLike[str], *, at_source: bool = False) -> None:
         """Write the raw map as `.npy` (exact) or 16-bit `.png`, at working size or at source size.

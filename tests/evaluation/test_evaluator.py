@@ -19,7 +19,7 @@ from anomalens.detection.detector import Detector
 from anomalens.errors import ConfigError, InputError, MissingExtraError
 from anomalens.evaluation.evaluator import EvaluationConfig, evaluate
 from anomalens.evaluation.gallery import MASK_COLOURS
-from anomalens.evaluation.result import Evaluation, check_folder, read_evaluation
+from anomalens.evaluation.result import Evaluation, read_evaluation
 from anomalens.files import file_key
 from anomalens.images.maps import resize_map
 from anomalens.metrics.summary import SUMMARY_KEYS, aupimo, pixel_intervals
@@ -387,12 +387,6 @@ def test_large_images_are_drawn_small(detector: Detector, tmp_path: Path) -> Non
 def test_wrong_options_are_said_before_anything_runs(wrong: dict[str, Any], reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         EvaluationConfig(**wrong)
-
-
-def test_a_folder_that_cannot_be_written_is_said_before_anything_runs(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot write to"):
-        check_folder(tmp_path / "file" / "out")
 
 
 def test_inspect_sees_image_and_prediction(detector: Detector, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from anomalens.images.normalisation import CLIP_MEAN, CLIP_PIXELS, CLIP_STD
 from anomalens.images.preprocessing import Preprocess
 from anomalens.learning.features import Cached, Pixels, build, cache_key, usable
 from anomalens.learning.training import TrainingPlan, train
+from anomalens.locks import locked
 from anomalens.methods import base
 from anomalens.methods.anomalyclip import AnomalyCLIP
 from anomalens.methods.parts.checkpoints import read_checkpoint
@@ -175,6 +177,54 @@ def test_the_tower_runs_once_and_a_stopped_build_goes_on(
     whole = build(tmp_path / "d", method, clip, samples, how, batch=4)
     everything = list(range(len(samples)))
     assert torch.equal(half.batch(everything).features.dense[0][0], whole.batch(everything).features.dense[0][0])
+
+
+def _zero_half(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: _zero_half(folder / "cls.npy"),
+        lambda folder: _zero_half(folder / "masks.npy"),
+        lambda folder: (folder / "cls.npy").write_bytes((folder / "cls.npy").read_bytes()[:200]),
+        lambda folder: (folder / "cls.npy").unlink(),
+        lambda folder: (folder / "progress.json").write_text("[" * 10_000),
+        lambda folder: (folder / "progress.json").write_text('{"done": 10}'),
+        lambda folder: (folder / "progress.json").write_text('{"done": "10", "grid": [], "side": 1e999}'),
+    ],
+)
+def test_a_damaged_cache_is_filled_anew(
+    damage: Callable[[Path], Any], samples: list[Sample], loaded: LoadedWeights, tmp_path: Path
+) -> None:
+    method, clip, how = prepared("anomalyclip", loaded)
+    everything = list(range(len(samples)))
+    whole = build(tmp_path / "c", method, clip, samples, how, batch=4).batch(everything)
+    damage(tmp_path / "c")
+    again = build(tmp_path / "c", method, clip, samples, how, batch=4).batch(everything)
+    assert torch.equal(again.features.dense[0][0], whole.features.dense[0][0])
+    assert torch.equal(again.masks, whole.masks)
+
+
+def test_a_second_training_of_one_checkpoint_is_refused(
+    samples: list[Sample], loaded: LoadedWeights, tmp_path: Path
+) -> None:
+    out = tmp_path / "learned.safetensors"
+    with locked(out, "train"), pytest.raises(ConfigError, match="another run"):
+        run("tokenclip", samples, loaded, out, tmp_path / "cache")
+    assert not out.with_suffix(".jsonl").exists()
+
+
+def test_a_torn_line_of_the_log_is_cut_off(samples: list[Sample], loaded: LoadedWeights, tmp_path: Path) -> None:
+    out = tmp_path / "learned.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        run("tokenclip", samples, loaded, out, tmp_path / "cache", epochs=2, stop=1)
+    with out.with_suffix(".jsonl").open("a") as log:
+        log.write('{"event": "st')
+    run("tokenclip", samples, loaded, out, tmp_path / "cache", epochs=2)
+    assert [json.loads(line)["event"] for line in out.with_suffix(".jsonl").read_text().splitlines()][-1] == "end"
 
 
 def test_keys_tell_apart_what_differs(samples: list[Sample], loaded: LoadedWeights) -> None:

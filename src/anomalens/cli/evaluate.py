@@ -55,7 +55,7 @@ def evaluate(
     from anomalens.detection.loading import load_detector
     from anomalens.evaluation.evaluator import EvaluationConfig, tested
     from anomalens.evaluation.evaluator import evaluate as measure
-    from anomalens.evaluation.result import check_folder
+    from anomalens.locks import held_folder
 
     config = EvaluationConfig(
         eval_size, limit, "exact" if exact else "histogram", class_names, gallery, allow_same_data, detailed
@@ -64,29 +64,29 @@ def evaluate(
     for dataset in datasets:
         note(dataset.summary())
     totals = [sum(map(len, tested(dataset).values())) for dataset in datasets]
-    check_folder(out)
-    detector = load_detector(options)
     failed = 0
     rows: list[dict[str, Any]] = []
-    for number, (dataset, total) in enumerate(zip(datasets, totals, strict=True)):
-        with progress_bar() as bar:
-            task = bar.add_task(dataset.name, total=total)
-            evaluation = measure(detector, dataset, config, progress=partial(bar.advance, task))
-        folder = out if len(datasets) == 1 else out / f"{number:02d}-{dataset.name}"
-        evaluation.write(folder)
-        # Two data sets may have the same name; their folders do not.
-        same = sum(other.name == dataset.name for other in datasets) > 1
-        name = folder.name if same else dataset.name
-        if as_json:
-            rows += [{"dataset": name} | row for row in _rows(evaluation)]
-        else:
-            title = f"{evaluation.dataset}: {evaluation.method} on {evaluation.backbone}, per cent"
-            named = [({"data set": name} if len(datasets) > 1 else {}) | row for row in _rows(evaluation)]
-            show(named, title=title, typed=["data set", "class"], as_json=False, headed=number == 0)
-        note(f"written to {folder}; a page to look at: anomalens report {folder}")
-        failed += len(evaluation.failed)
-        for row in evaluation.failed[:_EXAMPLES]:
-            complain(f"failed: {row.error}")
+    with held_folder(out, "evaluate"):
+        detector = load_detector(options)
+        for number, (dataset, total) in enumerate(zip(datasets, totals, strict=True)):
+            with progress_bar() as bar:
+                task = bar.add_task(dataset.name, total=total)
+                evaluation = measure(detector, dataset, config, progress=partial(bar.advance, task))
+            folder = out if len(datasets) == 1 else out / f"{number:02d}-{dataset.name}"
+            evaluation.write(folder)
+            # Two data sets may have the same name; their folders do not.
+            same = sum(other.name == dataset.name for other in datasets) > 1
+            name = folder.name if same else dataset.name
+            if as_json:
+                rows += [{"dataset": name} | row for row in _rows(evaluation)]
+            else:
+                title = f"{evaluation.dataset}: {evaluation.method} on {evaluation.backbone}, per cent"
+                named = [({"data set": name} if len(datasets) > 1 else {}) | row for row in _rows(evaluation)]
+                show(named, title=title, typed=["data set", "class"], as_json=False, headed=number == 0)
+            note(f"written to {folder}; a page to look at: anomalens report {folder}")
+            failed += len(evaluation.failed)
+            for row in evaluation.failed[:_EXAMPLES]:
+                complain(f"failed: {row.error}")
     if as_json:
         show(rows, as_json=True)
     if failed:

@@ -18,6 +18,7 @@ import numpy as np
 from anomalens.decision.calibration import Calibration, pooling_from_dict
 from anomalens.decision.pooling import ScorePooling
 from anomalens.engines.contract import Floats, GraphRun, Identity, Scored
+from anomalens.engines.onnx_files import external_files
 from anomalens.errors import ConfigError, WeightsError, one_line
 from anomalens.files import file_digest
 from anomalens.images.preprocessing import Preprocess
@@ -46,7 +47,7 @@ class Card:
     batch_limit: int | None = None
     # The side may be any multiple of this, in pixels; None: it is that of `preprocess`.
     any_size: int | None = None
-    # Hash of each file of the model, by suffix.
+    # Hash of each file of the model: see `files_of`.
     sha256: dict[str, str] = field(default_factory=dict)
     # Versions, and how far the graph is from PyTorch: for people who read the card.
     made: dict[str, Any] = field(default_factory=dict)
@@ -117,6 +118,18 @@ def parts(model: Path) -> list[Path]:
     return [model.with_suffix(suffix) for suffix in _PARTS[format_of(model)]]
 
 
+def files_of(model: Path) -> dict[str, Path]:
+    """Return all files of a model that exists, by what a card calls them, the one that a user names last.
+
+    Parts are called by their suffix, files that an .onnx keeps numbers in by their name. Raises WeightsError where
+    these cannot be told.
+    """
+    named = {part.suffix: part for part in parts(model)}
+    if format_of(model) == "onnx":
+        return {name: model.with_name(name) for name in external_files(model)} | named
+    return named
+
+
 def is_exported(name: str) -> bool:
     """Tell whether `name` is that of a model's file rather than of a method."""
     return Path(name).suffix in FORMATS
@@ -165,6 +178,19 @@ class ExportedEngine:
         return self._run([np.ascontiguousarray(pixels), *(self.card.draws.draw(keys) if self.card.draws else ())])
 
 
+def _check_sums(model: Path, files: dict[str, Path], card: Card) -> None:
+    """Raise WeightsError unless the files, by what a card calls them, are there and are those on the card."""
+    for file in files.values():
+        if not file.is_file():
+            raise WeightsError(f"{model}: the file {file.name}, which holds its numbers, is missing; copy all files")
+    changed = [file.name for name, file in files.items() if file_digest(file) != card.sha256.get(name)]
+    if changed:
+        raise WeightsError(
+            f"{model}: {', '.join(changed)} and {card_path(model).name} do not belong together, or one is damaged; "
+            "copy all files again, or export again"
+        )
+
+
 def _load(model: Path, device: str, dtype: Dtype) -> ExportedEngine:
     return load(model, device=device, dtype=dtype)
 
@@ -181,12 +207,10 @@ def load(model: Path, *, device: str = "auto", dtype: Dtype = "float32") -> Expo
         if not part.is_file():
             raise WeightsError(f"{part}: no such file; make one with `anomalens export --out {model}`")
     card = Card.read(model)
-    changed = [part.name for part in parts(model) if file_digest(part) != card.sha256.get(part.suffix)]
-    if changed:
-        raise WeightsError(
-            f"{model}: {', '.join(changed)} and {card_path(model).name} do not belong together, or one is damaged; "
-            "copy all files again, or export again"
-        )
+    own = {part.suffix: part for part in parts(model)}
+    _check_sums(model, own, card)
+    # Read from a file that is known to be the one on the card.
+    _check_sums(model, {name: file for name, file in files_of(model).items() if name not in own}, card)
     if kind == "onnx":
         from anomalens.engines.onnx import open_model
     else:

@@ -27,8 +27,8 @@ from anomalens.detection.loading import load_detector
 from anomalens.errors import ConfigError, one_line
 from anomalens.evaluation.benchmark_plan import BenchmarkData, BenchmarkMethod, BenchmarkPlan, refuse_repeated
 from anomalens.evaluation.evaluator import EvaluationConfig, evaluate, tested
-from anomalens.evaluation.result import check_folder
 from anomalens.files import atomic_write, digest, file_digest, json_ready, stamp, write_json
+from anomalens.locks import held_folder
 from anomalens.options import BUNDLED, LoadOptions
 
 State = Literal["done", "failed", "not run"]
@@ -132,25 +132,25 @@ def run(plan: BenchmarkPlan, out: str | Path, progress: BenchmarkProgress | None
     Whatever goes wrong with a method or a data set is the reason of its cells; the others are run. An interrupt
     passes through, and what had finished stays.
 
-    Raises ConfigError when `out` cannot be written or two data sets share a name.
+    Raises ConfigError when `out` cannot be written, another run is writing to it, or two data sets share a name.
     """
-    check_folder(Path(out))
-    everything = [_Data.open(data) for data in plan.data]
-    refuse_repeated([data.name for data in everything], "data sets", "[[data]] a name")
-    cells = []
-    for method in plan.methods:
-        # Loaded when the first cell needs it, and once.
-        detector = cache(partial(_Attempt.of, partial(load_detector, method.options)))
-        for data in everything:
-            cell, settings = data.cell(method, Path(out)), _settings(method.options, data, plan.evaluation)
-            finished = _read(cell, settings)
-            kept = finished.state == "done"
-            if not kept:
-                finished = _run(cell, detector, data.dataset, settings, plan.evaluation, progress)
-            cells.append(finished)
-            if progress:
-                progress.end(finished, kept)
-    return cells
+    with held_folder(Path(out), "benchmark"):
+        everything = [_Data.open(data) for data in plan.data]
+        refuse_repeated([data.name for data in everything], "data sets", "[[data]] a name")
+        cells = []
+        for method in plan.methods:
+            # Loaded when the first cell needs it, and once.
+            detector = cache(partial(_Attempt.of, partial(load_detector, method.options)))
+            for data in everything:
+                cell, settings = data.cell(method, Path(out)), _settings(method.options, data, plan.evaluation)
+                finished = _read(cell, settings)
+                kept = finished.state == "done"
+                if not kept:
+                    finished = _run(cell, detector, data.dataset, settings, plan.evaluation, progress)
+                cells.append(finished)
+                if progress:
+                    progress.end(finished, kept)
+        return cells
 
 
 def collect(plan: BenchmarkPlan, out: str | Path) -> list[BenchmarkCell]:

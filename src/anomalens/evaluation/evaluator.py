@@ -35,8 +35,8 @@ from anomalens.metrics.summary import (
     roc_curve,
     summarise,
 )
-from anomalens.options import checked_value
 from anomalens.prediction import Failure, Prediction, Result
+from anomalens.typed_values import checked_value
 
 _POINTS = 200  # of a curve kept for the report
 

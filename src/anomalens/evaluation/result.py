@@ -17,10 +17,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from anomalens.errors import ConfigError, InputError
+from anomalens.errors import InputError
 from anomalens.evaluation.gallery import Gallery
 from anomalens.extras import optional
-from anomalens.files import atomic_write, write_json
+from anomalens.files import atomic_write, make_folder, write_json
 
 ClassNumbers = dict[str, float | int | None]
 """Numbers of a class: `n_normal` and `n_anomalous` images, and metrics in per cent (None: not defined)."""
@@ -102,7 +102,7 @@ class Evaluation:
 
         Raises ConfigError or OSError when the folder cannot be written.
         """
-        check_folder(folder)
+        make_folder(folder)
         rows = [asdict(row) for row in self.rows]
         atomic_write(folder / "scores.csv", _to_csv(_ROW_COLUMNS, rows))
         if importlib.util.find_spec("pyarrow") is not None:
@@ -145,16 +145,6 @@ def read_evaluation(folder: Path) -> StoredEvaluation:
         return StoredEvaluation(folder, metrics, report["curves"], report["gallery"], _read_rows(folder))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder}: this evaluation is damaged ({error}); run evaluate again") from error
-
-
-def check_folder(folder: Path) -> None:
-    """Make `folder`, and raise ConfigError where nothing can be written to it: to be known before hours of work."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        atomic_write(folder / ".writable", b"")
-        (folder / ".writable").unlink()
-    except OSError as error:
-        raise ConfigError(f"cannot write to {folder}: {error.strerror or error}; choose another --out") from error
 
 
 def _read_rows(folder: Path) -> list[ImageRow]:

@@ -5,8 +5,10 @@ loses more than its gate allows, are thrown away.
 """
 
 import os
+import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,8 @@ from anomalens.errors import ConfigError
 from anomalens.export import gate
 from anomalens.export.graph import Graph, write_onnx, write_openvino
 from anomalens.extras import optional, versions
-from anomalens.files import file_digest, write_json
+from anomalens.files import digest, file_digest, flush, write_json
+from anomalens.locks import locked
 from anomalens.options import LoadOptions
 from anomalens.prediction import predictions_of
 
@@ -95,7 +98,7 @@ def export(
         limits: of that judgement.
 
     Raises:
-        ConfigError: the detector cannot be exported, and why; int8 for OpenVINO; no images.
+        ConfigError: the detector cannot be exported, and why; int8 for OpenVINO; no images; another run writes `out`.
         MissingExtraError: a package for exporting is missing.
         OSError: the files cannot be written.
     """
@@ -105,9 +108,8 @@ def export(
         raise ConfigError("no image to compare on; leave --check out to use the bundled scenes")
     if labelled is not None and kind != "onnx":
         raise ConfigError("int8 is made for ONNX Runtime; use --format onnx, or leave --int8 out")
-    # The same folder, because renaming is atomic only within one file system.
-    with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=".exporting-") as folder:
-        model = Path(folder) / out.name
+    with _workplace(out) as folder:
+        model = folder / out.name
         graph = Graph(engine, detector.preprocess, any_size)
         write = write_onnx if kind == "onnx" else write_openvino
         write(graph, model)
@@ -120,13 +122,26 @@ def export(
             card = replace(card, identity=replace(card.identity, precision="int8"))
             _write_card(model, card)
             verdict = gate.judge(detector, _open(model, detector), labelled, limits or gate.Gate())
-        megabytes = sum(part.stat().st_size for part in exported.parts(model)) / 1e6
+        megabytes = sum(file.stat().st_size for file in exported.files_of(model).values()) / 1e6
         report = Report(difference, verdict, megabytes, graph.traits.switches)
         if report.passed:
             figures = {"difference": asdict(difference), "int8": asdict(verdict) if verdict else None}
             _write_card(model, replace(card, made={**card.made, **figures}))
             _put_in_place(model, out)
     return report
+
+
+@contextmanager
+def _workplace(out: Path) -> Iterator[Path]:
+    """Give a folder of its own beside `out`, with a lock on `out`, while the block runs."""
+    parent, prefix = out.absolute().parent, f".exporting-{digest(os.fsencode(out.name))[:8]}-"
+    with locked(out, "export"):
+        # What a killed export left can be large.
+        for leftover in parent.glob(f"{prefix}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        # Beside `out`, because renaming is atomic only within one file system.
+        with tempfile.TemporaryDirectory(dir=parent, prefix=prefix) as folder:
+            yield Path(folder)
 
 
 def compare(detector: Detector, other: Detector, images: Sequence[Any]) -> Difference:
@@ -233,12 +248,13 @@ def _card(detector: Detector, kind: str, graph: Graph) -> Card:
 
 
 def _write_card(model: Path, card: Card) -> None:
-    sums = {part.suffix: file_digest(part) for part in exported.parts(model)}
+    sums = {name: file_digest(file) for name, file in exported.files_of(model).items()}
     write_json(exported.card_path(model), replace(card, sha256=sums).to_dict())
 
 
 def _put_in_place(model: Path, out: Path) -> None:
     """Move a model's files and its card next to `out`, the file that a user names last."""
-    *parts, named = exported.parts(model)
-    for file in [*parts, exported.card_path(model), named]:
+    *others, named = exported.files_of(model).values()
+    for file in [*others, exported.card_path(model), named]:
+        flush(file)
         os.replace(file, out.parent / file.name)

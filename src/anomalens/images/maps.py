@@ -148,7 +148,7 @@ def write_map(path: str | os.PathLike[str], values: Map, scale: tuple[float, flo
         text.add_text("anomalens:cut", str(int(np.count_nonzero((relative < 0) | (relative > 1)))))
         codes = np.rint(np.clip(relative, 0, 1) * 65535).astype(np.uint16)
         content = encode_image(Image.fromarray(codes), pnginfo=text)
-    atomic_write(path, content)
+    atomic_write(path, content, durable=False)
 
 
 def read_map(path: str | os.PathLike[str]) -> Map:

@@ -6,14 +6,16 @@ that was stopped goes on where it stopped. Where the image side does learn (AdaC
 running the tower each time.
 
 Files of a cache folder: `cls.npy` [M, E], `dense-R-T.npy` [M, N, E or D] for tap T of request R, `masks.npy`
-[M, ⌈S²/8⌉] of bits, `progress.json` (shapes, and how many images are done).
+[M, ⌈S²/8⌉] of bits, `progress.json` (shapes, how many images are done, and a sum of each batch). One process at a time
+fills a folder; a damaged one is filled anew.
 
 Shapes: M images of the data, B of a batch, N = h*w patches, S pixels a side.
 """
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,14 +23,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anomalens import typed_values
 from anomalens.backbones.tower import Clip, Features
 from anomalens.datasets.layouts import Sample, read_truth
-from anomalens.errors import InputError
+from anomalens.errors import ConfigError, InputError
 from anomalens.files import digest, require_room, stamp, write_json
 from anomalens.images.content import content_key
 from anomalens.images.decoding import decode
 from anomalens.images.preprocessing import Preprocess, preprocess
+from anomalens.locks import locked
 from anomalens.methods.base import Method
+from anomalens.untrusted import read_json
 
 Progress = Callable[[int, int], None]
 """Called with the images done and the images in all."""
@@ -104,21 +109,74 @@ class Pixels:
         return _batch(features, masks, chosen, self.clip.visual.proj.device)
 
 
+@dataclass(frozen=True)
+class CacheProgress:
+    """Say what a cache folder holds: the content of `progress.json`."""
+
+    # Rows and columns of patches, h and w.
+    grid: tuple[int, int]
+    # S, pixels.
+    side: int
+    # Taps of each request.
+    taps: tuple[int, ...]
+    # Images whose features are there, from the first.
+    done: int
+    # For each batch: `done` after it, and the CRC-32 of its rows in all files.
+    sums: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def read(cls, folder: Path) -> "CacheProgress | None":
+        """Return what a folder holds; None where it holds nothing, or something damaged."""
+        try:
+            return typed_values.build(cls, read_json(folder / "progress.json", what="cache"))
+        except ConfigError:
+            return None
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of the files, without their suffix."""
+        dense = [f"dense-{request}-{tap}" for request, taps in enumerate(self.taps) for tap in range(taps)]
+        return ["cls", *dense, "masks"]
+
+    def matches(self, folder: Path, images: int) -> bool:
+        """Tell whether the files of a folder are whole, and hold what was written to them."""
+        try:
+            files = {name: _load(folder, name) for name in self.names}
+        except (OSError, ValueError, EOFError):
+            return False
+        if any(len(file) != images for file in files.values()) or self.done > images:
+            return False
+        starts = [0, *(end for end, _ in self.sums)]
+        return starts[-1] == self.done and all(
+            _crc(file[start:end] for file in files.values()) == crc
+            for start, (end, crc) in zip(starts, self.sums, strict=False)
+        )
+
+
+def _load(folder: Path, name: str) -> np.ndarray:
+    array: np.ndarray = np.load(folder / f"{name}.npy", mmap_mode="r")
+    return array
+
+
+def _crc(parts: Iterable[np.ndarray]) -> int:
+    total = 0
+    for part in parts:
+        total = zlib.crc32(np.ascontiguousarray(part).data, total)
+    return total
+
+
 class Cached:
     """Give batches from a cache folder that `build` has filled."""
 
     def __init__(self, folder: Path, samples: Sequence[Sample], device: torch.device) -> None:
-        self.samples, self.device = samples, device
-        about = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-        self.grid: tuple[int, int] = (about["grid"][0], about["grid"][1])
-        self.side = int(about["side"])
-
-        def load(name: str) -> np.ndarray:
-            array: np.ndarray = np.load(folder / f"{name}.npy", mmap_mode="r")
-            return array
-
-        self._cls, self._masks = load("cls"), load("masks")
-        self._dense = [[load(f"dense-{r}-{t}") for t in range(taps)] for r, taps in enumerate(about["taps"])]
+        """Raise InputError where the folder does not say what it holds."""
+        progress = CacheProgress.read(folder)
+        if progress is None:
+            raise InputError(f"{folder}: no cache of features, or a damaged one; delete the folder and start again")
+        self.samples, self.device, self.grid, self.side = samples, device, progress.grid, progress.side
+        files = {name: _load(folder, name) for name in progress.names}
+        self._cls, self._masks = files["cls"], files["masks"]
+        self._dense = [[files[f"dense-{r}-{t}"] for t in range(taps)] for r, taps in enumerate(progress.taps)]
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -173,11 +231,30 @@ def build(
 
     Raises:
         InputError: an image or mask cannot be read, or the disk has no room for the cache.
+        ConfigError: another process fills the folder, and has not ended in ten minutes.
     """
-    about_file = folder / "progress.json"
-    done = json.loads(about_file.read_text(encoding="utf-8"))["done"] if about_file.is_file() else 0
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder, "features", wait=True):
+        _fill(folder, method, clip, samples, recipe, batch, progress, announce)
+    return Cached(folder, samples, clip.visual.proj.device)
+
+
+def _fill(
+    folder: Path,
+    method: Method,
+    clip: Clip,
+    samples: Sequence[Sample],
+    recipe: Preprocess,
+    batch: int,
+    progress: Progress | None,
+    announce: Callable[[int], None] | None,
+) -> None:
+    """Compute what is missing of a cache folder; arguments as for `build`."""
+    filled = CacheProgress.read(folder)
+    if filled is None or not filled.matches(folder, len(samples)):
+        filled = CacheProgress((0, 0), recipe.size, (), 0, ())
     files: dict[str, np.memmap] = {}
-    for start in range(done, len(samples), batch):
+    for start in range(filled.done, len(samples), batch):
         chosen = samples[start : start + batch]
         with torch.no_grad():
             features, masks = _encode(method, clip, chosen, recipe)
@@ -191,12 +268,13 @@ def build(
         for name, array in values.items():
             files[name][start : start + len(chosen)] = array
             files[name].flush()
+        done = start + len(chosen)
+        filled = replace(filled, grid=features.grid, taps=tuple(map(len, features.dense)), done=done)
+        filled = replace(filled, sums=(*filled.sums, (done, _crc(values[name] for name in filled.names))))
         # Written last: what it counts is on disk.
-        about = {"grid": list(features.grid), "side": recipe.size, "taps": [len(request) for request in features.dense]}
-        write_json(about_file, about | {"done": start + len(chosen)})
+        write_json(folder / "progress.json", asdict(filled))
         if progress:
-            progress(start + len(chosen), len(samples))
-    return Cached(folder, samples, clip.visual.proj.device)
+            progress(done, len(samples))
 
 
 def _named(features: Features) -> dict[str, Tensor]:
@@ -208,7 +286,6 @@ def _named(features: Features) -> dict[str, Tensor]:
 
 def _open(folder: Path, values: dict[str, np.ndarray], images: int, size: int | None) -> dict[str, np.memmap]:
     """Open the files for `images` rows like `values`; a new cache of `size` bytes, or (None) those that are there."""
-    folder.mkdir(parents=True, exist_ok=True)
     if size is not None:
         require_room(folder, size, "the features")
     mode: Any = "r+" if size is None else "w+"

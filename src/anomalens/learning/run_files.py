@@ -20,7 +20,7 @@ from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.weight_files import load_torch
 from anomalens.datasets.layouts import Sample
 from anomalens.errors import TrainingError, WeightsError
-from anomalens.files import atomic_write
+from anomalens.files import atomic_write, remove_unfinished
 from anomalens.images.decoding import decode
 from anomalens.images.encoding import encode_image
 from anomalens.learning import processes
@@ -60,12 +60,15 @@ class RunFiles:
                     method.load_state_dict(state["method"])
                     optimiser.load_state_dict(state["optimiser"])
                     done, totals = int(state["done"]), dict(state["totals"])
-            except (WeightsError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            except (WeightsError, LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
                 raise TrainingError(f"{self.resume}: damaged; delete it to start the run anew") from error
         if processes.rank() == 0:
-            self.log.parent.mkdir(parents=True, exist_ok=True)
+            for file in (self.resume, self.picture):
+                remove_unfinished(file)
             if done == 0:
                 self.log.unlink(missing_ok=True)
+            elif self.log.is_file():
+                _cut_torn_line(self.log)
         self.write({"event": "start", "method": info.method, "epoch": done, **info.training})
         return done, totals
 
@@ -114,6 +117,13 @@ class RunFiles:
                 tile = Image.fromarray(cell.astype(np.uint8)).convert("RGB").resize((_THUMB, _THUMB))
                 sheet.paste(tile, (column * _THUMB, row * _THUMB))
         atomic_write(self.picture, encode_image(sheet))
+
+
+def _cut_torn_line(log: Path) -> None:
+    """Cut off what a killed process wrote of its last line."""
+    with log.open("r+b") as stream:
+        content = stream.read()
+        stream.truncate(content.rfind(b"\n") + 1)
 
 
 def _identity(info: CheckpointInfo) -> str:

@@ -7,6 +7,7 @@ What stands beside the checkpoint, and how a stopped run goes on, is in `run_fil
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ from anomalens.backbones.tower import Clip, Features
 from anomalens.backbones.weights import LoadedWeights
 from anomalens.datasets.layouts import Sample
 from anomalens.errors import ConfigError, TrainingError
-from anomalens.files import cache_folder, file_key
+from anomalens.files import cache_folder, file_key, make_folder
 from anomalens.images.preprocessing import Preprocess
 from anomalens.learning import processes
 from anomalens.learning.features import Cached, Pixels, Source, TrainingBatch, build, cache_key, usable
 from anomalens.learning.held_out import Subset, measure, split
 from anomalens.learning.run_files import Report, RunFiles
+from anomalens.locks import locked
 from anomalens.methods import base
 from anomalens.methods.parts.checkpoints import (
     Checkpoint,
@@ -103,7 +105,7 @@ def train(
         report: called with every line of the log, and with {"event": "features", "done", "total"} while they are made.
 
     Raises:
-        ConfigError: the method learns nothing, or an option does not exist or fit.
+        ConfigError: the method learns nothing, an option does not exist or fit, or another run writes `out`.
         InputError: unreadable or unsuitable data, or no room for the features.
         TrainingError: the loss is no longer a number.
     """
@@ -112,7 +114,7 @@ def train(
         raise ConfigError(f"method {method!r} learns nothing; `anomalens methods` lists those that do")
     recipe = plan.recipe(entry.build.recipe)
     learn, held_out = split(samples, plan.hold_out, recipe.seed)
-    with processes.process_group():
+    with processes.process_group(), _held(Path(out)):
         device = processes.local_device(device or torch.device("cpu"))
         learner = _untrained(method, loaded, recipe.seed, offline, options or {}).to(device).eval()
         encoder = PromptEncoder(loaded.clip().to(device), loaded.hash)
@@ -148,6 +150,14 @@ def train(
         run.finish({"event": "end", "checkpoint": Path(out).name, **metrics})
         processes.wait()
     return info
+
+
+def _held(out: Path) -> AbstractContextManager[None]:
+    """Hold a lock on the checkpoint to be written, in the first process."""
+    if processes.rank() > 0:
+        return nullcontext()
+    make_folder(out.parent)
+    return locked(out, "train")
 
 
 def _untrained(name: str, loaded: LoadedWeights, seed: int, offline: bool, options: dict[str, Any]) -> LearnedMethod:

@@ -24,7 +24,8 @@ from anomalens.backbones.tower import Clip, Features, Positions
 from anomalens.errors import ConfigError
 from anomalens.images.normalisation import Interpolation
 from anomalens.methods.parts.draws import Draws
-from anomalens.options import checked_value, refuse_unknown
+from anomalens.options import refuse_unknown
+from anomalens.typed_values import checked_value
 
 
 @dataclass

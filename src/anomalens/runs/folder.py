@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from anomalens.detection.detector import Detector
 from anomalens.errors import ConfigError, InputError
+from anomalens.locks import held_folder
 from anomalens.prediction import Failure, Prediction, Result
 from anomalens.runs.record import ROWS, open_folder, read_record, write_record
 from anomalens.runs.store import Row, RunCounts, RunSummary, fill
@@ -47,21 +48,22 @@ def detect_files(
         progress: called with the summary at the start and after every row.
 
     Raises:
-        ConfigError: see `JsonLines`.
+        ConfigError: see `JsonLines`; another run is writing to `out`.
         OSError: the disk is full; rows and pictures written before stay.
     """
-    store = JsonLines(Path(out), settings, inputs, resume=resume)
-    pictures = ("heatmaps", "masks") if maps == "none" else ("heatmaps", "masks", "maps")
-    for name in pictures:
-        (store.folder / name).mkdir(exist_ok=True)
-    return fill(store, _rows(detector, store, maps), len(inputs), progress)
+    with held_folder(Path(out), "detect"):
+        store = JsonLines(Path(out), settings, inputs, resume=resume)
+        pictures = ("heatmaps", "masks") if maps == "none" else ("heatmaps", "masks", "maps")
+        for name in pictures:
+            (store.folder / name).mkdir(exist_ok=True)
+        return fill(store, _rows(detector, store, maps), len(inputs), progress)
 
 
 class JsonLines:
     """Keep rows, as a RunStore does: in one file of JSON lines, in the order of the inputs.
 
-    Raises ConfigError where the folder cannot be written, holds another run's results, or (on resume) results of other
-    settings or inputs.
+    Nobody else may write to the folder meanwhile. Raises ConfigError where it cannot be written, holds another run's
+    results, or (on resume) results of other settings or inputs.
     """
 
     def __init__(

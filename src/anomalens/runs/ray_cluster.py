@@ -98,8 +98,6 @@ def _connect(ray: Any) -> None:
     address = os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not address:
-        # Ray reports nothing about its use to anybody.
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Ray's core writes a line about each restart of an actor to standard error, in the middle of a progress bar.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         address = "local"

@@ -108,8 +108,8 @@ class FinishedPart:
 class ParquetParts:
     """Keep finished parts, as a RunStore does.
 
-    Raises ConfigError where the folder cannot be written, holds another run's results, or (on resume) results of other
-    settings, inputs or part sizes.
+    Nobody else may write to the folder meanwhile. Raises ConfigError where it cannot be written, holds another run's
+    results, or (on resume) results of other settings, inputs or part sizes.
     """
 
     def __init__(

@@ -18,6 +18,7 @@ from anomalens.detection.detector import Detector
 from anomalens.detection.loading import load_detector
 from anomalens.errors import AnomalensError
 from anomalens.extras import optional, quiet_logger
+from anomalens.locks import held_folder
 from anomalens.options import LoadOptions
 from anomalens.runs.ray_cluster import ActorPool, cluster, size_pool
 from anomalens.runs.ray_inputs import list_inputs
@@ -55,14 +56,14 @@ def detect_scaled(
         load: builds the detector in an actor; it must survive pickling.
 
     Raises:
-        ConfigError, InputError: see `list_inputs`, `ParquetParts`, `size_pool`.
+        ConfigError, InputError: see `list_inputs`, `ParquetParts`, `size_pool`; another run is writing to `out`.
         MissingExtraError: ray is not installed.
         AnomalensError: a worker cannot load or run the detector. What is done stays and can be resumed.
         OSError: the disk of `out` is full. What is done stays and can be resumed.
     """
     optional("ray", "ray")
     listed = list_inputs(inputs)
-    with cluster() as nodes:
+    with held_folder(Path(out), "detect with ray"), cluster() as nodes:
         pool = size_pool(nodes, options.device, actors)
         store = ParquetParts(Path(out), settings, listed, actors=pool.actors, part_size=part_size, resume=resume)
         return fill(

@@ -7,7 +7,7 @@ from typing import Any
 
 from anomalens.errors import ConfigError
 from anomalens.extras import versions
-from anomalens.files import digest, remove_unfinished, write_json
+from anomalens.files import digest, make_folder, remove_unfinished, write_json
 from anomalens.options import differences
 from anomalens.runs.store import RunSummary
 
@@ -22,21 +22,18 @@ _NOT_COMPARED = ("source", "pooling", "top", "options")
 def open_folder(folder: Path, results: str, *, resume: bool) -> bool:
     """Make `folder` if need be, and return whether it holds `results` (ROWS or PARTS) of an earlier sitting.
 
-    On `resume` the files that a killed process left unfinished are removed.
+    On `resume` the files that a killed process left unfinished are removed; nobody else may be writing to the folder
+    (`locks.held_folder`).
 
-    Raises ConfigError where the folder cannot be written, holds results that `resume` does not allow to go on with,
-    or holds those of the other engine.
+    Raises ConfigError where the folder cannot be written, holds results that `resume` does not allow to go on with, or
+    those of the other engine, or a link in the place of its results.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(f"cannot write to {folder}: {error.strerror or error}; choose another --out") from error
+    make_folder(folder)
     for name, engine in _ENGINES.items():
         if name != results and (folder / name).exists():
             raise ConfigError(f"{folder} holds a run of the engine {engine!r}; choose another --out, or that engine")
+    if (folder / results).is_symlink():
+        raise ConfigError(f"{folder / results} is a link, which no run makes; choose another --out")
     begun = (folder / results).exists()
     if begun and not resume:
         raise ConfigError(f"{folder} already holds a run; add --resume to go on with it, or choose another --out")
