@@ -86,6 +86,14 @@ def find(name: str) -> Benchmark:
     raise ConfigError(f"'{name}' is not in the catalogue; it holds: {', '.join(catalog())}")
 
 
+def key_of(name: str) -> str:
+    """Return the key of the benchmark that `find` finds; for any other data set its own name in lower case."""
+    try:
+        return find(name).key
+    except ConfigError:
+        return name.strip().casefold()
+
+
 def list_rows() -> list[dict[str, str]]:
     """Return one row of text per benchmark, for a table."""
     return [

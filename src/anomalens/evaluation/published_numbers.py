@@ -11,7 +11,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
-from anomalens.datasets.catalog import find
+from anomalens.datasets.catalog import key_of
 from anomalens.errors import ConfigError
 
 Status = Literal["verified", "third-party", "recalled"]
@@ -67,7 +67,7 @@ def published(method: str, dataset: str, metric: str, class_name: str | None = N
 
     Within a status, numbers with a known protocol come before quoted ones. Empty when nothing is known.
     """
-    return _index().get((method.lower(), _dataset_key(dataset), class_name, metric), ())
+    return _index().get((method.lower(), key_of(dataset), class_name, metric), ())
 
 
 @cache
@@ -161,10 +161,3 @@ def _index() -> dict[tuple[str, str, str | None, str], tuple[Published, ...]]:
         key: tuple(sorted(group, key=lambda row: (STATUSES.index(row.status), row.protocol.backbone == "?")))
         for key, group in groups.items()
     }
-
-
-def _dataset_key(name: str) -> str:
-    try:
-        return find(name).key
-    except ConfigError:  # a printed average, or a set that only occurs in tables
-        return name.lower()

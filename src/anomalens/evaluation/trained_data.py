@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from anomalens.datasets import catalog
+from anomalens.datasets.catalog import key_of
 from anomalens.errors import ConfigError
 from anomalens.files import file_key
 
@@ -19,8 +19,8 @@ def refuse_trained_data(auxiliary: str | None, trained: frozenset[int], dataset:
         dataset: name of the data set to be measured.
         images: its test images.
     """
-    learned_from = {_dataset_key(name) for name in (auxiliary or "").split("+") if name.strip()}
-    if _dataset_key(dataset) in learned_from:
+    learned_from = {key_of(name) for name in (auxiliary or "").split("+") if name.strip()}
+    if key_of(dataset) in learned_from:
         raise ConfigError(
             f"the checkpoint was trained on {auxiliary}, so a number on {dataset} would not be zero-shot; use a "
             f"checkpoint trained on other data, or another data set; {_REMEDY}"
@@ -31,10 +31,3 @@ def refuse_trained_data(auxiliary: str | None, trained: frozenset[int], dataset:
             f"{seen} of {len(images)} test images were trained on, so their numbers would not be zero-shot; test on "
             f"other images; {_REMEDY}"
         )
-
-
-def _dataset_key(name: str) -> str:
-    try:
-        return catalog.find(name).key
-    except ConfigError:  # a set of the user's own
-        return name.strip().casefold()

@@ -25,8 +25,8 @@ class OrderedHistogram:
         self._shift = 0
         # Smallest and largest key seen.
         self._range: tuple[int, int] | None = None
-        # All pixels, the anomalous ones, and region weight, each in ring order.
-        self._all, self._anomalous, self._units = (np.zeros(BINS, np.int64) for _ in range(3))
+        # [3, BINS]: all pixels, the anomalous ones, and region weight, in ring order.
+        self._rings = np.zeros((3, BINS), np.int64)
         self.normals = 0
         self.anomalies = 0
 
@@ -38,13 +38,13 @@ class OrderedHistogram:
         self._widen(int(keys.min()), int(keys.max()))
         # The cast takes the bin modulo 65,536.
         slots = (keys >> self._shift).astype(np.uint16)
-        self._all += np.bincount(slots, minlength=BINS)
+        self._rings[0] += np.bincount(slots, minlength=BINS)
         if positions.size:
             anomalous = keys[positions] >> self._shift
             order, units = deal_units(anomalous, region, sizes)
             slots = anomalous[order].astype(np.uint16)
-            self._anomalous += np.bincount(slots, minlength=BINS)
-            np.add.at(self._units, slots, units)
+            self._rings[1] += np.bincount(slots, minlength=BINS)
+            np.add.at(self._rings[2], slots, units)
         self.normals += scores.size - positions.size
         self.anomalies += positions.size
 
@@ -53,9 +53,7 @@ class OrderedHistogram:
         if other._range is None:
             return
         self._widen(*other._range)
-        self._all += other._at_shift(other._all, self._shift)
-        self._anomalous += other._at_shift(other._anomalous, self._shift)
-        self._units += other._at_shift(other._units, self._shift)
+        self._rings += other._at_shift(self._shift)
         self.normals += other.normals
         self.anomalies += other.anomalies
 
@@ -108,10 +106,9 @@ class OrderedHistogram:
 
     def descending(self) -> tuple[Integers, Integers, Integers, Integers]:
         """Return the bins in use from the highest down: number, normal pixels, anomalous pixels, region weight."""
-        bins, every = self._ascending(self._all)
-        slots = bins % BINS
-        anomalous = self._anomalous[slots]
-        return bins[::-1], (every - anomalous)[::-1], anomalous[::-1], self._units[slots][::-1]
+        bins = self._bins()[::-1]
+        every, anomalous, units = self._rings[:, bins % BINS]
+        return bins, every - anomalous, anomalous, units
 
     def _ends(self) -> tuple[int, int]:
         """Return the smallest and the largest key, (0, 0) before the first."""
@@ -124,25 +121,21 @@ class OrderedHistogram:
         shift = self._shift
         while (high >> shift) - (low >> shift) >= BINS:
             shift += 1
-        if shift != self._shift:
-            self._all = self._at_shift(self._all, shift)
-            self._anomalous = self._at_shift(self._anomalous, shift)
-            self._units = self._at_shift(self._units, shift)
+        self._rings = self._at_shift(shift)
         self._shift, self._range = shift, (low, high)
 
-    def _at_shift(self, ring: Integers, shift: int) -> Integers:
-        """Return the counts of `ring` in bins of `2^shift` floats, which are no narrower than its own."""
+    def _at_shift(self, shift: int) -> Integers:
+        """Return the counts [3, BINS] in bins of `2^shift` floats, which are no narrower than the present ones."""
         if shift == self._shift:
-            return ring
-        bins, counts = self._ascending(ring)
-        coarse = np.zeros(BINS, np.int64)
-        np.add.at(coarse, (bins >> (shift - self._shift)) % BINS, counts)
+            return self._rings
+        bins = self._bins()
+        coarse = np.zeros_like(self._rings)
+        np.add.at(coarse, (slice(None), (bins >> (shift - self._shift)) % BINS), self._rings[:, bins % BINS])
         return coarse
 
-    def _ascending(self, ring: Integers) -> tuple[Integers, Integers]:
-        """Return the bins in use, from that of the smallest key to that of the largest, and their counts."""
+    def _bins(self) -> Integers:
+        """Return the numbers of the bins in use, ascending: from that of the smallest key to that of the largest."""
         if self._range is None:
-            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+            return np.zeros(0, np.int64)
         low, high = self._range
-        bins = np.arange(low >> self._shift, (high >> self._shift) + 1)
-        return bins, ring[bins % BINS]
+        return np.arange(low >> self._shift, (high >> self._shift) + 1)

@@ -170,12 +170,6 @@ def farthest_first(points: Array, count: int, seed: int = 0) -> npt.NDArray[np.i
     return np.asarray(chosen, np.int64)
 
 
-def random_axes(channels: int, count: int, seed: int = 0) -> npt.NDArray[np.float32]:
-    """Draw a Gaussian projection [channels, count] that keeps squared distances in expectation."""
-    drawn = np.random.default_rng(seed).standard_normal((channels, count))
-    return np.asarray(drawn / np.sqrt(count), np.float32)
-
-
 def _squared(points: Array, lengths: Array, chosen: list[int]) -> Array:
     """Compute the squared distances [R, m] of all points to the chosen ones; lengths [R] are squared."""
     centres = points[chosen]
