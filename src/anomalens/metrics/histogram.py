@@ -130,7 +130,8 @@ class OrderedHistogram:
             return self._rings
         bins = self._bins()
         coarse = np.zeros_like(self._rings)
-        np.add.at(coarse, (slice(None), (bins >> (shift - self._shift)) % BINS), self._rings[:, bins % BINS])
+        for target, counts in zip(coarse, self._rings[:, bins % BINS], strict=True):
+            np.add.at(target, (bins >> (shift - self._shift)) % BINS, counts)
         return coarse
 
     def _bins(self) -> Integers:
