@@ -45,6 +45,11 @@ class LoadOptions:
     method: str = _option(
         "auto", "A method (`anomalens methods`), a file made by `anomalens export`, or 'auto' for the best one shipped."
     )
+    recipe: str | None = _option(
+        None,
+        "A part taught by `anomalens fit` (.anomalens), which settles method, backbone, object and sizes.",
+        "source",
+    )
     backbone: str = _option(BUNDLED, "Weights: a name (`anomalens backbones`), a hub id, a folder or a file.")
     object_name: str = _option(
         DEFAULT_OBJECT, "What the images show, as the prompts call it: 'bottle'.", flag="--object"
@@ -56,6 +61,11 @@ class LoadOptions:
     calibration: str | None = _option(None, "Decide by this file of `anomalens calibrate`.", "decision")
     threshold: float | None = _option(None, "Image score above which an image is anomalous.", "decision")
     pixel_threshold: float | None = _option(None, "Map value above which a pixel is in the mask.", "decision")
+    roi: str | None = _option(
+        None, "Count defects only inside this mask: an image of any size, not black where they count.", "decision"
+    )
+    min_area: int = _option(0, "Leave out regions of fewer pixels of the image than this.", "decision", minimum=0)
+    mm_per_px: float | None = _option(None, "Millimetres a pixel: regions then state their size in mm.", "decision")
     size: int | None = _option(
         None, "Side in pixels at which the tower sees an image; unless given, what the method prefers.", minimum=16
     )
@@ -92,6 +102,8 @@ class LoadOptions:
             object.__setattr__(self, one.name, _checked(one, getattr(self, one.name)))
         if self.overlap >= 1:
             raise ConfigError(f"overlap {self.overlap} must lie in [0, 1): it is a share of the tile")
+        if self.mm_per_px is not None and self.mm_per_px <= 0:
+            raise ConfigError(f"mm_per_px {self.mm_per_px} must be above 0; 0.05 means 20 pixels a millimetre")
         if not self.object_name.strip():
             raise ConfigError("object_name is empty; leave it out to use 'object'")
 

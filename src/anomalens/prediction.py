@@ -21,8 +21,18 @@ from anomalens.images.maps import Map, reach_of, resize_map, write_map
 from anomalens.images.overlay import draw_heatmap, draw_overlay
 from anomalens.images.pixel_values import Channels
 
+Label: TypeAlias = Literal["normal", "anomalous", "unusable"]
+"""A decision; "unusable" is an image that cannot be judged, which is never called normal."""
+
+Part: TypeAlias = tuple[tuple[int, int, int, int], npt.NDArray[np.bool_]]
+"""A region's box, and which pixels of the box belong to it."""
+
 # Longest side, in pixels, of the picture shown in a notebook.
 _NOTEBOOK_SIDE = 800
+# Confidence from which a decision counts as sure.
+_SURE = 80
+# Share of a map that stays out of the mask of an anomalous image whose map nowhere exceeds the pixel threshold.
+_STANDING_OUT = 0.99
 
 
 @dataclass(frozen=True)
@@ -37,10 +47,35 @@ class Region:
     peak: float
     # x, y of that value, in pixels.
     peak_at: tuple[int, int]
+    # Millimetres a pixel; None where the scale is not known.
+    mm_per_px: float | None = None
+
+    @property
+    def width_mm(self) -> float | None:
+        """Return the width of the box in millimetres; None where the scale is not known."""
+        return None if self.mm_per_px is None else (self.box[2] - self.box[0]) * self.mm_per_px
+
+    @property
+    def height_mm(self) -> float | None:
+        """Return the height of the box in millimetres; None where the scale is not known."""
+        return None if self.mm_per_px is None else (self.box[3] - self.box[1]) * self.mm_per_px
+
+    @property
+    def area_mm2(self) -> float | None:
+        """Return the area in square millimetres; None where the scale is not known."""
+        return None if self.mm_per_px is None else self.area * self.mm_per_px**2
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the region ready for JSON."""
-        return {"box": list(self.box), "area": self.area, "peak": self.peak, "peak_at": list(self.peak_at)}
+        """Return the region ready for JSON; with sizes in millimetres where the scale is known."""
+        row: dict[str, Any] = {
+            "box": list(self.box),
+            "area": self.area,
+            "peak": self.peak,
+            "peak_at": list(self.peak_at),
+        }
+        if self.mm_per_px is not None:
+            row |= {"width_mm": self.width_mm, "height_mm": self.height_mm, "area_mm2": self.area_mm2}
+        return row
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -66,7 +101,7 @@ class Prediction:
     threshold: float
     # Where the threshold comes from, in words.
     threshold_source: str
-    # The mask is map > pixel_threshold.
+    # The mask of an anomalous image is map > pixel_threshold; see `mask_threshold`.
     pixel_threshold: float
     # float32 [h, w] at the size the model worked at; a read-only copy.
     anomaly_map: Map
@@ -82,6 +117,15 @@ class Prediction:
     p_value: float | None = None
     # The method's own image score before score pooling; `score` unless given.
     method_score: float | None = None
+    # A difference of scores that counts as large, above 0: what `confidence` is measured in. Unless given, a quarter of
+    # the heat range.
+    score_scale: float | None = None
+    # Why the image cannot be judged, in words; None where it can.
+    unusable: str | None = None
+    # Regions of fewer pixels count nowhere.
+    min_area: int = 0
+    # Millimetres a pixel; None where the scale is not known.
+    mm_per_px: float | None = None
 
     def __post_init__(self) -> None:
         # A copy: a view would keep the whole batch alive.
@@ -104,52 +148,123 @@ class Prediction:
         object.__setattr__(self, "anomaly_map", values)
         # Scalars of numpy and torch are no JSON.
         object.__setattr__(self, "method_score", float(method_score))
+        object.__setattr__(self, "score_scale", float(self.score_scale or (high - low) / 4))
         for number in ("score", "threshold", "pixel_threshold"):
             object.__setattr__(self, number, float(getattr(self, number)))
         object.__setattr__(self, "heat_range", (float(low), float(high)))
 
     @property
-    def label(self) -> Literal["normal", "anomalous"]:
-        """Return the decision: "anomalous" where score > threshold."""
-        return "anomalous" if self.score > self.threshold else "normal"
+    def label(self) -> Label:
+        """Return the decision.
+
+        "unusable" where the image cannot be judged; "anomalous" where score > threshold and, with `min_area`, a region
+        is large enough; else "normal".
+        """
+        if self.unusable is not None:
+            return "unusable"
+        if not self._exceeds or (self.min_area and not self.regions):
+            return "normal"
+        return "anomalous"
+
+    @property
+    def _exceeds(self) -> bool:
+        return self.unusable is None and self.score > self.threshold
+
+    @property
+    def confidence(self) -> int:
+        """Return how clear the decision is, 50 (a toss-up) to 100, by the distance of the score to the threshold.
+
+        It is a reading aid, no probability: 100 / (1 + exp(-4 d)) with d the distance in units of `score_scale`.
+        """
+        assert self.score_scale is not None
+        distance = abs(self.score - self.threshold) / self.score_scale
+        return round(100 / (1 + math.exp(-4 * min(distance, 20))))
+
+    @property
+    def sure(self) -> bool:
+        """Return whether the decision is clear: a confidence of at least 80, and an image that can be judged."""
+        return self.unusable is None and self.confidence >= _SURE
+
+    @property
+    def reason(self) -> str:
+        """Return the reason for the decision as a sentence."""
+        if self.unusable is not None:
+            return f"Not judged: {self.unusable}."
+        if self.label == "normal":
+            if self._exceeds:
+                return f"No region of at least {self.min_area} pixels stands out."
+            return "Nothing stands out."
+        largest = max(self.regions, key=lambda region: region.area)
+        left, top, right, bottom = largest.box
+        size = f"{right - left} x {bottom - top} pixels"
+        if largest.mm_per_px is not None:
+            size = f"{largest.width_mm:.3g} x {largest.height_mm:.3g} mm"
+        count = "1 region stands out" if len(self.regions) == 1 else f"{len(self.regions)} regions stand out"
+        return f"{count}, the largest {size} at x {left}, y {top}."
 
     def map_at_source(self) -> Map:
         """Return the anomaly map at the size of the source image, float32 [H, W]; computed at every call."""
         return resize_map(self.anomaly_map, (self.height, self.width))
 
+    @cached_property
+    def mask_threshold(self) -> float:
+        """Return the map value above which pixels of an anomalous image are in the mask.
+
+        It is `pixel_threshold`; where no pixel exceeds that, the value that all but the highest 1 % of the map stay
+        below, for an anomalous image shows where.
+        """
+        size = (self.height, self.width)
+        reach = reach_of(self.anomaly_map > self.pixel_threshold, size)
+        if reach is not None and resize_map(self.anomaly_map, size, reach).max() > self.pixel_threshold:
+            return self.pixel_threshold
+        peak = np.float32(self.map_at_source().max())
+        return min(float(np.quantile(self.anomaly_map, _STANDING_OUT)), float(np.nextafter(peak, np.float32(-np.inf))))
+
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
-        """Return where the map at source size exceeds `pixel_threshold`, bool [H, W]; computed at every use."""
-        above: npt.NDArray[np.bool_] = self.map_at_source() > self.pixel_threshold
-        return above
+        """Return where the defects are, bool [H, W]: all False unless the image is anomalous; computed at every use."""
+        mask = np.zeros((self.height, self.width), bool)
+        for box, inside in self._regions_and_parts[1]:
+            left, top, right, bottom = box
+            mask[top:bottom, left:right] |= inside
+        return mask
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """Return the connected parts of the mask (corners connect), highest peak first; none unless anomalous."""
+        return self._regions_and_parts[0]
 
     @cached_property
-    def regions(self) -> tuple[Region, ...]:
-        """Return the connected parts of the mask (corners connect), highest peak first; computed once."""
+    def _regions_and_parts(self) -> tuple[tuple[Region, ...], list[Part]]:
+        """Return the regions and, for each, its box and which pixels of the box belong to it."""
         from scipy import ndimage
 
-        size = (self.height, self.width)
+        if not self._exceeds:
+            return (), []
+        size, threshold = (self.height, self.width), self.mask_threshold
         # Only this part of a large image is worked on: everywhere else the map cannot exceed the threshold.
-        reach = reach_of(self.anomaly_map > self.pixel_threshold, size)
+        reach = reach_of(self.anomaly_map > threshold, size)
         if reach is None:
-            return ()
+            return (), []
         values = resize_map(self.anomaly_map, size, reach)
-        labels, _ = ndimage.label(values > self.pixel_threshold, structure=np.ones((3, 3), bool))
-        regions = []
+        labels, _ = ndimage.label(values > threshold, structure=np.ones((3, 3), bool))
+        regions, parts = [], []
         for index, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
             inside = labels[rows, columns] == index
             part = np.where(inside, values[rows, columns], -np.inf)
             y, x = np.unravel_index(int(part.argmax()), part.shape)
             left, top = reach.left + columns.start, reach.top + rows.start
-            regions.append(
-                Region(
-                    box=(left, top, reach.left + columns.stop, reach.top + rows.stop),
-                    area=int(np.count_nonzero(inside)),
-                    peak=float(part[y, x]),
-                    peak_at=(left + int(x), top + int(y)),
-                )
+            region = Region(
+                box=(left, top, reach.left + columns.stop, reach.top + rows.stop),
+                area=int(np.count_nonzero(inside)),
+                peak=float(part[y, x]),
+                peak_at=(left + int(x), top + int(y)),
+                mm_per_px=self.mm_per_px,
             )
-        return tuple(sorted(regions, key=lambda region: (-region.peak, region.box)))
+            if region.area >= self.min_area:
+                regions.append(region)
+                parts.append((region.box, inside))
+        return tuple(sorted(regions, key=lambda region: (-region.peak, region.box))), parts
 
     def heatmap(self) -> Image.Image:
         """Return the map alone in the model's fixed colours, RGB at source size."""
@@ -174,7 +289,7 @@ class Prediction:
                 f"{self.width} x {self.height}: give the image that was predicted"
             )
         values = self.map_at_source()
-        return draw_overlay(rgb, values, self.heat_range, values > self.pixel_threshold, alpha)
+        return draw_overlay(rgb, values, self.heat_range, self.mask, alpha)
 
     def save(self, folder: str | os.PathLike[str], name: str | None = None) -> Path:
         """Write `NAME_overlay.png`, `NAME_mask.png` and `NAME.json` into `folder`, made if need be; return it.
@@ -225,6 +340,8 @@ class Prediction:
             "path": self.path,
             "score": self.score,
             "label": self.label,
+            "confidence": self.confidence,
+            "reason": self.reason,
             **({} if self.p_value is None else {"p_value": self.p_value}),
             "threshold": self.threshold,
             "threshold_source": self.threshold_source,

@@ -138,7 +138,7 @@ def projected(clip: Clip, rows: Tensor) -> Tensor:
 @pytest.mark.parametrize("stream", ["value-value", "self-correlation"])
 def test_streams_are_the_sum_of_their_attentions(clip: Clip, stream: StreamName, start: int) -> None:
     pixels = noise(2, 3, SIDE, SIDE)
-    steps = list(blocks_written_out(clip, clip.visual.embed(pixels)[0]))
+    steps = list(blocks_written_out(clip, clip.visual.embed(clip.visual.patches(pixels).patches)[0]))
     actual = clip.visual(pixels, [Dense(stream, start, tuple(range(start, LAYERS + 1)), class_row=True)])
     close(actual.cls, projected(clip, steps[-1][-1][:, 0]))
     gathered = steps[start - 1][0]
@@ -153,7 +153,7 @@ def test_streams_are_the_sum_of_their_attentions(clip: Clip, stream: StreamName,
 
 def test_plain_taps_and_guided_values(clip: Clip) -> None:
     pixels = noise(2, 3, SIDE, SIDE)
-    steps = list(blocks_written_out(clip, clip.visual.embed(pixels)[0]))
+    steps = list(blocks_written_out(clip, clip.visual.embed(clip.visual.patches(pixels).patches)[0]))
     guide = noise(2, PATCHES, PATCHES).softmax(dim=-1)
     actual = clip.visual(pixels, [Dense("plain", taps=(2, -1), project=False), Dense("guided")], guide=guide)
     close(actual.dense[0][0], steps[1][-1][:, 1:])
@@ -280,7 +280,7 @@ def test_deep_prompts_overwrite_rows_behind_the_start(clip: Clip) -> None:
 def test_windows_drop_all_other_patches(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = noise(2, 3, SIDE, SIDE)
     index = torch.tensor([[0, 1, 4, 5], [10, 11, 14, 15], [3, 3, 3, 3]])
-    rows = clip.visual.embed(pixels)[0]
+    rows = clip.visual.embed(clip.visual.patches(pixels).patches)[0]
     tokens = []
     for window in index:
         *_, (*_, last) = blocks_written_out(clip, torch.cat([rows[:, :1], rows[:, 1 + window]], dim=1))
@@ -312,7 +312,9 @@ def test_positions_reach_any_grid_in_any_order(clip: Clip) -> None:
 
 def test_prompt_tokens_join_the_rows_and_are_replaced_layer_by_layer(clip: Clip) -> None:
     pixels, prompts = noise(2, 3, SIDE, SIDE), noise(1, 2, 3, 32)
-    rows = torch.cat([clip.visual.embed(pixels)[0], prompts[:, 0].expand(2, -1, -1)], dim=1)
+    rows = torch.cat(
+        [clip.visual.embed(clip.visual.patches(pixels).patches)[0], prompts[:, 0].expand(2, -1, -1)], dim=1
+    )
     taps = []
     for number, block in enumerate(clip.visual.transformer.blocks):
         if number == 1:

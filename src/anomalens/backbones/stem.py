@@ -162,12 +162,20 @@ class LiteStem(nn.Module):
 
     def gather(self, pixels: Tensor) -> Tensor:
         """Run the fixed part, not standardised: [B, 3, H, W], sides multiples of 16 -> [B, channels, h, w]."""
-        if pixels.device.type != "cpu" or torch.compiler.is_compiling():
-            return self._gather(pixels)
-        # The early features of one image fit a CPU's caches, those of a batch do not.
-        return torch.cat([self._gather(image) for image in torch.split(pixels, 1)])
+        return self.read(pixels)[0]
 
-    def _gather(self, pixels: Tensor) -> Tensor:
+    def read(self, pixels: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Run the fixed part, as `gather`, and hand out the whitened channels it compares places by.
+
+        Returns [B, channels, h, w], and [B, COMPARED[i], H / s, W / s] for the strides s = 8, 16, 32.
+        """
+        if pixels.device.type != "cpu" or torch.compiler.is_compiling():
+            return self._read(pixels)
+        # The early features of one image fit a CPU's caches, those of a batch do not.
+        gathered, levels = zip(*(self._read(image) for image in torch.split(pixels, 1)), strict=True)
+        return torch.cat(gathered), tuple(torch.cat(level) for level in zip(*levels, strict=True))
+
+    def _read(self, pixels: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         f4, f8, f16, f32 = self.backbone(pixels.contiguous(memory_format=torch.channels_last))
         grid = f16.shape[-2:]
         w8, w16, w32 = (conv(f) for conv, f in zip(self.whiten, (f8, f16, f32), strict=True))
@@ -182,7 +190,7 @@ class LiteStem(nn.Module):
             strict=True,
         )
         unlike = [part for strides in parts for part in strides]
-        return torch.cat(
+        gathered = torch.cat(
             [
                 F.max_pool2d(f4, 4),
                 -F.max_pool2d(-f4, 4),
@@ -193,6 +201,7 @@ class LiteStem(nn.Module):
             ],
             dim=1,
         )
+        return gathered, (w8, w16, w32)
 
     def fuse(self, gathered: Tensor) -> Tensor:
         """Run the trained part: [B, channels, h, w] -> [B, D, h, w]."""

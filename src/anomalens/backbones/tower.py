@@ -8,7 +8,7 @@ Shapes: B images, H W pixels, h w patch grid, N = h*w tokens, D tower width, E j
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from anomalens.backbones.config import ClipConfig
 from anomalens.backbones.resampling import cubic, is_open, linear
-from anomalens.backbones.stem import PatchConvolution, build_stem
+from anomalens.backbones.stem import LiteStem, PatchConvolution, build_stem
 from anomalens.backbones.streams import Dense, Reading
 from anomalens.backbones.transformer import Transformer, layer_norm
 from anomalens.errors import ConfigError
@@ -38,6 +38,18 @@ class Features:
     dense: tuple[tuple[Tensor, ...], ...]
     # h, w: rows and columns of patches.
     grid: tuple[int, int]
+    # What photographs are compared by: grids of features [B, C, h', w'], each of its own size. Of a convolutional stem
+    # its whitened channels, from fine to coarse; of another tower its patch tokens after the taps asked for.
+    levels: tuple[Tensor, ...] = ()
+
+
+class Embedded(NamedTuple):
+    """Hold embedded patches, to be handed to `ImageTower.forward` where a method needs them before."""
+
+    # [B, D, h, w], without positions.
+    patches: Tensor
+    # The levels of a convolutional stem, in the tower's precision; none for a tower without such a stem.
+    levels: tuple[Tensor, ...] = ()
 
 
 def resize_positions(table: Tensor, grid: tuple[int, int], mode: Positions) -> Tensor:
@@ -81,8 +93,8 @@ class ImageTower(nn.Module):
         """Return the precision the tower computes in."""
         return self.proj.dtype
 
-    def patches(self, pixels: Tensor) -> Tensor:
-        """Embed the patches of normalised pixels, without positions: [B, 3, H, W] -> [B, D, h, w].
+    def patches(self, pixels: Tensor) -> Embedded:
+        """Embed the patches of normalised pixels [B, 3, H, W], without positions.
 
         Raises ConfigError where a side is no multiple of the patch: cutting pixels off would go unnoticed.
         """
@@ -91,15 +103,15 @@ class ImageTower(nn.Module):
             raise ConfigError(
                 f"image of {width} x {height} pixels: both sides must be multiples of the patch side {self.patch}"
             )
+        pixels = pixels.to(self.dtype)
+        if isinstance(self.stem, LiteStem):
+            gathered, levels = self.stem.read(pixels)
+            return Embedded(self.stem.fuse(gathered), levels)
         patchify = cast(nn.Module, self.stem or self.conv1)
-        return cast(Tensor, patchify(pixels.to(self.dtype)))
+        return Embedded(patchify(pixels))
 
-    def embed(
-        self, pixels: Tensor, positions: Positions = "bicubic", patches: Tensor | None = None
-    ) -> tuple[Tensor, tuple[int, int]]:
-        """Return the rows the first block takes [B, 1 + N, D], of normalised pixels [B, 3, H, W] or of `patches`
-        where these are known, and the grid (h, w)."""
-        patches = self.patches(pixels) if patches is None else patches
+    def embed(self, patches: Tensor, positions: Positions = "bicubic") -> tuple[Tensor, tuple[int, int]]:
+        """Return the rows the first block takes [B, 1 + N, D], of patches [B, D, h, w], and the grid (h, w)."""
         grid = (patches.shape[-2], patches.shape[-1])
         head = self.class_embedding.expand(patches.shape[0], 1, -1)
         rows = torch.cat([head, patches.flatten(2).transpose(1, 2)], dim=1)
@@ -119,7 +131,8 @@ class ImageTower(nn.Module):
         positions: Positions = "bicubic",
         guide: Tensor | None = None,
         prompts: Tensor | None = None,
-        patches: Tensor | None = None,
+        embedded: Embedded | None = None,
+        level_taps: Sequence[int] = (),
     ) -> Features:
         """Run one pass over a batch.
 
@@ -131,15 +144,20 @@ class ImageTower(nn.Module):
             guide: [B, N, N] attention over patches for a guided stream (rows sum to 1).
             prompts: [B or 1, J, M, D] prompt tokens: those of layer 0 are appended after ln_pre, those of layers
                 1..J-1 replace them before their block (AdaCLIP).
-            patches: the result of `patches` for these pixels, where a method has it already.
+            embedded: the result of `patches` for these pixels, where a method has it already.
+            level_taps: blocks, counted from 1, whose patch tokens (as they leave the block, no LayerNorm, no
+                projection) are `Features.levels` of a tower without a convolutional stem; such a stem needs none.
 
         Raises:
             ConfigError: sides, taps or the guide do not fit.
         """
-        requests = [d.resolve(self.layers) for d in dense]
+        asked = len(dense)
+        extra = (Dense("plain", 1, tuple(level_taps), project=False),) if level_taps and self.stem is None else ()
+        requests = [d.resolve(self.layers) for d in (*dense, *extra)]
         if any(d.stream == "guided" for d in requests) != (guide is not None):
             raise ConfigError("a guided stream and its attention matrix must be given together")
-        x, grid = self.embed(pixels, positions, patches)
+        patches, levels = self.patches(pixels) if embedded is None else embedded
+        x, grid = self.embed(patches, positions)
         count = grid[0] * grid[1]
         if guide is not None and guide.shape[-2:] != (count, count):
             raise ConfigError(f"guide {tuple(guide.shape)} does not fit {count} patches")
@@ -170,7 +188,10 @@ class ImageTower(nn.Module):
             tuple(self.project(part) if reading.request.project else part.float() for part in reading.in_order())
             for reading in readings
         )
-        return Features(self.project(x[:, 0], norm=cls == "normed") if cls else None, tokens, grid)
+        if extra:
+            levels = tuple(part.transpose(1, 2).reshape(part.shape[0], -1, *grid) for part in tokens[-1])
+        class_token = self.project(x[:, 0], norm=cls == "normed") if cls else None
+        return Features(class_token, tokens[:asked], grid, tuple(level.float() for level in levels))
 
     def windows(self, pixels: Tensor, index: Tensor, positions: Positions = "bicubic") -> Tensor:
         """Read class tokens of windows: each window keeps the patches of its row of `index` and drops the others.
@@ -182,7 +203,7 @@ class ImageTower(nn.Module):
         Returns:
             [B, M, E], not normalised (WinCLIP, section 3.2 of arXiv 2303.14814).
         """
-        x, _ = self.embed(pixels, positions)
+        x, _ = self.embed(self.patches(pixels).patches, positions)
         tokens = []
         step = len(index)
         if not torch.compiler.is_compiling():  # a graph takes batches of any size, so it cannot be cut by size

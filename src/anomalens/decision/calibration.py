@@ -76,6 +76,18 @@ class Calibration:
         """Return how rare so high a score is among normal images, in (0, 1]; None without scores of normal images."""
         return p_value(self.normal_scores, score) if self.normal_scores else None
 
+    @property
+    def score_scale(self) -> float:
+        """Return the difference of scores that counts as large: from ordinary normal images to the threshold.
+
+        Without scores of normal images it is a quarter of the heat range, in whose units scores then are.
+        """
+        low, high = self.heat_range
+        if not self.normal_scores:
+            return (high - low) / 4
+        ordinary = self.normal_scores[len(self.normal_scores) // 2]
+        return max(self.threshold - ordinary, 1e-6 * (high - low))
+
     def to_dict(self) -> dict[str, Any]:
         """Return the calibration JSON-ready; `from_dict` is the inverse."""
         return {**asdict(self), "heat_range": list(self.heat_range), "normal_scores": list(self.normal_scores)}

@@ -30,11 +30,15 @@ class ScorePooling:
         """Pool scores [B] with maps [B, H, W]; returns scores [B]."""
         if not self.share:
             return scores
-        flat = maps.reshape(len(maps), -1)
-        count = max(1, round(self.top * flat.shape[1]))
-        highest = np.partition(flat, -count, axis=1)[:, -count:].mean(axis=1)
-        mixed: Floats = ((1 - self.share) * scores + self.share * highest).astype(np.float32)
-        return mixed
+        return np.stack([self.pool(score, values.ravel()) for score, values in zip(scores, maps, strict=True)])
+
+    def pool(self, score: np.float32, values: Floats) -> np.float32:
+        """Pool the score of one image with values [n] of its map, n >= 1."""
+        if not self.share:
+            return score
+        count = max(1, round(self.top * len(values)))
+        highest = np.partition(values, -count)[-count:].mean()
+        return np.float32((1 - self.share) * score + self.share * highest)
 
     @property
     def ignores_method_score(self) -> bool:

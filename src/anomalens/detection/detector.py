@@ -6,20 +6,27 @@ Everything to the left of a Prediction is in this room, everything to the right 
 What computes is an `Engine`: PyTorch, or a file made by `anomalens export`, for which torch is never imported.
 """
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, cast, overload
+
+import numpy as np
 
 from anomalens.decision.calibration import Calibration
+from anomalens.decision.capture import CaptureLimits, why_unusable
 from anomalens.decision.pooling import ScorePooling
+from anomalens.detection.recipe import Recipe, write_recipe
 from anomalens.detection.session import Session
-from anomalens.detection.streaming import stream_results
-from anomalens.detection.tiling import TiledImage, cut
+from anomalens.detection.streaming import as_items, stream_results
+from anomalens.detection.teaching import Lesson, Progress, teach, teach_more
+from anomalens.detection.tiling import Inside, TiledImage, TileScore, cut
 from anomalens.engines.contract import Engine, Floats, Identity, Scored
+from anomalens.engines.taught import TaughtEngine
 from anomalens.errors import ConfigError, InputError
-from anomalens.files import json_ready
+from anomalens.files import digest, json_ready
 from anomalens.images.decoding import Source, decode
 from anomalens.images.pixel_values import Channels
 from anomalens.images.preprocessing import Preprocess
@@ -45,6 +52,12 @@ class Detector:
     calibration: Calibration
     options: LoadOptions = LoadOptions()
     pooling: ScorePooling = ScorePooling()
+    # Where a part may have defects, bool [h, w] of any size, which stands for the whole image; None: everywhere.
+    roi: Inside | None = None
+    # What good photographs say of brightness and sharpness; None where nothing was taught.
+    capture: CaptureLimits | None = None
+    # All that good photographs taught; None for words alone.
+    lesson: Lesson | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "engine", self.engine.for_object(self.options.object_name))
@@ -96,6 +109,7 @@ class Detector:
             "seed": self.identity.seed,
             "pooling": self.pooling.share,
             "top": self.pooling.top if self.pooling.share else None,
+            "roi": None if self.roi is None else digest(self.roi.tobytes())[:16],
         }
         return dict(json_ready(chosen | resolved))
 
@@ -109,6 +123,52 @@ class Detector:
         Raises ConfigError for an exported detector, whose prompts are part of the file.
         """
         return self.replace(options=self.options.replace(object_name=name))
+
+    def fit(
+        self, photos: Any, *, fpr: float | None = None, seed: int = 0, progress: Progress = None, **options: Any
+    ) -> "Detector":
+        """Return a detector that has learned this part from good photographs; the detector itself stays as it is.
+
+        A detector that has learned already learns more: the photographs are added to those it knows.
+
+        Args:
+            photos: a folder, a pattern or an iterable of good photographs, none with a defect. Four are enough to
+                begin with; the more, the fewer false alarms are promised.
+            fpr: largest rate of false alarms, in (0, 1); None takes what the number of photographs allows.
+            seed: of everything drawn at random.
+            progress: called after every photograph.
+            options: of the reference method ("memory" unless the detector was loaded for another one): turns=4,
+                words_weight=0.
+
+        Raises:
+            InputError: no photograph can be used, or fewer than `fpr` needs.
+            ConfigError: an unknown option, or an exported detector, which cannot learn.
+        """
+        images = list(as_items(photos))
+        if self.lesson is None:
+            taught = teach(
+                self.engine, self.sizes, self.options, images, fpr=fpr, seed=seed, progress=progress, **options
+            )
+        else:
+            if options:
+                raise ConfigError(f"a taught detector keeps its options; leave out {', '.join(sorted(options))}")
+            words = cast(TaughtEngine, self.engine).words
+            taught = teach_more(words, self.sizes, self.options, images, self.lesson, fpr=fpr, progress=progress)
+        return self.replace(**vars(taught))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a taught detector as one file, atomically; `load_detector(path)` reads it.
+
+        Raises ConfigError for a detector that was not taught, OSError where the file cannot be written.
+        """
+        if self.lesson is None:
+            raise ConfigError("nothing was taught: call fit(photos) first; words alone need no file")
+        write_recipe(path, self._recipe(self.lesson))
+
+    def _recipe(self, lesson: Lesson) -> Recipe:
+        engine = cast(TaughtEngine, self.engine)
+        words = engine.words.identity
+        return Recipe(lesson, engine.sizes, self.options, words, self.calibration, self.pooling, self.capture, self.roi)
 
     @overload
     def predict(self, image: Source, *, channels: Channels = "rgb") -> Prediction: ...
@@ -153,9 +213,27 @@ class Detector:
         return stream_results(self, images, channels)
 
     def score_batch(self, pixels: Floats, keys: Sequence[int]) -> Scored:
-        """Score preprocessed pixels [B, 3, H, W]: scores [B], pooled, and maps [B, H, W]."""
+        """Score preprocessed pixels [B, 3, H, W]: scores [B], pooled, and maps [B, h, w]."""
         raw = self.engine.score_batch(pixels, keys)
-        return Scored(self.pooling(raw.score, raw.map), raw.map)
+        return raw._replace(score=self.pooling(raw.score, raw.map if raw.score_map is None else raw.score_map))
+
+    def tile_scores(self, raw: Scored, tiles: Sequence[tuple[TiledImage, int]]) -> list[TileScore]:
+        """Turn an engine's answer for a batch of tiles, each an image and a number, into an answer for each.
+
+        Only what lies in the region of interest counts in a score; a tile outside of it has the least score there is.
+        """
+        pooled = raw.map if raw.score_map is None else raw.score_map
+        scores = []
+        for index, (image, number) in enumerate(tiles):
+            own, values = raw.score[index], pooled[index]
+            if self.roi is None:
+                score = float(self.pooling.pool(own, values.ravel()))
+            else:
+                inside = values[image.inside(self.roi, number, values.shape)]
+                score = float(ScorePooling(1.0, self.pooling.top).pool(own, inside)) if inside.size else -math.inf
+            unlike = None if raw.unlike is None else float(raw.unlike[index])
+            scores.append(TileScore(score, float(own), raw.map[index], unlike))
+        return scores
 
     @staticmethod
     def path_of(image: Any) -> str | None:
@@ -173,6 +251,10 @@ class Detector:
     def judge(self, image: TiledImage, source: str | None) -> Result:
         """Turn the answers for an image's tiles into its Prediction; a Failure where a score is no number."""
         joined, calibration = image.joined(), self.calibration
+        anomaly_map = joined.map
+        if self.roi is not None:
+            inside = image.inside(self.roi, None, anomaly_map.shape)
+            anomaly_map = np.where(inside, anomaly_map, min(calibration.heat_range[0], float(anomaly_map.min())))
         try:
             return Prediction(
                 path=source,
@@ -182,7 +264,7 @@ class Detector:
                 threshold=calibration.threshold,
                 threshold_source=calibration.source,
                 pixel_threshold=calibration.pixel_threshold,
-                anomaly_map=joined.map,
+                anomaly_map=anomaly_map,
                 heat_range=calibration.heat_range,
                 object_name=self.options.object_name,
                 method=self.method_name,
@@ -190,6 +272,10 @@ class Detector:
                 note=image.note,
                 p_value=calibration.p_value(joined.score),
                 method_score=joined.method_score,
+                score_scale=calibration.score_scale,
+                unusable=why_unusable(image.capture, self.capture, joined.unlike),
+                min_area=self.options.min_area,
+                mm_per_px=self.options.mm_per_px,
             )
         except InputError as error:
             return Failure.of(source, error)

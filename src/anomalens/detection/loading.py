@@ -6,8 +6,12 @@ from typing import Any, overload
 
 from anomalens.decision.calibration import SavedCalibration
 from anomalens.detection.detector import Detector
+from anomalens.detection.recipe import is_recipe, read_recipe
+from anomalens.detection.teaching import taught_engine
+from anomalens.detection.tiling import Inside
 from anomalens.engines import exported
 from anomalens.errors import ConfigError
+from anomalens.images.decoding import decode
 from anomalens.options import BUNDLED, DEFAULT_OBJECT, LoadOptions
 
 
@@ -19,9 +23,9 @@ def load_detector(method: str | LoadOptions = "auto", backbone: str = BUNDLED, *
     """Build a detector.
 
     Args:
-        method: a name from `anomalens methods`, "auto" for the best one shipped with the bundled backbone, or a file
-            made by `anomalens export` (.onnx, .xml), which settles backbone, checkpoint, size, seed and options. Or
-            everything in one `LoadOptions`.
+        method: a name from `anomalens methods`, "auto" for the best one shipped with the bundled backbone, a file
+            made by `anomalens export` (.onnx, .xml), which settles backbone, checkpoint, size, seed and options, or a
+            part taught by `anomalens fit` (.anomalens). Or everything in one `LoadOptions`.
         backbone: a name from `anomalens backbones`, a hub id, a folder or a file of weights.
         options: the other fields of `LoadOptions` (size=448), and fields of the method's Config (views=22).
 
@@ -31,7 +35,16 @@ def load_detector(method: str | LoadOptions = "auto", backbone: str = BUNDLED, *
         MissingExtraError: a package is needed that is not installed.
     """
     chosen = method if isinstance(method, LoadOptions) else _collected(method, backbone, options)
-    detector = _from_file(chosen) if exported.is_exported(chosen.method) else _from_weights(chosen)
+    if is_recipe(chosen.method):
+        chosen = chosen.replace(method="auto", recipe=chosen.method)
+    if chosen.recipe is not None:
+        detector = _from_recipe(chosen.recipe, chosen)
+    elif exported.is_exported(chosen.method):
+        detector = _from_file(chosen)
+    else:
+        detector = _from_weights(chosen)
+    if chosen.roi is not None:
+        detector = detector.replace(roi=read_roi(chosen.roi))
     calibration = detector.calibration
     if chosen.calibration is not None:
         saved = SavedCalibration.read(chosen.calibration)
@@ -58,6 +71,45 @@ def _from_weights(options: LoadOptions) -> Detector:
         extra += [f"extra_sizes={side}" for side in options.extra_sizes]
         calibration = calibration.used_with(*loaded.deviations, *extra)
     return Detector(loaded.engine, loaded.preprocess, calibration, options, loaded.pooling)
+
+
+def read_roi(path: str) -> Inside:
+    """Read a region of interest: an image that is not black where defects count; bool [H, W].
+
+    Raises InputError where it cannot be read, ConfigError where it is black everywhere.
+    """
+    inside: Inside = decode(path).rgb.max(axis=2) > 0
+    if not inside.any():
+        raise ConfigError(f"{path}: the region of interest is black everywhere, so nothing would count")
+    return inside
+
+
+def _from_recipe(path: str, options: LoadOptions) -> Detector:
+    """Open a taught part. Raises ConfigError naming options that the file has settled, WeightsError for other weights.
+
+    Thresholds, regions and what changes only speed may be asked for anew.
+    """
+    recipe = read_recipe(path)
+    asked = options.chosen()
+    settled = [name for name in LoadOptions.names("scores", "source") if name in asked and name != "recipe"]
+    settled = [name for name in settled if asked[name] != getattr(recipe.options, name)]
+    if settled:
+        raise ConfigError(
+            f"{path} was taught with its own {', '.join(settled)}; leave out, or teach the part again with these"
+        )
+    kept = {name: getattr(recipe.options, name) for name in LoadOptions.names("scores")}
+    own = {name: getattr(recipe.options, name) for name in ("min_area", "mm_per_px") if name not in asked}
+    words = _from_weights(options.replace(recipe=None, **kept, **own))
+    recipe.check(words.identity, path)
+    return words.replace(
+        engine=taught_engine(words.engine, recipe.lesson, recipe.sizes),
+        calibration=recipe.calibration,
+        pooling=recipe.pooling,
+        capture=recipe.capture,
+        roi=recipe.roi,
+        lesson=recipe.lesson,
+        options=words.options.replace(recipe=path),
+    )
 
 
 def _from_file(options: LoadOptions) -> Detector:

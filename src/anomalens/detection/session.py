@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
 
-from anomalens.decision.pooling import ScorePooling
 from anomalens.detection.batching import Batch, Batcher
 from anomalens.detection.tiling import TiledImage, TileScore
-from anomalens.engines.contract import Engine
+from anomalens.engines.contract import Engine, Scored
 from anomalens.images.pixel_values import Channels
 from anomalens.images.preprocessing import Preprocess
 from anomalens.options import LoadOptions
@@ -43,10 +42,6 @@ class Pipeline(Protocol):
         """Return batch size and numbers of threads."""
 
     @property
-    def pooling(self) -> ScorePooling:
-        """Say how maps count in scores."""
-
-    @property
     def sizes(self) -> Sequence[Preprocess]:
         """Say how images are prepared for each size they are seen at."""
 
@@ -55,6 +50,9 @@ class Pipeline(Protocol):
 
     def prepare(self, image: Any, channels: Channels) -> TiledImage:
         """Decode an input and cut it into preprocessed tiles."""
+
+    def tile_scores(self, raw: Scored, tiles: Sequence[tuple[TiledImage, int]]) -> list[TileScore]:
+        """Turn an engine's answer for a batch into one for each tile, named by its image and number."""
 
     def judge(self, image: TiledImage, source: str | None) -> Result:
         """Turn the answers for an image's tiles into its result."""
@@ -231,10 +229,10 @@ class Session:
         complete: list[tuple[_Job, TiledImage]] = []
         try:
             raw = self._detector.engine.score_batch(*batch.stacked(), sharing)
-            pooled = self._detector.pooling(raw.score, raw.map)
+            scores = self._detector.tile_scores(raw, [(tile.image, tile.number) for tile in batch.tiles])
             with self._lock:
-                for tile, score, own, values in zip(batch.tiles, pooled, *raw, strict=True):
-                    tile.image.results[batch.size][tile.number] = TileScore(float(score), float(own), values)
+                for tile, score in zip(batch.tiles, scores, strict=True):
+                    tile.image.results[batch.size][tile.number] = score
                     if tile.image.complete:
                         complete.append((tile.owner, tile.image))
             for job, image in complete:

@@ -22,10 +22,18 @@ GraphRun = Callable[[list[Floats]], tuple[Floats, Floats]]
 class Scored(NamedTuple):
     """Hold the answer of an engine for a batch: larger = more abnormal."""
 
-    # [B] the method's own image score, in [0, 1].
+    # [B] the method's own image score; range stated by the method.
     score: Floats
-    # [B, H, W] at the size of the pixels; range stated by the method.
+    # [B, h, w] at the size of the pixels or smaller; range stated by the method.
     map: Floats
+    # [B, h, w] what score pooling reads, where that is not the map.
+    score_map: Floats | None = None
+    # [B] how unlike the good photographs each image is, in units of what is still accepted: above 1 it is of another
+    # thing. None where nothing was taught.
+    unlike: Floats | None = None
+    # Grids of features [B, h, w, C] that photographs are compared by, where these were asked for: arrays of NumPy, or
+    # tensors on a GPU.
+    levels: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,12 @@ class Engine(Protocol):
         """Return the same network with prompts about `name`; itself where it has these already.
 
         Raises ConfigError where the prompts cannot be changed.
+        """
+
+    def with_levels(self) -> "Engine":
+        """Return the same network, whose answers hold `Scored.levels` too.
+
+        Raises ConfigError where it cannot hand them out.
         """
 
 

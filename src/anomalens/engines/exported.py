@@ -164,6 +164,13 @@ class ExportedEngine:
             )
         return self
 
+    def with_levels(self) -> "ExportedEngine":
+        """Raise ConfigError: the graph has no such output."""
+        raise ConfigError(
+            f"{self._model.name} cannot be taught: its graph gives scores and maps only; "
+            "teach the detector first, then export it"
+        )
+
     def score_batch(self, pixels: Floats, keys: Sequence[int], sharing: int = 1) -> Scored:
         """Score pixels in 0..1 [B, 3, H, W]: scores [B] and maps [B, H, W]."""
         side = self.card.preprocess.size

@@ -37,6 +37,8 @@ from anomalens.methods.parts.checkpoints import (
     read_checkpoint,
     shipped_checkpoint,
 )
+from anomalens.methods.parts.learned import quarter_taps
+from anomalens.methods.references.base import is_reference_method, reference_entry
 from anomalens.options import LoadOptions
 
 # Width of a tower up to which its matrix products are too small to be worth dividing among threads.
@@ -64,6 +66,7 @@ class TorchEngine:
             precision=str(clip.visual.dtype).removeprefix("torch."),
         )
         self.text = self._read_text()
+        self._hands_out_levels = False
 
     @property
     def device(self) -> torch.device:
@@ -88,6 +91,15 @@ class TorchEngine:
         other.text = other._read_text()
         return other
 
+    def with_levels(self) -> "TorchEngine":
+        """Return the same network, weights shared, whose answers hold what photographs are compared by."""
+        other = copy.copy(self)
+        # A copy that shares every parameter: only the taps are its own.
+        other.method = copy.copy(self.method)
+        other.method.level_taps = quarter_taps(self.clip.config)
+        other._hands_out_levels = True
+        return other
+
     def score_batch(self, pixels: Floats, keys: Sequence[int], sharing: int = 1) -> Scored:
         """Score normalised pixels [B, 3, H, W] -> scores [B] and maps [B, H, W]; see `Engine`."""
         alone = _one_at_a_time if self.method.ordered else nullcontext()
@@ -98,7 +110,10 @@ class TorchEngine:
                 batch = batch.pin_memory()
             features = self.method.encode(self.clip, batch.to(self.device, non_blocking=True), keys)
             answer = self.method.score(features, self.text, (pixels.shape[-2], pixels.shape[-1]))
-            return Scored(answer.score.float().cpu().numpy(), answer.map.float().cpu().numpy())
+            levels: tuple[Any, ...] = self.method.levels(features) if self._hands_out_levels else ()
+            if self.device.type == "cpu":
+                levels = tuple(level.numpy() for level in levels)
+            return Scored(answer.score.float().cpu().numpy(), answer.map.float().cpu().numpy(), levels=levels)
 
     def _read_text(self) -> Any:
         with torch.inference_mode():
@@ -178,6 +193,9 @@ def load(options: LoadOptions) -> Loaded:
 
 def resolve_method(options: LoadOptions, table: CalibrationTable | None) -> str:
     """Return the name of the method: what was asked for; for "auto" the checkpoint's, else the best one shipped."""
+    if is_reference_method(options.method):
+        # It compares with photographs; the words are those it is part of, or the best there are.
+        options = options.replace(method=reference_entry(options.method).build.words or "auto")
     if options.method != "auto":
         return options.method
     if options.checkpoint is not None:

@@ -27,7 +27,7 @@ with medical images too): MVTec 89.2 | 88.7; VisA 85.8 | 95.5; trained on MVTec 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -40,10 +40,11 @@ from anomalens.backbones.streams import Dense
 from anomalens.backbones.tokenizer import tokenize
 from anomalens.backbones.tower import Clip, Features, TextTower
 from anomalens.errors import ConfigError
-from anomalens.methods.base import ExportTraits, MethodConfig, ScoreMap, register
+from anomalens.methods.base import ExportTraits, ScoreMap, register
 from anomalens.methods.parts import ensembles
 from anomalens.methods.parts.learned import LearnedMethod, Recipe, quarter_taps
 from anomalens.methods.parts.losses import Loss, focal, overlap
+from anomalens.methods.parts.method_config import MethodConfig
 from anomalens.methods.parts.tracing import largest, may_stop
 from anomalens.methods.parts.upsampling import enlarge
 
@@ -80,7 +81,7 @@ class PromptedFeatures(Features):
     """Hold features of images seen with prompts, and what the prompts were made from."""
 
     # [B, E] f0, the embedding without prompts.
-    plain: Tensor
+    plain: Tensor = field(kw_only=True)
 
 
 @dataclass
@@ -127,17 +128,18 @@ class AdaCLIP(LearnedMethod):
     def encode(self, clip: Clip, pixels: Tensor, keys: Sequence[int] = ()) -> PromptedFeatures:
         """Encode pixels [B, 3, H, W] in two passes: without prompts for f0, then with the prompts made from it."""
         with torch.no_grad():
-            patches = clip.visual.patches(pixels)
-            plain = clip.visual(pixels, positions=self.positions, patches=patches).cls
+            embedded = clip.visual.patches(pixels)
+            plain = clip.visual(pixels, positions=self.positions, embedded=embedded).cls
         dynamic = self.visual_dynamic(plain).view(plain.shape[0], 1, self.config.length, -1)
         features: Features = clip.visual(
             pixels,
             self.dense,
             positions=self.positions,
             prompts=self.visual_static + dynamic,
-            patches=patches,
+            embedded=embedded,
+            level_taps=self.level_taps,
         )
-        return PromptedFeatures(features.cls, features.dense, features.grid, plain)
+        return PromptedFeatures(features.cls, features.dense, features.grid, features.levels, plain=plain)
 
     def text(self, encoder: PromptEncoder, name: str) -> Text:
         """Embed 28 + 20 sentences about `name`; they pass the tower with every image's own prompts."""

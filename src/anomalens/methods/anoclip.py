@@ -153,7 +153,7 @@ class AnoCLIP(Method):
         if self.config.adapt and not keys:
             keys = [content_key(image.detach().float().cpu().numpy()) for image in pixels]
         tiles, layout = cut(pixels)
-        encoded: Features = clip.visual(tiles, self.dense, positions=self.positions)
+        encoded: Features = clip.visual(tiles, self.dense, positions=self.positions, level_taps=self.level_taps)
         classes = cast(Tensor, encoded.cls).unsqueeze(1)
         if self.config.views > 1:
             classes = torch.cat([classes, self._further_views(clip, tiles)], dim=1)
@@ -162,6 +162,8 @@ class AnoCLIP(Method):
             cls=classes[:, 0],
             dense=((join(encoded.dense[0][0], encoded.grid, layout),),),
             grid=(layout[0] * encoded.grid[0], layout[1] * encoded.grid[1]),
+            # Of one tile, which is the whole image unless it is wide.
+            levels=encoded.levels if layout == (1, 1) else (),
             keys=tuple(keys),
             classes=classes,
             extent=extent,

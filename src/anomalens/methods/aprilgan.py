@@ -32,10 +32,11 @@ from anomalens.backbones.config import ClipConfig
 from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.streams import Dense
 from anomalens.backbones.tower import Features
-from anomalens.methods.base import MethodConfig, ScoreMap, image_embedding, register
+from anomalens.methods.base import ScoreMap, image_embedding, register
 from anomalens.methods.parts import ensembles
 from anomalens.methods.parts.learned import LearnedMethod, Recipe, quarter_taps
 from anomalens.methods.parts.losses import Loss, focal, overlap
+from anomalens.methods.parts.method_config import MethodConfig
 from anomalens.methods.parts.upsampling import enlarge
 
 

@@ -12,7 +12,7 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, TypeVar, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,8 +24,8 @@ from anomalens.backbones.tower import Clip, Features, Positions
 from anomalens.errors import ConfigError
 from anomalens.images.normalisation import Interpolation
 from anomalens.methods.parts.draws import Draws
+from anomalens.methods.parts.method_config import MethodConfig
 from anomalens.options import refuse_unknown
-from anomalens.typed_values import checked_value
 
 
 @dataclass
@@ -46,21 +46,6 @@ class RandomFeatures(Features):
     keys: tuple[int, ...] = ()
     # The random numbers themselves, where they are inputs of a graph.
     drawn: tuple[Tensor, ...] = ()
-
-
-@dataclass(frozen=True)
-class MethodConfig:
-    """Check a method's options when they are set: the base of every Config. Defaults are the paper's.
-
-    Raises ConfigError naming the option whose value is not of its type.
-    """
-
-    def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for field in fields(self):
-            object.__setattr__(
-                self, field.name, checked_value(field.name, getattr(self, field.name), hints[field.name])
-            )
 
 
 @dataclass(frozen=True)
@@ -100,6 +85,9 @@ class Method(nn.Module, ABC):
     positions: ClassVar[Positions] = "bicubic"
     # Streams of patch tokens that the method reads.
     dense: tuple[Dense, ...] = ()
+    # Blocks, counted from 1, after which patch tokens are read for the comparison with photographs, see
+    # `ImageTower.forward`; none unless photographs are compared.
+    level_taps: tuple[int, ...] = ()
     # Options that change the method's own image score and nothing else; without effect where the map alone is scored.
     score_only_options: ClassVar[tuple[str, ...]] = ()
     # Of the subclass's own kind, which it declares: `config: Config`.
@@ -130,8 +118,14 @@ class Method(nn.Module, ABC):
 
     def encode(self, clip: Clip, pixels: Tensor, keys: Sequence[int] = ()) -> Features:
         """Encode normalised pixels [B, 3, H, W]. `keys`: one content key an image, the seed of its random numbers."""
-        features: Features = clip.visual(pixels, self.dense, cls=self.cls, positions=self.positions)
+        features: Features = clip.visual(
+            pixels, self.dense, cls=self.cls, positions=self.positions, level_taps=self.level_taps
+        )
         return features
+
+    def levels(self, features: Any) -> tuple[Tensor, ...]:
+        """Return what photographs are compared by: grids of features [B, h, w, C] of what `encode` gave."""
+        return tuple(level.permute(0, 2, 3, 1) for level in features.levels)
 
     @abstractmethod
     def text(self, encoder: PromptEncoder, name: str) -> Any:

@@ -156,15 +156,22 @@ class Crane(LearnedMethod):
 
     def encode(self, clip: Clip, pixels: Tensor, keys: Sequence[int] = ()) -> Features:
         """Encode pixels [B, 3, H, W]; `dense` holds [D-Attn (Crane+ only), E-Attn], each one tap [B, N, E]."""
-        patches, attention = clip.visual.patches(pixels), None
+        embedded, attention = clip.visual.patches(pixels), None
         if self.config.guided:
             # Without a guide network the backbone's own patch embeddings guide: good where a pretrained stem made them.
-            own = patches.flatten(2).transpose(1, 2)
+            own = embedded.patches.flatten(2).transpose(1, 2)
             mean, std = clip.pixels.mean, clip.pixels.std
-            features = self.guide.features(pixels, mean, std) if self.guide else own
-            attention = guided_attention(features, self.config.beta, self.config.gamma, self.config.batch_threshold)
-        encoded: Features = clip.visual(pixels, self.dense, positions=self.positions, guide=attention, patches=patches)
-        return encoded
+            alike = self.guide.features(pixels, mean, std) if self.guide else own
+            attention = guided_attention(alike, self.config.beta, self.config.gamma, self.config.batch_threshold)
+        features: Features = clip.visual(
+            pixels,
+            self.dense,
+            positions=self.positions,
+            guide=attention,
+            embedded=embedded,
+            level_taps=self.level_taps,
+        )
+        return features
 
     def export_traits(self, size: int) -> ExportTraits:
         """Refuse what makes an image's map depend on the rest of its batch."""

@@ -37,8 +37,9 @@ from anomalens.backbones.config import ClipConfig
 from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.tower import Clip, Features
 from anomalens.errors import ConfigError
-from anomalens.methods.base import ExportTraits, Method, MethodConfig, ScoreMap, register
+from anomalens.methods.base import ExportTraits, Method, ScoreMap, register
 from anomalens.methods.parts import ensembles
+from anomalens.methods.parts.method_config import MethodConfig
 from anomalens.methods.parts.upsampling import enlarge
 
 # |f̂·(t_a − t_n)| drawn as coldest and hottest: cosines of window tokens differ by less than this.
@@ -106,7 +107,7 @@ class WinCLIP(Method):
             clip.visual.windows(pixels, window_index(whole.grid, scale, pixels.device), self.positions)
             for scale in self.config.scales
         )
-        return WindowFeatures(whole.cls, whole.dense, whole.grid, windows)
+        return WindowFeatures(whole.cls, whole.dense, whole.grid, whole.levels, windows)
 
     def score(self, features: WindowFeatures, text: Tensor, size: tuple[int, int]) -> ScoreMap:
         """Score whole images [B]; maps [B, *size] of harmonically averaged window scores."""

@@ -34,7 +34,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anomalens.errors import ConfigError
-from anomalens.methods.base import MethodConfig
+from anomalens.methods.parts.method_config import MethodConfig
 from anomalens.methods.parts.upsampling import Operators, apply
 
 # AdamW's, as in PyTorch.

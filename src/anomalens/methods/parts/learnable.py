@@ -31,7 +31,7 @@ from anomalens.backbones.prefix import Prefix, encode_behind, encode_prefix
 from anomalens.backbones.tokenizer import encode
 from anomalens.backbones.tower import TextTower
 from anomalens.errors import ConfigError
-from anomalens.methods.base import MethodConfig
+from anomalens.methods.parts.method_config import MethodConfig
 
 SENTENCES = ("object.", "damaged object.")
 """The words behind the context vectors: normal, abnormal."""

@@ -50,14 +50,18 @@ class Memory:
         return Memory(self.rows[kept], self.owners[kept])
 
     def reduced(self, count: int, seed: int = 0, axes: Array | None = None) -> "Memory":
-        """Keep the `count` rows of a greedy k-centre selection; all of them where there are no more.
+        """Keep the rows of `selection`; all of them where there are no more."""
+        if count >= self.rows.shape[0]:
+            return self
+        chosen = self.selection(count, seed, axes)
+        return Memory(self.rows[chosen], self.owners[chosen])
+
+    def selection(self, count: int, seed: int = 0, axes: Array | None = None) -> Array:
+        """Return the positions [count] of a greedy k-centre selection of the rows.
 
         axes: [D, d] on which the selection looks at the rows, for speed; all channels where left out.
         """
-        if count >= self.rows.shape[0]:
-            return self
-        chosen = like(farthest_first(self.rows if axes is None else self.rows @ axes, count, seed), self.rows)
-        return Memory(self.rows[chosen], self.owners[chosen])
+        return like(farthest_first(self.rows if axes is None else self.rows @ axes, count, seed), self.rows)
 
 
 def build_memory(views: Sequence[Array]) -> Memory:

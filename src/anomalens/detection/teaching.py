@@ -1,0 +1,350 @@
+"""Teach a detector from good photographs: references, the join with words, thresholds, limits of what can be judged.
+
+    photos ─▶ observe ─▶ turns? place? ─▶ remember ─▶ each photo against the others ─▶ scales, threshold, limits
+
+Every number comes from the good photographs alone, each compared with a memory that lacks it (leave one out).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from anomalens.decision.calibration import Calibration
+from anomalens.decision.capture import CaptureLimits
+from anomalens.decision.conformal import threshold as conformal_threshold
+from anomalens.decision.pooling import ScorePooling
+from anomalens.detection.observing import Floats, Photo, Seen, observe, read_photos
+from anomalens.engines.contract import Engine
+from anomalens.engines.taught import TaughtEngine, TaughtSize
+from anomalens.errors import ConfigError, InputError
+from anomalens.files import digest
+from anomalens.images.pixel_values import Rgb
+from anomalens.images.preprocessing import Preprocess
+from anomalens.methods.parts.neighbours import nearest
+from anomalens.methods.parts.turning import turn_ratio
+from anomalens.methods.references.base import (
+    DEFAULT,
+    Compared,
+    Descriptors,
+    ReferenceMethod,
+    Words,
+    create_reference,
+    is_reference_method,
+)
+from anomalens.options import LoadOptions
+
+Progress = Callable[[], object] | None
+
+# Turned copies are looked at for as many photographs at most; more photographs show enough angles by themselves.
+_TURNED = 12
+# Photographs whose turned copies decide whether parts lie at any angle, where there are more than that.
+_ASKED = 6
+# At most this ratio of distances: parts lie at any angle. Above the other: they always lie alike.
+_ANY_ANGLE, _ALIKE = 1.0, 1.25
+# Weight of the place in the image for parts that always lie alike.
+_POSITION = 2.5
+# The least rate of false alarms that is aimed at where none is asked for, however many photographs there are.
+_LEAST_RATE = 0.01
+# An image shows the same thing up to this half squared distance of its global features, or this many times the median
+# and the largest distance among the good photographs.
+_UNLIKE, _OF_MEDIAN, _OF_LARGEST = 0.15, 3.0, 1.5
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """All that was taught, from which it can be taught again, and more."""
+
+    # Name of the reference method, and its options, none of them left open.
+    method: str
+    options: Mapping[str, Any]
+    photos: tuple[Photo, ...]
+    # What the photographs gave, by the shorter side of the pixels.
+    seen: Mapping[int, Seen]
+    # The largest rate of false alarms asked for; None: what the number of photographs allows.
+    fpr: float | None
+    seed: int
+    # Scores of the photographs, each against the others.
+    scores: tuple[float, ...]
+    # How much less alike turned copies of the photographs are than the photographs; None where it was not asked.
+    turn_ratio: float | None = None
+    # Why photographs were left out, a line each; not kept in recipes.
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def odd(self) -> tuple[str, ...]:
+        """Return the names of photographs that look unlike the others, which may not be good ones."""
+        scores = np.array(self.scores)
+        if len(scores) < 4:
+            return ()
+        middle = np.median(scores)
+        spread = np.median(np.abs(scores - middle)) + 1e-9
+        return tuple(
+            photo.name for photo, score in zip(self.photos, scores, strict=True) if score > middle + 8 * spread
+        )
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What a lesson makes of a detector: the fields that differ from a detector of words alone."""
+
+    engine: TaughtEngine
+    calibration: Calibration
+    pooling: ScorePooling
+    capture: CaptureLimits
+    lesson: Lesson
+
+
+def teach(
+    engine: Engine,
+    sizes: Sequence[Preprocess],
+    options: LoadOptions,
+    images: Sequence[Any],
+    *,
+    method: str | None = None,
+    fpr: float | None = None,
+    seed: int = 0,
+    progress: Progress = None,
+    **reference_options: Any,
+) -> Taught:
+    """Learn from good photographs.
+
+    Args:
+        engine: of words alone.
+        sizes: how images are prepared for each size they are seen at.
+        options: how images are seen.
+        images: good photographs, each as `Detector.predict` takes it.
+        method: a reference method; None takes the one that `options` name, or the default.
+        fpr: largest rate of false alarms, in (0, 1); None takes what the number of photographs allows.
+        seed: of everything drawn at random.
+        progress: called after every photograph.
+        reference_options: of the reference method.
+
+    Raises:
+        InputError: no photograph can be used, or fewer than `fpr` needs.
+        ConfigError: an unknown method or option; the engine has learned already, or cannot.
+    """
+    name = method or named_reference(options.method)
+    reference = create_reference(name, **reference_options)
+    if reference.words not in (None, engine.identity.method):
+        raise ConfigError(f"{name} is part of {reference.words}; load the detector with method={name!r}")
+    turns, few = reference.config.turns, len(images) <= _TURNED
+    # Where the photographs decide, quarter turns of all or of some are looked at, and dropped if they are not wanted.
+    looks = [turns or (4 if few or number < _ASKED else 1) for number in range(len(images))]
+    photos, seen, left_out = _observe(engine, sizes, options, reference, images, looks, (), progress)
+    if not photos:
+        raise InputError(f"no good photo to learn from{': ' + left_out[0] if left_out else ''}")
+    ratio = None
+    if turns == 0:
+        ratio = _ratio(seen)
+        decided = 4 if few and ratio is not None and ratio <= _ANY_ANGLE else 1
+        reference = _decided(reference, turns=decided)
+        seen = {side: part if decided > 1 else part.only(part.view == 0) for side, part in seen.items()}
+    if getattr(reference.config, "position", 0) is None:
+        alike = ratio is not None and ratio > _ALIKE and options.tile is None
+        reference = _decided(reference, position=_POSITION if alike else 0.0)
+    lesson = Lesson(name, vars(reference.config), photos, seen, fpr, seed, (), ratio, left_out)
+    return learn(engine, options, lesson)
+
+
+def teach_more(
+    engine: Engine,
+    sizes: Sequence[Preprocess],
+    options: LoadOptions,
+    images: Sequence[Any],
+    lesson: Lesson,
+    *,
+    fpr: float | None = None,
+    progress: Progress = None,
+) -> Taught:
+    """Add good photographs to an earlier lesson, which decides the method and its options; see `teach`."""
+    reference = create_reference(lesson.method, **lesson.options)
+    known = [photo.key for photo in lesson.photos]
+    looks = [reference.config.turns] * len(images)
+    photos, seen, left_out = _observe(engine, sizes, options, reference, images, looks, known, progress)
+    together = {
+        side: part.joined(seen[side], len(lesson.photos)) if side in seen else part
+        for side, part in lesson.seen.items()
+    }
+    more = replace(lesson, photos=(*lesson.photos, *photos), seen=together, fpr=fpr or lesson.fpr, left_out=left_out)
+    return learn(engine, options, more)
+
+
+def _observe(
+    engine: Engine,
+    sizes: Sequence[Preprocess],
+    options: LoadOptions,
+    reference: ReferenceMethod[Any],
+    images: Sequence[Any],
+    looks: Sequence[int],
+    known: Sequence[int],
+    progress: Progress,
+) -> tuple[tuple[Photo, ...], dict[int, Seen], tuple[str, ...]]:
+    """Return the photographs that can be used, what they gave at each size, and why others were left out."""
+    photos: list[Photo] = []
+    left_out: list[str] = []
+
+    def usable() -> Iterator[tuple[Rgb, int]]:
+        for turns, entry in zip(looks, read_photos(images, options.workers, known), strict=True):
+            if isinstance(entry, str):
+                left_out.append(entry)
+            else:
+                photos.append(entry[0])
+                yield entry[1], turns
+            if progress:
+                progress()
+
+    seen = observe(engine.with_levels(), sizes, options, reference, usable())
+    return tuple(photos), seen, tuple(left_out)
+
+
+def named_reference(method: str) -> str:
+    """Return the reference method that goes with a method asked for: itself where it is one, else the default."""
+    return method if is_reference_method(method) else DEFAULT
+
+
+def learn(engine: Engine, options: LoadOptions, lesson: Lesson) -> Taught:
+    """Make of a lesson all that a detector needs; the scores of the photographs are filled in.
+
+    Raises InputError for fewer photographs than the lesson's rate of false alarms needs.
+    """
+    reference = create_reference(lesson.method, **lesson.options)
+    sizes, ordinary = {}, {}
+    for side, seen in lesson.seen.items():
+        sizes[side], ordinary[side] = _learn_size(reference, seen, lesson.seed)
+    scores, peaks = _image_scores(reference, lesson, sizes, ordinary)
+    return Taught(
+        taught_engine(engine, lesson, sizes),
+        _calibrate(scores, peaks, lesson.fpr).override(options.threshold, options.pixel_threshold),
+        ScorePooling(1.0, 0.01) if reference.pools_map else ScorePooling(),
+        CaptureLimits.of([photo.capture for photo in lesson.photos]),
+        replace(lesson, scores=tuple(scores)),
+    )
+
+
+def taught_engine(engine: Engine, lesson: Lesson, sizes: Mapping[int, TaughtSize]) -> TaughtEngine:
+    """Join an engine of words with what a lesson taught at each size."""
+    reference = create_reference(lesson.method, **lesson.options)
+    words = engine.identity
+    identity = replace(
+        words,
+        method=f"{words.method} + {lesson.method}" if reference.uses_words else lesson.method,
+        learned=_digest(words.learned, lesson),
+        options={**words.options, "references": dict(lesson.options) | {"photos": len(lesson.photos)}},
+    )
+    return TaughtEngine(engine.with_levels(), reference, sizes, identity)
+
+
+def _decided(reference: ReferenceMethod[Any], **options: Any) -> ReferenceMethod[Any]:
+    return type(reference)(replace(reference.config, **options))
+
+
+def _ratio(seen: Mapping[int, Seen]) -> float | None:
+    """Compare quarter-turned copies of photographs with the photographs, see `turn_ratio`; None for one photograph."""
+    part = next(iter(seen.values()))
+    # Of photographs that were cut into tiles the first tile of each stands for all.
+    first = part.tile == 0
+    patches = part.descriptors[0].reshape(len(part.photo), -1, part.descriptors[0].shape[-1])
+    asked = [number for number in np.unique(part.photo) if (first & (part.photo == number) & (part.view > 0)).any()]
+    if len(asked) < 2:
+        return None
+    plain = [patches[first & (part.photo == number) & (part.view == 0)][0] for number in asked]
+    turned = [patches[first & (part.photo == number) & (part.view > 0)] for number in asked]
+    return turn_ratio(np.stack(plain).astype(np.float32), [views.astype(np.float32) for views in turned])
+
+
+def _learn_size(reference: ReferenceMethod[Any], seen: Seen, seed: int) -> tuple[TaughtSize, Compared]:
+    """Learn from what was seen at one size; also return the photographs as they are, compared with the others."""
+    descriptors = _float32(seen.descriptors)
+    remembered = reference.remember(descriptors, seen.photo, seed)
+    plain = np.flatnonzero(seen.view == 0)
+    ordinary = _against_others(reference, remembered, descriptors, seen, plain, seed)
+    words = Words(seen.word_scores[plain], seen.word_maps[plain])
+    fitted = dict(reference.fit_join(ordinary, words))
+    whole = seen.globals[plain]
+    return TaughtSize(remembered, fitted, whole, _limit(whole, seen.photo[plain])), ordinary
+
+
+def _against_others(
+    reference: ReferenceMethod[Any],
+    remembered: Any,
+    descriptors: Descriptors,
+    seen: Seen,
+    plain: Any,
+    seed: int,
+) -> Compared:
+    """Compare each photograph with a memory that lacks it."""
+    parts = []
+    for number in np.unique(seen.photo):
+        chosen = plain[seen.photo[plain] == number]
+        others = reference.without(remembered, descriptors, seen.photo, int(number), seed)
+        parts.append((chosen, reference.compare(tuple(part[chosen] for part in descriptors), others)))
+    order = np.argsort(np.concatenate([chosen for chosen, _ in parts]), kind="stable")
+    return Compared(
+        np.concatenate([compared.for_score for _, compared in parts])[order],
+        np.concatenate([compared.for_map for _, compared in parts])[order],
+    )
+
+
+def _image_scores(
+    reference: ReferenceMethod[Any],
+    lesson: Lesson,
+    sizes: Mapping[int, TaughtSize],
+    ordinary: Mapping[int, Compared],
+) -> tuple[list[float], list[float]]:
+    """Return the image score and the highest map value of each photograph, as if it were an image in question."""
+    pooling = ScorePooling(1.0, 0.01)
+    by_size_scores, by_size_maps = [], []
+    for side, seen in lesson.seen.items():
+        plain = np.flatnonzero(seen.view == 0)
+        joined = reference.join(
+            ordinary[side], Words(seen.word_scores[plain], seen.word_maps[plain]), sizes[side].fitted
+        )
+        maps = joined.map if joined.score_map is None else joined.score_map
+        by_size_scores.append(pooling(maps[:, 0, 0], maps) if joined.score is None else joined.score)
+        by_size_maps.append(joined.map.reshape(len(plain), -1).max(1))
+    owners = next(iter(lesson.seen.values()))
+    photo = owners.photo[owners.view == 0]
+    scores, peaks = np.mean(by_size_scores, axis=0), np.mean(by_size_maps, axis=0)
+    return (
+        [float(scores[photo == number].max()) for number in range(len(lesson.photos))],
+        [float(peaks[photo == number].max()) for number in range(len(lesson.photos))],
+    )
+
+
+def _calibrate(scores: Sequence[float], peaks: Sequence[float], fpr: float | None) -> Calibration:
+    """Choose thresholds by the photographs' own scores, each against the others."""
+    count = len(scores)
+    rate = fpr or max(1 / (count + 1), _LEAST_RATE)
+    cut, pixel_cut = conformal_threshold(scores, rate), conformal_threshold(peaks, rate)
+    low, high = float(np.median(peaks)), pixel_cut
+    span = max(high - low, 1e-3)
+    photos = "1 good photo" if count == 1 else f"{count} good photos"
+    return Calibration(
+        threshold=cut,
+        pixel_threshold=pixel_cut,
+        heat_range=(0.0, pixel_cut + 2 * span),
+        source=f"learned from {photos}: at most {100 * rate:.3g} % false alarms",
+        normal_scores=tuple(sorted(scores)),
+    )
+
+
+def _limit(whole: Floats, photo: Any) -> float:
+    """Return the largest distance of global features at which an image still shows what the photographs show."""
+    if len(np.unique(photo)) < 2:
+        return _UNLIKE
+    distances = np.array([nearest(whole[[i]], whole[photo != photo[i]])[0] for i in range(len(whole))])
+    return float(max(_UNLIKE, _OF_MEDIAN * np.median(distances), _OF_LARGEST * distances.max()))
+
+
+def _float32(descriptors: Descriptors) -> Descriptors:
+    return tuple(part.astype(np.float32) for part in descriptors)
+
+
+def _digest(learned: str | None, lesson: Lesson) -> str:
+    """Return a short hash of all that decides scores: what words have learned, the photographs and the options."""
+    parts = [repr(learned), lesson.method, repr(sorted(lesson.options.items())), repr(lesson.seed)]
+    for side, seen in sorted(lesson.seen.items()):
+        parts += [str(side), *(digest(part.tobytes()) for part in (*seen.descriptors, seen.photo, seen.word_maps))]
+    return digest("\n".join(parts))[:16]

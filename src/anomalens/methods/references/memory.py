@@ -1,0 +1,169 @@
+"""Compare patches with those of good photographs, and join the distances with what words say: the default.
+
+A memory in the family of PatchCore (Roth et al., CVPR 2022) and AnomalyDINO (Damm et al., WACV 2025):
+
+    patches    every level: mean of `window` x `window` neighbours, unit length; levels joined; unit length
+    memory     the patches of all views of all photographs, thinned to `rows` by greedy k-centre selection
+    distance   d = half squared distance to the nearest row of the memory                       (1 - cosine)
+    place      for the map, parts that always lie alike also count how far apart two patches lie in the image
+    joined     z(d) + words_weight * z(map of words)        z by the photographs, each compared with the others only
+    score      mean of the largest 1 % of the joined map, without place
+
+All constants of the join come from the good photographs, so an image's score never depends on other images.
+
+Ours: the join with words, and the decisions `turns` and `position` by the photographs themselves.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from anomalens.errors import ConfigError
+from anomalens.methods.parts.array_namespace import Array, convert, like, namespace
+from anomalens.methods.parts.fusion import Fusion, Scale, fit_scale
+from anomalens.methods.parts.neighbours import Memory, build_memory, nearest
+from anomalens.methods.parts.patches import apply, describe, operator, with_position
+from anomalens.methods.parts.subspace import fit_subspace
+from anomalens.methods.references.base import (
+    Compared,
+    Descriptors,
+    Joined,
+    Owners,
+    ReferenceConfig,
+    ReferenceMethod,
+    Words,
+    register_reference,
+)
+
+# Principal axes on which the selection of rows looks at patches, and every how many patches they are fitted to.
+_AXES, _THINNING = 64, 4
+
+
+@dataclass(frozen=True)
+class Config(ReferenceConfig):
+    """Settings, chosen on drawn scenes that nothing was trained on and on photographs of hazelnuts."""
+
+    # Decided by the photographs.
+    turns: int = 0
+    # Side of the neighbourhood that is averaged, in cells of a level; odd.
+    window: int = 3
+    # Rows of the memory at most; 0 keeps all.
+    rows: int = 3000
+    # Weight of words in the join; 0: photographs alone.
+    words_weight: float = 0.5
+    # Weight of the place in the image, in the map; None: decided by the photographs; 0: the place counts nothing.
+    position: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.window < 1 or self.window % 2 == 0:
+            raise ConfigError(f"window {self.window} must be an odd number of cells: 1, 3 or 5")
+        if self.rows < 0:
+            raise ConfigError(f"rows {self.rows} must be at least 1, or 0 for all")
+        if self.words_weight < 0 or (self.position or 0) < 0:
+            raise ConfigError("words_weight and position must not be negative")
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What is kept of good photographs."""
+
+    # [R, D] patches, and [R, 2] where they lie: y, x in sides of the image.
+    rows: Array
+    places: Array
+    # [R] number of the photograph that a row comes from.
+    owners: Array
+
+
+@register_reference(
+    "memory",
+    title="Good photos and words together: nearest patches joined with a zero-shot map",
+    source="after Roth et al., CVPR 2022, and Damm et al., WACV 2025",
+    year=2026,
+    config=Config,
+)
+class PatchMemory(ReferenceMethod[Remembered]):
+    """A memory of patches joined with a zero-shot method. Joined maps are in deviations from ordinary, 0 = ordinary."""
+
+    config: Config
+    remembers = Remembered
+
+    @property
+    def uses_words(self) -> bool:
+        """Return whether words count."""
+        return self.config.words_weight > 0
+
+    def describe(self, levels: Sequence[Array]) -> Descriptors:
+        """Describe patches on the grid of the second of three levels (stride 16 of the stem), or of the only one."""
+        middle = levels[len(levels) // 2]
+        return (describe(levels, (middle.shape[1], middle.shape[2]), self.config.window),)
+
+    def remember(self, descriptors: Descriptors, owners: Owners, seed: int) -> Remembered:
+        """Keep all patches, or a greedy k-centre selection of them."""
+        (patches,) = descriptors
+        channels = patches.shape[-1]
+        # Places are the last two columns, at weight 1.
+        whole = build_memory(list(with_position(convert(patches, "float32"), 1.0)))
+        rows, places = whole.rows[:, :channels], whole.rows[:, channels:]
+        photo = like(owners, rows)[like(whole.owners, rows)]
+        if self.config.rows and self.config.rows < rows.shape[0]:
+            axes = None
+            if channels > _AXES:
+                axes = convert(fit_subspace(rows[::_THINNING], 0.9999, _AXES).basis, "float32")
+            chosen = Memory(rows, photo).selection(self.config.rows, seed, axes)
+            rows, places, photo = rows[chosen], places[chosen], photo[chosen]
+        return Remembered(rows, places, photo)
+
+    def without(
+        self, remembered: Remembered, descriptors: Descriptors, owners: Owners, photo: int, seed: int
+    ) -> Remembered:
+        """Leave out the rows of one photograph: the selection among the others stays."""
+        kept = remembered.owners != photo
+        return Remembered(remembered.rows[kept], remembered.places[kept], remembered.owners[kept])
+
+    def compare(self, descriptors: Descriptors, remembered: Remembered) -> Compared:
+        """Search the nearest row of each patch, with and without the place in the image."""
+        (patches,) = descriptors
+        patches = convert(patches, "float32")
+        plain = _search(patches, remembered.rows)
+        if not self.config.position:
+            return Compared(plain, plain)
+        rows = namespace(patches).concatenate([remembered.rows, self.config.position * remembered.places], -1)
+        return Compared(plain, _search(with_position(patches, self.config.position), rows))
+
+    def fit_join(self, ordinary: Compared, words: Words) -> Mapping[str, float]:
+        """Fit mean and deviation of the distances and of the map of words."""
+        scales = {
+            "score": fit_scale([ordinary.for_score]),
+            "map": fit_scale([ordinary.for_map]),
+            "words": fit_scale([self._on_grid(words.map, ordinary.for_map)]),
+        }
+        return {
+            f"{name}_{part}": getattr(scale, part) for name, scale in scales.items() for part in ("mean", "deviation")
+        }
+
+    def join(self, compared: Compared, words: Words, fitted: Mapping[str, float]) -> Joined:
+        """Add standardised maps."""
+        scales = {
+            name: Scale(fitted[f"{name}_mean"], fitted[f"{name}_deviation"]) for name in ("score", "map", "words")
+        }
+        said = self._on_grid(words.map, compared.for_map)
+        joined = {
+            name: Fusion(scales[name], scales["words"], self.config.words_weight).join(distances, said)
+            for name, distances in (("score", compared.for_score), ("map", compared.for_map))
+        }
+        return Joined(map=joined["map"], score_map=joined["score"])
+
+    @staticmethod
+    def _on_grid(maps: Array, like_grid: Array) -> Array:
+        """Bring maps [B, H, W] to the grid of the patches [B, h, w] by averaging."""
+        height, width = like_grid.shape[1:]
+        rows, columns = (
+            like(operator(length, 1, target), like_grid)
+            for length, target in zip(maps.shape[1:], (height, width), strict=True)
+        )
+        return apply(rows, like(maps, like_grid, "float32")[..., None], columns)[..., 0]
+
+
+def _search(patches: Array, rows: Array) -> Array:
+    """Return the distance of each patch [B, h, w, D] to the nearest row [B, h, w]."""
+    return nearest(patches.reshape(-1, patches.shape[-1]), rows).reshape(patches.shape[:-1])
