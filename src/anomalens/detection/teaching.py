@@ -47,9 +47,9 @@ _ANY_ANGLE, _ALIKE = 1.0, 1.25
 _POSITION = 2.5
 # The least rate of false alarms that is aimed at where none is asked for, however many photographs there are.
 _LEAST_RATE = 0.01
-# An image shows the same thing up to this half squared distance of its global features, or this many times the median
-# and the largest distance among the good photographs.
-_UNLIKE, _OF_MEDIAN, _OF_LARGEST = 0.15, 3.0, 1.5
+# An image shows the same thing up to this half squared distance of its global features, or up to this many times the
+# median and the largest distance of good photographs to their nearest other, but never beyond the last.
+_UNLIKE, _OF_MEDIAN, _OF_LARGEST, _OTHER = 0.25, 3.0, 1.5, 0.5
 
 
 @dataclass(frozen=True)
@@ -335,7 +335,7 @@ def _limit(whole: Floats, photo: Any) -> float:
     if len(np.unique(photo)) < 2:
         return _UNLIKE
     distances = np.array([nearest(whole[[i]], whole[photo != photo[i]])[0] for i in range(len(whole))])
-    return float(max(_UNLIKE, _OF_MEDIAN * np.median(distances), _OF_LARGEST * distances.max()))
+    return float(min(_OTHER, max(_UNLIKE, _OF_MEDIAN * np.median(distances), _OF_LARGEST * distances.max())))
 
 
 def _float32(descriptors: Descriptors) -> Descriptors:
