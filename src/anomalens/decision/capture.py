@@ -30,7 +30,7 @@ _BRIGHTNESS, _SHARPNESS, _DEVIATIONS = 40.0, 0.8, 4.0
 
 @dataclass(frozen=True)
 class Capture:
-    """How a photograph was taken, as far as its pixels tell; grey values are 0..255."""
+    """Say how a photograph was taken, as far as its pixels tell; grey values are 0..255."""
 
     # Mean grey value.
     brightness: float
@@ -89,7 +89,7 @@ def _steps(values: npt.NDArray[np.float32]) -> float:
 
 @dataclass(frozen=True)
 class CaptureLimits:
-    """What good photographs say of brightness and sharpness."""
+    """Hold what good photographs say of brightness and sharpness."""
 
     # Mean over the good photographs, and the largest difference that is accepted.
     brightness: float

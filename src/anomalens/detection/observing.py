@@ -28,7 +28,7 @@ from anomalens.images.preprocessing import Preprocess
 from anomalens.methods.parts.array_namespace import numpy_array
 from anomalens.methods.parts.patches import apply, operator
 from anomalens.methods.parts.turning import views
-from anomalens.methods.references.base import Descriptors, ReferenceMethod
+from anomalens.methods.references.reference_method import Descriptors, ReferenceMethod
 from anomalens.options import LoadOptions
 from anomalens.threads import map_ordered
 
@@ -41,7 +41,7 @@ _THUMBNAIL = 96
 
 @dataclass(frozen=True)
 class Photo:
-    """A good photograph, as people know it and as it was taken."""
+    """Describe a good photograph, as people know it and as it was taken."""
 
     # Its path or a number, for people.
     name: str
@@ -54,7 +54,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Seen:
-    """What all photographs gave at one size: O looks, each of them one tile of one view of one photograph."""
+    """Hold what all photographs gave at one size: O looks, each at one tile of one view of one photograph."""
 
     # For each kind of patches: [O, h, w, D] float16.
     descriptors: Descriptors
@@ -149,7 +149,7 @@ def observe(
 
 @dataclass(frozen=True)
 class _Look:
-    """A tile of a view of a photograph, ready for the engine."""
+    """Hold a tile of a view of a photograph, ready for the engine."""
 
     photo: int
     view: int

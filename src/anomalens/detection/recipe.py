@@ -30,7 +30,7 @@ from anomalens.engines.contract import Identity
 from anomalens.engines.taught import TaughtSize
 from anomalens.errors import AnomalensError, WeightsError, one_line
 from anomalens.files import atomic_write, digest, json_ready
-from anomalens.methods.references.base import create_reference, reference_entry
+from anomalens.methods.references.reference_method import create_reference, reference_entry
 from anomalens.options import LoadOptions
 
 SUFFIX = ".anomalens"
@@ -47,7 +47,7 @@ _MOST_BYTES = 2**31
 
 @dataclass(frozen=True)
 class Recipe:
-    """A taught part: everything but the weights."""
+    """Hold a taught part: everything but the weights."""
 
     lesson: Lesson
     # What was learned, by the shorter side of the pixels.

@@ -24,7 +24,7 @@ from anomalens.images.pixel_values import Rgb
 from anomalens.images.preprocessing import Preprocess
 from anomalens.methods.parts.neighbours import nearest
 from anomalens.methods.parts.turning import turn_ratio
-from anomalens.methods.references.base import (
+from anomalens.methods.references.reference_method import (
     DEFAULT,
     Compared,
     Descriptors,
@@ -54,7 +54,7 @@ _UNLIKE, _OF_MEDIAN, _OF_LARGEST, _OTHER = 0.25, 3.0, 1.5, 0.5
 
 @dataclass(frozen=True)
 class Lesson:
-    """All that was taught, from which it can be taught again, and more."""
+    """Hold all that was taught, from which it can be taught again, and more."""
 
     # Name of the reference method, and its options, none of them left open.
     method: str
@@ -87,7 +87,7 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Taught:
-    """What a lesson makes of a detector: the fields that differ from a detector of words alone."""
+    """Hold what a lesson makes of a detector: the fields that differ from a detector of words alone."""
 
     engine: TaughtEngine
     calibration: Calibration
@@ -205,7 +205,7 @@ def named_reference(method: str) -> str:
 
 
 def learn(engine: Engine, options: LoadOptions, lesson: Lesson) -> Taught:
-    """Make of a lesson all that a detector needs; the scores of the photographs are filled in.
+    """Compute from a lesson all that a detector needs; the scores of the photographs are filled in.
 
     Raises InputError for fewer photographs than the lesson's rate of false alarms needs.
     """

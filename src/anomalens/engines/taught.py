@@ -16,12 +16,12 @@ from anomalens.engines.contract import Engine, Floats, Identity, Scored
 from anomalens.errors import ConfigError
 from anomalens.methods.parts.array_namespace import Array, is_tensor, like, namespace, numpy_array, unit
 from anomalens.methods.parts.neighbours import nearest
-from anomalens.methods.references.base import ReferenceMethod, Words
+from anomalens.methods.references.reference_method import ReferenceMethod, Words
 
 
 @dataclass(frozen=True)
 class TaughtSize:
-    """What was learned from good photographs seen at one size."""
+    """Hold what was learned from good photographs seen at one size."""
 
     # What the reference method remembers: a dataclass of NumPy arrays, numbers as float32.
     remembered: Any
@@ -34,7 +34,7 @@ class TaughtSize:
 
 
 class TaughtEngine:
-    """An engine for words, and what was learned from photographs for each size at which images are seen."""
+    """Join an engine for words with what was learned from photographs at each size."""
 
     def __init__(
         self, words: Engine, method: ReferenceMethod[Any], sizes: Mapping[int, TaughtSize], identity: Identity

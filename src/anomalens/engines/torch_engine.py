@@ -38,7 +38,7 @@ from anomalens.methods.parts.checkpoints import (
     shipped_checkpoint,
 )
 from anomalens.methods.parts.learned import quarter_taps
-from anomalens.methods.references.base import is_reference_method, reference_entry
+from anomalens.methods.references.reference_method import is_reference_method, reference_entry
 from anomalens.options import LoadOptions
 
 # Width of a tower up to which its matrix products are too small to be worth dividing among threads.

@@ -23,7 +23,7 @@ from anomalens.methods.parts.fusion import Fusion, Scale, fit_scale
 from anomalens.methods.parts.neighbours import Memory, build_memory, nearest
 from anomalens.methods.parts.patches import apply, describe, operator, with_position
 from anomalens.methods.parts.subspace import fit_subspace
-from anomalens.methods.references.base import (
+from anomalens.methods.references.reference_method import (
     Compared,
     Descriptors,
     Joined,
@@ -40,7 +40,7 @@ _AXES, _THINNING = 64, 4
 
 @dataclass(frozen=True)
 class Config(ReferenceConfig):
-    """Settings, chosen on drawn scenes that nothing was trained on and on photographs of hazelnuts."""
+    """Hold the settings, chosen on drawn scenes that nothing was trained on and on photographs of hazelnuts."""
 
     # Decided by the photographs.
     turns: int = 0
@@ -65,7 +65,7 @@ class Config(ReferenceConfig):
 
 @dataclass(frozen=True)
 class Remembered:
-    """What is kept of good photographs."""
+    """Hold what is kept of good photographs."""
 
     # [R, D] patches, and [R, 2] where they lie: y, x in sides of the image.
     rows: Array
@@ -82,7 +82,7 @@ class Remembered:
     config=Config,
 )
 class PatchMemory(ReferenceMethod[Remembered]):
-    """A memory of patches joined with a zero-shot method. Joined maps are in deviations from ordinary, 0 = ordinary."""
+    """Join a memory of patches with a zero-shot method. Joined maps are in deviations from ordinary, 0 = ordinary."""
 
     config: Config
     remembers = Remembered

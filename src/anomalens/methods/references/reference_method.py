@@ -52,7 +52,7 @@ class ReferenceConfig(MethodConfig):
 
 @dataclass(frozen=True)
 class Compared:
-    """Distances of images to good photographs, larger = more abnormal."""
+    """Hold distances of images to good photographs, larger = more abnormal."""
 
     # [B, h, w] what the image score is made of.
     for_score: Array
@@ -62,7 +62,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Words:
-    """What a zero-shot method says of the same images."""
+    """Hold what a zero-shot method says of the same images."""
 
     # [B] image scores.
     score: Array
@@ -72,7 +72,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Joined:
-    """Scores and maps of images, from photographs and words together."""
+    """Hold scores and maps of images, from photographs and words together."""
 
     # [B, h', w'] the map; any size, because readers enlarge it.
     map: Array
