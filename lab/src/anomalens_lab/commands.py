@@ -8,14 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from anomalens.cli import run_app
+from anomalens.cli.application import new_app, run_app
 
-app = typer.Typer(
-    name="python -m anomalens_lab",
-    help="Make the weights bundled with anomalens anew: draw scenes, train, calibrate, learn the shipped prompts.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
+app = new_app(
+    "python -m anomalens_lab",
+    "Make the weights bundled with anomalens anew: draw scenes, train, calibrate, learn the shipped prompts.",
 )
 
 

@@ -7,14 +7,11 @@ import typer
 
 from anomalens import __version__
 from anomalens.cli import about, benchmark, calibrate, data, detect, evaluate, export, report, train
+from anomalens.cli.application import new_app
 from anomalens.cli.console import Quiet, Verbose, set_verbosity, with_verbosity
 
-app = typer.Typer(
-    name="anomalens",
-    help="Zero-shot visual anomaly detection: a score, a heatmap, a mask and a decision for every image.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
+app = new_app(
+    "anomalens", "Zero-shot visual anomaly detection: a score, a heatmap, a mask and a decision for every image."
 )
 
 

@@ -1,0 +1,50 @@
+"""Make and run a command line: what those of the product and of the laboratory have in common."""
+
+import re
+import sys
+from collections.abc import Callable
+
+import typer
+
+from anomalens.errors import AnomalensError
+
+_NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|bad_alloc", re.IGNORECASE)
+
+
+def new_app(name: str, description: str) -> typer.Typer:
+    """Return a Typer application without commands, called `name`, whose help begins with `description`."""
+    return typer.Typer(
+        name=name, help=description, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False
+    )
+
+
+def run_app(app: Callable[[], object]) -> None:
+    """Run a Typer application. Errors a user can cause become one line and exit status 2, never a stack trace."""
+    from rich.markup import escape
+
+    from anomalens.cli.console import errors
+
+    try:
+        app()
+    except (AnomalensError, OSError, MemoryError, RuntimeError) as error:
+        reason = _reason(error)
+        if reason is None:
+            raise
+        errors.print(f"[red]error:[/] {escape(reason)}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _reason(error: Exception) -> str | None:
+    """Say in a line what went wrong, where it is nothing that this package does wrong; else None.
+
+    OSError: no such folder, no permission, a full disk. Libraries say in many ways that there is no memory.
+    """
+    if isinstance(error, (AnomalensError, OSError)):
+        return " ".join(str(error).split())
+    if isinstance(error, RecursionError):
+        return "a file or folder is nested too deeply to be read"
+    if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+        return "out of memory; use a smaller --batch-size or --size, --tile for large images, or fewer --workers"
+    return None
