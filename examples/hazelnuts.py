@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.progress import track
 
 from anomalens import Prediction, load_detector, open_dataset
+from anomalens.images.decoding import decode
 
 HERE = Path(__file__).parent
 SIDE, GAP, LINE = 200, 6, 22  # pixels of the sheet: a picture, the space between two, a line of text
@@ -45,7 +46,7 @@ def sheet(predictions: list[Prediction]) -> Image.Image:
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(15)
     for column, prediction in enumerate(predictions):
         left = column * (SIDE + GAP)
-        for row, picture in enumerate((Image.open(str(prediction.path)).convert("RGB"), prediction.overlay())):
+        for row, picture in enumerate((Image.fromarray(decode(str(prediction.path)).rgb), prediction.overlay())):
             page.paste(picture.resize((SIDE, SIDE)), (left, row * (SIDE + GAP)))
         colour = "#b3261e" if prediction.label == "anomalous" else "#1b5e20"
         text = f"{prediction.label}, {prediction.score:.2f}"

@@ -15,8 +15,9 @@ from anomalens.files import json_ready
 from anomalens.typed_values import checked_value
 
 Dtype = Literal["float32", "bfloat16"]
-Effect = Literal["scores", "source", "decision", "speed"]
-"""What an option changes: the scores; the weights (recorded by their hashes); the decision; speed and memory alone."""
+Effect = Literal["scores", "source", "decision", "inputs", "speed"]
+"""What an option changes: the scores; the weights (recorded by their hashes); the decision; which files can be read;
+speed and memory alone."""
 
 BUNDLED = "bundled"
 DEFAULT_OBJECT = "object"
@@ -79,6 +80,12 @@ class LoadOptions:
     )
     fast_jpeg: bool = _option(
         False, "Decode large JPEGs at 1/2, 1/4 or 1/8 where the tower sees less anyway; scores move a little."
+    )
+    truncated_jpeg: bool = _option(
+        False, "Also read JPEGs whose end is missing; the lost part is grey, and a note says so.", "inputs"
+    )
+    max_pixels: int | None = _option(
+        None, "Largest image read, in pixels; 89 million unless given.", "inputs", minimum=1
     )
     dtype: Dtype = _option("float32", "Precision of the tower.")
     seed: int = _option(0, "Seed of methods that draw random numbers (anoclip+).")

@@ -17,6 +17,7 @@ from anomalens.errors import ConfigError, InputError, one_line
 from anomalens.files import atomic_write
 from anomalens.images.decoding import Source, decode
 from anomalens.images.encoding import encode_image
+from anomalens.images.image_files import MAX_PIXELS
 from anomalens.images.maps import Map, reach_of, resize_map, write_map
 from anomalens.images.overlay import draw_heatmap, draw_overlay
 from anomalens.images.pixel_values import Channels
@@ -282,7 +283,9 @@ class Prediction:
         source = self.path if image is None else image
         if source is None:
             raise InputError("this prediction has no path to read the image from: give it, as overlay(image)")
-        rgb = decode(source, channels=channels).rgb
+        # What was predicted was accepted, so that it is read again whatever its size.
+        limit = max(MAX_PIXELS, self.width * self.height)
+        rgb = decode(source, channels=channels, max_pixels=limit, truncated=True).rgb
         if rgb.shape[:2] != (self.height, self.width):
             raise InputError(
                 f"the image is {rgb.shape[1]} x {rgb.shape[0]} pixels, the prediction is for "

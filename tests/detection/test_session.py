@@ -37,9 +37,6 @@ class Gate:
     def for_object(self, name: str) -> "Gate":
         return self
 
-    def with_levels(self) -> "Gate":
-        return self
-
     def score_batch(self, pixels: Floats, keys: Sequence[int], sharing: int = 1) -> Scored:
         assert self.open.wait(PATIENCE)
         self.sizes.append(len(pixels))

@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 
 from anomalens.errors import ConfigError, InputError
-from anomalens.images.decoding import MAX_PIXELS, decode
+from anomalens.images.decoding import decode
+from anomalens.images.image_files import MAX_PIXELS
 from anomalens.threads import map_ordered
 
 

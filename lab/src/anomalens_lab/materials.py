@@ -17,6 +17,7 @@ from PIL import Image
 from scipy import ndimage
 
 from anomalens.errors import InputError
+from anomalens.images.image_files import FORMATS, quoted, read_file
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".tga", ".bmp")
 # Relief, gloss and blend layers of game textures, and folders of effects, skies and lettering.
@@ -56,14 +57,20 @@ def unevenness(image: npt.NDArray[np.uint8]) -> float:
     return float(np.sqrt(np.square(parts.std(axis=1)).sum()) / inner)
 
 
+def _material(picture: Image.Image, _: list[str]) -> Image.Image | None:
+    """Return an opened photograph as RGB, None where its size or form is that of no surface."""
+    if min(picture.size) < 128 or max(picture.size) > 2.2 * min(picture.size) or max(picture.size) > 4096:
+        return None
+    return picture.convert("RGB")
+
+
 def _load(path: Path) -> npt.NDArray[np.uint8] | None:
     """Read a photograph as RGB [H, W, 3], made smaller; None where it cannot be read or shows no material."""
     try:
-        with Image.open(path) as opened:
-            if min(opened.size) < 128 or max(opened.size) > 2.2 * min(opened.size) or max(opened.size) > 4096:
-                return None
-            image = opened.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        image = read_file(path, quoted(path), _material, formats=(*FORMATS, "TGA"))
+    except InputError:
+        return None
+    if image is None:
         return None
     scale = _KEEP / min(image.size)
     if scale < 1:

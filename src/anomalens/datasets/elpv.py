@@ -39,7 +39,7 @@ def read_cells() -> tuple[SolarCell, ...]:
     table = folder / "labels.csv"
     cells = []
     try:
-        for line in filter(str.strip, table.read_text(encoding="utf-8").splitlines()):
+        for line in filter(str.strip, table.read_text(encoding="utf-8").split("\n")):
             path, probability, module = line.split()
             if module not in CLASS_NAMES:
                 raise ValueError(f"unknown module '{module}'")

@@ -5,6 +5,7 @@ manifest) is laid beside the files as they were downloaded; masks are paired by 
 """
 
 import csv
+import io
 import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -17,10 +18,11 @@ from PIL import Image
 from anomalens.datasets import elpv
 from anomalens.datasets.catalog import Benchmark, find
 from anomalens.datasets.layouts import read_mask
-from anomalens.datasets.layouts.folders import NORMAL_NAMES
+from anomalens.datasets.layouts.folders import is_normal_name
 from anomalens.datasets.layouts.pairing import folders_in, images_in, in_natural_order, masks_in, pair
 from anomalens.errors import ConfigError, InputError
 from anomalens.files import atomic_write, write_json
+from anomalens.images.decoding import decode
 from anomalens.images.encoding import encode_image
 
 # Share of KolektorSDD's normal parts that are test data, and the seed of that draw: as AdaCLIP prepared them.
@@ -121,8 +123,7 @@ def _ksdd_parts(root: Path) -> Iterator[tuple[str, Image.Image, NDArray[np.bool_
         for path in images:
             if path not in labels.masks:
                 raise InputError(f"{path}: its label {path.stem}_label.bmp is missing; unpack the archive again")
-            with Image.open(path) as opened:
-                image = opened.convert("L") if opened.mode == "L" else opened.convert("RGB")
+            image = Image.fromarray(decode(path).rgb)
             label = read_mask(labels.masks[path])
             if label.shape != (image.height, image.width):
                 raise InputError(f"{labels.masks[path]}: its size differs from {path.name}; unpack the archive again")
@@ -173,7 +174,7 @@ def _by_folder(benchmark: Benchmark, root: Path, folders: Iterable[Path]) -> Met
     rows = []
     kinds = set()
     for folder in folders:
-        normal = folder.name.casefold() in NORMAL_NAMES
+        normal = is_normal_name(folder.name)
         kinds.add(normal)
         # The newer release of COVID-19 keeps images and (lung) masks in subfolders.
         images = images_in(folder / "images") or images_in(folder)
@@ -191,7 +192,7 @@ def _headct(benchmark: Benchmark, root: Path) -> Meta:
         raise InputError(f"{table}: not found; {benchmark.title} unpacks as {benchmark.unpacks}")
     images = {path.stem: path for path in in_natural_order(root.rglob("*.png"))}
     rows = []
-    lines = list(csv.reader(table.read_text(encoding="utf-8-sig").splitlines()))
+    lines = list(csv.reader(io.StringIO(table.read_text(encoding="utf-8-sig"))))
     for number, line in enumerate(lines[1:], start=2):
         try:
             stem, label = f"{int(line[0]):03d}", bool(int(line[1]))

@@ -9,6 +9,7 @@ What computes is an `Engine`: PyTorch, or a file made by `anomalens export`, for
 import math
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, overload
@@ -28,6 +29,7 @@ from anomalens.engines.taught import TaughtEngine
 from anomalens.errors import ConfigError, InputError
 from anomalens.files import digest, json_ready
 from anomalens.images.decoding import Source, decode
+from anomalens.images.image_files import MAX_PIXELS
 from anomalens.images.pixel_values import Channels
 from anomalens.images.preprocessing import Preprocess
 from anomalens.images.sources import is_image_input
@@ -245,8 +247,17 @@ class Detector:
         sizes, options = self.sizes, self.options
         # Tiles are cut in source pixels, so they need all of them.
         least = max(size.size for size in sizes) if options.fast_jpeg and options.tile is None else None
-        decoded = decode(image, at_least=None if least is None else (least, least), channels=channels)
-        return cut(decoded, sizes, options.tile, options.overlap)
+        # Held until the tiles are prepared, which takes about as much memory again as decoding.
+        with ExitStack() as room:
+            decoded = decode(
+                image,
+                at_least=None if least is None else (least, least),
+                channels=channels,
+                max_pixels=options.max_pixels or MAX_PIXELS,
+                truncated=options.truncated_jpeg,
+                room=room,
+            )
+            return cut(decoded, sizes, options.tile, options.overlap)
 
     def judge(self, image: TiledImage, source: str | None) -> Result:
         """Turn the answers for an image's tiles into its Prediction; a Failure where a score is no number."""

@@ -11,7 +11,7 @@ from anomalens.detection.teaching import taught_engine
 from anomalens.detection.tiling import Inside
 from anomalens.engines import exported
 from anomalens.errors import ConfigError
-from anomalens.images.decoding import decode
+from anomalens.images.decoding import decode_mask
 from anomalens.options import BUNDLED, DEFAULT_OBJECT, LoadOptions
 
 
@@ -78,7 +78,7 @@ def read_roi(path: str) -> Inside:
 
     Raises InputError where it cannot be read, ConfigError where it is black everywhere.
     """
-    inside: Inside = decode(path).rgb.max(axis=2) > 0
+    inside: Inside = decode_mask(path)
     if not inside.any():
         raise ConfigError(f"{path}: the region of interest is black everywhere, so nothing would count")
     return inside

@@ -22,6 +22,7 @@ from anomalens.datasets.layouts import Sample, read_truth
 from anomalens.files import atomic_write
 from anomalens.images.decoding import decode
 from anomalens.images.encoding import encode_image
+from anomalens.images.image_files import MAX_PIXELS
 from anomalens.images.maps import resize_map
 from anomalens.images.overlay import draw_overlay
 from anomalens.prediction import Prediction
@@ -114,14 +115,15 @@ class Gallery:
 
 def draw(sample: Sample, prediction: Prediction) -> Pictures:
     """Draw the three pictures of one image. Raises InputError when the image or its mask cannot be read."""
-    rgb = decode(sample.image).rgb
+    limit = max(MAX_PIXELS, prediction.width * prediction.height)
+    rgb = decode(sample.image, max_pixels=limit, truncated=True).rgb
     shrink = min(1.0, SIDE / max(rgb.shape[:2]))
     height, width = (max(1, round(side * shrink)) for side in rgb.shape[:2])
     small = np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BICUBIC))
     values = resize_map(prediction.anomaly_map, (height, width))
     mask = values > prediction.pixel_threshold
     overlay = draw_overlay(small, values, prediction.heat_range, mask, alpha=0.6)
-    truth = read_truth(sample, (height, width))
+    truth = read_truth(sample, (height, width), max_pixels=limit)
     return Pictures(
         image=encode_image(Image.fromarray(small), "JPEG", quality=85),
         heatmap=encode_image(overlay, "JPEG", quality=85),

@@ -1,23 +1,27 @@
-"""Decode images to 8-bit RGB, safely: whatever is wrong with one becomes an InputError of one line.
+"""Decode images to 8-bit RGB, masks to marks and headers to sizes, all upright and by the same formats and limits.
 
-The camera's orientation tag is applied; of several frames or pages the first is read. `pixel_values.py` says how grey,
-deep, floating-point and transparent images become RGB. Torch tensors are accepted without importing torch.
+Whatever is wrong with one becomes an InputError of one line (`image_files.py`). The camera's orientation tag is
+applied; of several frames or pages the first is read. `pixel_values.py` says how grey, deep, floating-point and
+transparent images become RGB. Torch tensors are accepted without importing torch.
 """
 
-import io
 import os
-import re
-import stat
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from anomalens.errors import ConfigError, InputError, one_line
+from anomalens.images.image_files import MAX_PIXELS, check_picture, memory, memory_of, quoted, read_file
+from anomalens.images.mask_values import is_lossy, marked
+from anomalens.images.orientation import lies_on_its_side, orientation, upright
 from anomalens.images.pixel_values import Channels, Rgb, array_to_rgb, picture_to_rgb, tensor_to_rgb
+from anomalens.images.tiff_tags import tags_of
 
 if TYPE_CHECKING:
     import torch
@@ -35,23 +39,6 @@ Source: TypeAlias = Union[
 * a numpy array [H, W] or [H, W, 1|3|4]: uint8, uint16 (of either byte order), bool, or floating point in [0, 1];
 * a torch tensor [H, W] or [1|3|4, H, W]: uint8, bool, or floating point in [0, 1].
 """
-
-MAX_PIXELS = 2**30 // 4 // 3
-"""Largest image decoded by default, in pixels (about 9,459 x 9,459): the size above which Pillow itself warns."""
-
-# Formats decoded from content. The rest of Pillow's list stays out: some start other programs (EPS), many are exotic.
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "GIF", "WEBP", "PPM", "JPEG2000", "AVIF")
-
-_ORIENTATION_TAG = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 # Several locks, so that threads reading different objects seldom wait for each other.
 _LOCKS = tuple(threading.Lock() for _ in range(16))
@@ -77,6 +64,8 @@ def decode(
     channels: Channels = "rgb",
     at_least: tuple[int, int] | None = None,
     max_pixels: int = MAX_PIXELS,
+    truncated: bool = False,
+    room: ExitStack | None = None,
 ) -> Decoded:
     """Read an image of any kind listed at `Source`. Files are told apart by content, never by name.
 
@@ -86,7 +75,10 @@ def decode(
             own order, and "bgr" is an error there.
         at_least: (height, width). Lets a JPEG file be decoded at 1/2, 1/4 or 1/8 of its size, never below this size:
             much faster for large photographs, but the pixels differ slightly from a full decoding and a resize.
-        max_pixels: largest file or PIL image decoded, in pixels.
+        max_pixels: largest file or PIL image decoded, in pixels. Sides, aspect and memory have limits of their own.
+        truncated: also read a JPEG file whose end is missing; the lost part is grey, and a note says so.
+        room: the memory that the image takes counts in the budget of all threads until this closes; None: until it is
+            decoded.
 
     Raises:
         InputError: the source, which the message names, is no readable image or too large.
@@ -94,6 +86,8 @@ def decode(
     """
     if channels not in ("rgb", "bgr"):
         raise ConfigError(f"channels {channels!r} is unknown: use 'rgb' or 'bgr'")
+    if isinstance(source, np.ndarray) and source.ndim == 0 and source.dtype.kind in "USO":
+        source = source.item()
     if isinstance(source, np.ndarray):
         rgb, note = array_to_rgb(source, channels)
         return Decoded(rgb, rgb.shape[0], rgb.shape[1], note)
@@ -101,42 +95,103 @@ def decode(
     if hasattr(source, "requires_grad"):
         rgb, note = tensor_to_rgb(source, channels)
         return Decoded(rgb, rgb.shape[0], rgb.shape[1], note)
+    name = _name(source)
     if channels == "bgr":
-        raise InputError(
-            f"{_name(source)}: channels='bgr' is for arrays and tensors; a file or PIL image states its own order"
-        )
-    if isinstance(source, (str, os.PathLike)):
-        return _decode_path(source, at_least, max_pixels)
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return _decode_bytes(bytes(source), _name(source), at_least, max_pixels)
+        raise InputError(f"{name}: channels='bgr' is for arrays and tensors; a file or PIL image states its own order")
     if isinstance(source, Image.Image):
-        # Loading changes the image and moves its file's position, so two threads must not do it at once.
-        with _lock(source):
-            return _decode_picture(source, _name(source), None, max_pixels, frames=False)
-    if hasattr(source, "read"):
-        return _decode_bytes(_read(source), _name(source), at_least, max_pixels)
-    hint = " (cv2.imread returns None where it cannot read a file)" if source is None else ""
-    raise InputError(
-        f"cannot read an image from {type(source).__name__}{hint}: give a path, the bytes of a file, an open binary "
-        "file, a PIL image, a numpy array or a torch tensor"
-    )
+        return _decode_object(source, name, max_pixels, room)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        source = bytes(source)
+    elif not isinstance(source, (str, os.PathLike)) and hasattr(source, "read"):
+        source = _read(source)
+    elif not isinstance(source, (str, os.PathLike)):
+        hint = " (cv2.imread returns None where it cannot read a file)" if source is None else ""
+        raise InputError(
+            f"cannot read an image from {type(source).__name__}{hint}: give a path, the bytes of a file, an open "
+            "binary file, a PIL image, a numpy array or a torch tensor"
+        )
+
+    def read(picture: Image.Image, notes: list[str]) -> Decoded:
+        if getattr(picture, "is_animated", False):
+            notes = [*notes, "has several frames or pages: only the first was read"]
+        with _memory_for(picture, room):
+            return _decode_picture(picture, name, at_least, notes)
+
+    return read_file(source, name, read, max_pixels=max_pixels, truncated=truncated)
+
+
+@contextmanager
+def _memory_for(picture: Image.Image, room: ExitStack | None) -> Iterator[None]:
+    """Count the memory of an opened picture in the budget within the block, and until `room` closes if that ends well.
+
+    Raises what the block raises, after the memory was given back.
+    """
+    with ExitStack() as taken:
+        taken.enter_context(memory.take(memory_of(picture)))
+        yield
+        if room is not None:
+            room.enter_context(taken.pop_all())
+
+
+def decode_mask(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.bool_]:
+    """Read a mask file of any encoding as bool [H, W], upright, True where something is marked (`mask_values.py`).
+
+    Raises InputError as `decode` does.
+    """
+
+    def read(picture: Image.Image, notes: list[str]) -> npt.NDArray[np.bool_]:
+        with memory.take(memory_of(picture)):
+            lossy = is_lossy(picture)
+            picture.load()
+            return upright(marked(picture, quoted(path), lossy=lossy), orientation(picture))
+
+    name = quoted(path)
+    try:
+        return read_file(path, name, read, max_pixels=max_pixels)
+    except InputError as error:
+        reason = str(error).removeprefix(f"{name}: ")
+        raise InputError(f"{name[1:-1]}: cannot be read as a mask ({reason}); replace the file") from error
+
+
+def read_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Return (width, height) of an image file as it is shown, upright, from its header alone.
+
+    A PNG whose orientation stands behind its pixels is the exception: it is decoded.
+    Raises InputError as `decode` does, as far as the header tells.
+    """
+
+    def read(picture: Image.Image, notes: list[str]) -> tuple[int, int]:
+        tags = tags_of(picture)
+        if tags is not None:
+            # Versions of Pillow differ in whether the size of a TIFF is that of the upright picture.
+            tag, width, height = tags.orientation, tags.width, tags.height
+        else:
+            if picture.format == "PNG" and "exif" not in picture.info and not _has_exif_behind(picture):
+                return picture.size
+            width, height = picture.size
+            tag = orientation(picture)
+        return (height, width) if lies_on_its_side(tag) else (width, height)
+
+    return read_file(path, quoted(path), read, max_pixels=max_pixels)
 
 
 def _name(source: object) -> str:
-    """Return what to call a source in messages, on one line: repr escapes newlines and bytes that are no text."""
+    """Return what to call a source in messages, on one line."""
     if isinstance(source, (str, os.PathLike)):
-        return repr(os.fsdecode(source))
+        return quoted(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return "image bytes"
     picture = isinstance(source, Image.Image)
     name = getattr(source, "filename" if picture else "name", None)
     if isinstance(name, (str, bytes, os.PathLike)) and name:
-        return repr(os.fsdecode(name))
+        return quoted(name)
     return "PIL image" if picture else "image file"
 
 
 def _lock(source: object) -> threading.Lock:
-    return _LOCKS[id(source) // 16 % len(_LOCKS)]
+    """Return the lock of an object; PIL images that are still to be read share that of their file."""
+    owner = getattr(source, "fp", None) or source
+    return _LOCKS[id(owner) // 16 % len(_LOCKS)]
 
 
 def _read(stream: IO[bytes]) -> bytes:
@@ -154,97 +209,52 @@ def _read(stream: IO[bytes]) -> bytes:
     return content
 
 
-def _decode_path(path: str | os.PathLike[str], at_least: tuple[int, int] | None, max_pixels: int) -> Decoded:
-    name = _name(path)
+def _decode_object(picture: Image.Image, name: str, max_pixels: int, room: ExitStack | None) -> Decoded:
+    """Decode a PIL image, which may be given several times and from several threads."""
     try:
-        status = os.stat(path)
-        if stat.S_ISDIR(status.st_mode):
-            raise InputError(f"{name}: is a folder, not an image file")
-        if not stat.S_ISREG(status.st_mode):  # a pipe or device could block for ever
-            raise InputError(f"{name}: is not a regular file")
-        if status.st_size == 0:
-            raise InputError(f"{name}: is empty (0 bytes)")
-        with open(path, "rb") as stream:
-            return _decode_stream(stream, name, at_least, max_pixels)
+        check_picture(picture, name, max_pixels)
+        # Loading changes the image and moves its file's position, so two threads must not do it at once.
+        with _memory_for(picture, room), _lock(picture):
+            if getattr(picture, "tile", None) and picture.format == "TIFF":
+                # Pillow maps grey TIFFs that have a name into memory, and then turns them wrongly.
+                picture.filename = ""  # type: ignore[attr-defined]
+            return _decode_picture(picture, name, None, [])
     except InputError:
         raise
-    except FileNotFoundError:
-        raise InputError(f"{name}: no such file") from None
-    except PermissionError:
-        raise InputError(f"{name}: no permission to read it") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
-        raise InputError(f"{name}: cannot be read ({one_line(error)})") from error
-
-
-def _decode_bytes(content: bytes, name: str, at_least: tuple[int, int] | None, max_pixels: int) -> Decoded:
-    if not content:
-        raise InputError(f"{name}: empty (0 bytes)")
-    return _decode_stream(io.BytesIO(content), name, at_least, max_pixels)
-
-
-def _decode_stream(stream: IO[bytes], name: str, at_least: tuple[int, int] | None, max_pixels: int) -> Decoded:
-    # Registers the plugins, once; AVIF and JPEG 2000 are missing from some builds.
-    Image.init()
-    readable = [kind for kind in FORMATS if kind in Image.OPEN]
-    try:
-        with Image.open(stream, formats=readable) as picture:
-            return _decode_picture(picture, name, at_least, max_pixels, frames=True)
-    except InputError:
-        raise
-    except Image.DecompressionBombError as error:
-        pixels = re.search(r"\d+", str(error))
-        raise _too_large(name, f"{int(pixels[0]):,}" if pixels else "too many", max_pixels) from None
-    except UnidentifiedImageError:
-        kinds = ", ".join(readable)
-        raise InputError(f"{name}: is not an image, or its header is damaged (readable: {kinds})") from None
-    except Exception as error:  # plugins raise anything from SyntaxError to struct.error on damaged headers
+    except Exception as error:
         raise InputError(f"{name}: damaged image ({one_line(error)})") from error
 
 
-def _too_large(name: str, pixels: str, max_pixels: int) -> InputError:
-    return InputError(
-        f"{name}: {pixels} pixels, above the limit of {max_pixels:,}; cut it into parts or shrink it first"
-    )
-
-
-def _decode_picture(
-    picture: Image.Image, name: str, at_least: tuple[int, int] | None, max_pixels: int, *, frames: bool
-) -> Decoded:
-    """Decode an opened picture; everything Pillow raises becomes an InputError.
-
-    `frames` says whether to remark that there are more frames than the first.
-    """
-    # The size stands in the header: nothing is decoded yet.
-    if picture.width * picture.height > max_pixels:
-        raise _too_large(name, f"{picture.width} x {picture.height} = {picture.width * picture.height:,}", max_pixels)
-    try:
-        several = frames and bool(getattr(picture, "is_animated", False))
-        height, width = picture.height, picture.width
-        if at_least is not None:
-            # The stored image may lie on its side.
-            rows, columns = at_least if orientation(picture) < 5 else at_least[::-1]
-            picture.draft(None, (max(1, columns), max(1, rows)))
+def _decode_picture(picture: Image.Image, name: str, at_least: tuple[int, int] | None, notes: list[str]) -> Decoded:
+    """Decode an opened picture. Raises whatever Pillow raises for damaged pixels."""
+    if at_least is not None:
+        # The stored image may lie on its side.
+        rows, columns = at_least[::-1] if lies_on_its_side(orientation(picture)) else at_least
+        width, height = picture.size
+        picture.draft(None, (max(1, columns), max(1, rows)))
         picture.load()
-        # After loading: a PNG may keep the tag behind the pixels.
-        tag = orientation(picture)
-        rgb, note = picture_to_rgb(picture, name)
-        if tag in _UPRIGHT:
-            rgb = rgb.transpose(_UPRIGHT[tag])
-            if tag >= 5:
-                height, width = width, height
-        notes = [note] if note else []
-        if several:
-            notes.append("has several frames or pages: only the first was read")
-        return Decoded(np.ascontiguousarray(np.asarray(rgb)), height, width, "; ".join(notes) or None)
-    except InputError:
-        raise
-    except Exception as error:  # truncated or damaged data: OSError, SyntaxError, ValueError, struct.error ...
-        raise InputError(f"{name}: damaged image ({one_line(error)})") from error
+    else:
+        # Loading turns a TIFF, and with it its size.
+        picture.load()
+        width, height = picture.size
+    # After loading: a PNG may keep the tag behind the pixels.
+    tag = orientation(picture)
+    rgb, note = picture_to_rgb(picture, name)
+    if lies_on_its_side(tag):
+        width, height = height, width
+    return Decoded(upright(rgb, tag), height, width, "; ".join([*([note] if note else []), *notes]) or None)
 
 
-def orientation(picture: Image.Image) -> int:
-    """Return the orientation tag, 1 (upright) where there is none or the block that holds it is damaged."""
+def _has_exif_behind(picture: Image.Image) -> bool:
+    """Return whether a PNG whose header was read has an EXIF block behind its pixels, without reading these."""
+    stream: IO[bytes] = picture.fp  # type: ignore[attr-defined]
+    position = stream.tell()
     try:
-        return int(picture.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:  # a damaged EXIF block must not cost the user a good image
-        return 1
+        stream.seek(8)
+        while len(head := stream.read(8)) == 8:
+            if head[4:] == b"eXIf":
+                return True
+            stream.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+        return False
+    finally:
+        stream.seek(position)

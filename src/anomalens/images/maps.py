@@ -17,6 +17,7 @@ from PIL import Image, PngImagePlugin
 from anomalens.errors import ConfigError, InputError, one_line
 from anomalens.files import atomic_write
 from anomalens.images.encoding import encode_image
+from anomalens.images.image_files import quoted, read_file
 
 Map: TypeAlias = npt.NDArray[np.float32]
 """An anomaly map, float32 [h, w]."""
@@ -160,14 +161,22 @@ def read_map(path: str | os.PathLike[str]) -> Map:
     try:
         if kind == "npy":
             return np.asarray(np.load(path, allow_pickle=False), np.float32)
-        with Image.open(path, formats=["PNG"]) as image:
-            low, high = (float(image.info[f"anomalens:{end}"]) for end in ("low", "high"))
-            codes = np.asarray(image, np.float64)
-    except KeyError:
-        raise InputError(f"{os.fspath(path)!r}: a PNG without the scale of an anomaly map") from None
+        low, high, codes = read_file(path, quoted(path), _scale_and_codes, formats=("PNG",))
+    except InputError as error:
+        reason = str(error).removeprefix(f"{quoted(path)}: ")
+        raise InputError(f"{quoted(path)}: not a readable anomaly map ({reason})") from error
     except (OSError, ValueError, SyntaxError) as error:
         raise InputError(f"{os.fspath(path)!r}: not a readable anomaly map ({one_line(error)})") from error
     return (low + codes / 65535 * (high - low)).astype(np.float32)
+
+
+def _scale_and_codes(picture: Image.Image, _: list[str]) -> tuple[float, float, npt.NDArray[np.float64]]:
+    picture.load()
+    try:
+        low, high = (float(picture.info[f"anomalens:{end}"]) for end in ("low", "high"))
+    except KeyError:
+        raise InputError("a PNG without the scale of an anomaly map") from None
+    return low, high, np.asarray(picture, np.float64)
 
 
 def _kind(path: str | os.PathLike[str]) -> Literal["npy", "png"]:

@@ -3,9 +3,12 @@
 * 16-bit grey is divided by 257 (full range to full range). A camera that leaves 10 or 12 bits in the low end of a
   16-bit file gives an almost black image; it is kept so, and a note says what to multiply by.
 * Floating-point images must lie in [0, 1]; anything else is an error that names the range.
-* Transparent pixels are shown on white; CMYK and palettes become RGB; colour profiles are ignored.
+* A TIFF's tags say whether values are signed and whether white is 0.
+* Transparent pixels are shown on white, unless all of them are; CMYK and palettes become RGB; colour profiles are
+  ignored.
 """
 
+from collections.abc import Iterator
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -13,6 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from anomalens.errors import InputError
+from anomalens.images.tiff_tags import SIGNED, UNSIGNED, TiffTags, tags_of
 
 Rgb: TypeAlias = npt.NDArray[np.uint8]
 """An image as uint8 [H, W, 3], sRGB."""
@@ -24,6 +28,8 @@ Channels: TypeAlias = Literal["rgb", "bgr"]
 _TWELVE_BITS = 4096
 # Half an 8-bit step: resizing overshoots [0, 1] by less, images of other ranges by far more.
 _FLOAT_SLACK = 1 / 512
+# Pixels of a band.
+_BAND = 1_000_000
 
 # By the axis of the channels: the layout in words, and the likely mistake where the channels are at the other end.
 _LAYOUTS = {
@@ -45,7 +51,9 @@ def array_to_rgb(array: npt.NDArray[Any], channels: Channels, name: str = "image
     elif array.dtype == np.uint8:
         values = array
     elif array.dtype.type is np.uint16:
-        values, note = _from_16_bit(array, name)
+        whole = _Range()
+        values = _deep_to_8_bit(array, name, whole)
+        note = whole.note
     elif np.issubdtype(array.dtype, np.floating):
         values = _from_float(array, name)
     else:
@@ -57,8 +65,8 @@ def array_to_rgb(array: npt.NDArray[Any], channels: Channels, name: str = "image
     if values.ndim == 3 and values.shape[2] == 3:
         # A copy: a camera's buffer may be filled again while the image waits for its batch.
         return np.array(values, order="C"), note
-    image, further = picture_to_rgb(Image.fromarray(np.ascontiguousarray(values)), name)
-    return np.array(image), "; ".join(filter(None, (note, further))) or None
+    rgb, further = picture_to_rgb(Image.fromarray(np.ascontiguousarray(values)), name)
+    return rgb, "; ".join(filter(None, (note, further))) or None
 
 
 def tensor_to_rgb(tensor: Any, channels: Channels) -> tuple[Rgb, str | None]:
@@ -70,23 +78,89 @@ def tensor_to_rgb(tensor: Any, channels: Channels) -> tuple[Rgb, str | None]:
     return array_to_rgb(array.transpose(1, 2, 0) if array.ndim == 3 else array, channels, "image tensor")
 
 
-def picture_to_rgb(picture: Image.Image, name: str) -> tuple[Image.Image, str | None]:
-    """Return a picture of any Pillow mode in mode RGB, and a note for the user or None.
+def picture_to_rgb(picture: Image.Image, name: str) -> tuple[Rgb, str | None]:
+    """Return a loaded picture of any Pillow mode as a new RGB image [H, W, 3], and a note for the user or None.
 
+    It goes band by band, so that hardly more memory is taken than the picture and the result.
     Raises InputError, which begins with `name`, for values that no rule covers.
     """
-    if picture.mode == "I" or picture.mode.startswith("I;16"):
-        grey, note = _from_16_bit(np.asarray(picture), name)
-        return Image.fromarray(grey).convert("RGB"), note
-    if picture.mode == "F":
-        return Image.fromarray(_from_float(np.asarray(picture), name)).convert("RGB"), None
+    rgb = np.empty((picture.height, picture.width, 3), np.uint8)
+    if has_deep_values(picture):
+        whole = _Range()
+        for rows, values in deep_bands(picture, name):
+            rgb[rows] = _deep_to_8_bit(values, name, whole)[:, :, np.newaxis]
+        return rgb, whole.note
     if "transparency" not in picture.info and not picture.mode.endswith(("A", "a")):
-        return picture.convert("RGB"), None
-    rgba = picture.convert("RGBA")
-    if rgba.getchannel("A").getextrema() == (255, 255):
-        return rgba.convert("RGB"), None
-    white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, rgba).convert("RGB"), "has transparent pixels: shown on white"
+        for rows, part in _bands(picture):
+            rgb[rows] = np.asarray(part.convert("RGB"))
+        return rgb, None
+    lowest, highest = 255, 0
+    for rows, part in _bands(picture):
+        rgba = to_rgba(part)
+        alpha = np.asarray(rgba.getchannel("A"))
+        lowest, highest = min(lowest, int(alpha.min())), max(highest, int(alpha.max()))
+        if alpha.min() < 255:
+            rgba = Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba)
+        rgb[rows] = np.asarray(rgba.convert("RGB"))
+    if highest == 0:
+        for rows, part in _bands(picture):
+            rgb[rows] = np.asarray(to_rgba(part).convert("RGB"))
+        return rgb, "is transparent everywhere: shown as if it were opaque"
+    return rgb, "has transparent pixels: shown on white" if lowest < 255 else None
+
+
+def to_rgba(picture: Image.Image) -> Image.Image:
+    """Return a picture with transparency in mode RGBA."""
+    # Pillow does not convert premultiplied grey in one step.
+    return (picture.convert("LA") if picture.mode == "La" else picture).convert("RGBA")
+
+
+def has_deep_values(picture: Image.Image) -> bool:
+    """Return whether a picture is grey of more than 8 bits, floating point, or of signed values."""
+    tags = tags_of(picture)
+    signed = tags is not None and picture.mode == "L" and tags.format == SIGNED
+    return picture.mode in ("I", "F") or picture.mode.startswith("I;16") or signed
+
+
+def deep_bands(picture: Image.Image, name: str) -> Iterator[tuple[slice, npt.NDArray[Any]]]:
+    """Yield a picture's deep grey values, band by band, as its tags say they are meant: rows, values [h, W].
+
+    A TIFF whose values are signed, whose white is 0 or which has 12 bits says so in tags that Pillow passes over.
+    Raises InputError, which begins with `name`, where a tag makes no sense.
+    """
+    tags = tags_of(picture)
+    for rows, part in _bands(picture):
+        values = np.asarray(part)
+        if tags is not None:
+            values = _as_tagged(values, tags, name)
+        yield rows, values
+
+
+def _as_tagged(values: npt.NDArray[Any], tags: TiffTags, name: str) -> npt.NDArray[Any]:
+    if tags.format == UNSIGNED and tags.bits == 32 and values.dtype == np.int32:
+        values = values.view(np.uint32)
+    elif tags.format == SIGNED and tags.bits == 8:
+        values = values.view(np.int8)
+    elif tags.bits == 12:
+        values = ((values.astype(np.uint32) * 65535 + 2047) // 4095).astype(np.uint16)
+    if not tags.white_is_zero:
+        return values
+    if values.dtype.kind == "f":
+        return 1 - values
+    if values.dtype.itemsize != 2 or tags.format == SIGNED:
+        raise InputError(f"{name}: is {tags} whose white is 0: nobody can tell its black; convert it to 16 bits first")
+    return 65535 - values
+
+
+def _bands(picture: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """Yield a picture in parts of about a million pixels: the rows, and their picture."""
+    height = max(1, _BAND // picture.width)
+    if picture.height <= height:
+        yield slice(0, picture.height), picture
+        return
+    for top in range(0, picture.height, height):
+        bottom = min(top + height, picture.height)
+        yield slice(top, bottom), picture.crop((0, top, picture.width, bottom))
 
 
 def _require_shape(shape: tuple[int, ...], axis: int, name: str) -> None:
@@ -103,20 +177,39 @@ def _require_shape(shape: tuple[int, ...], axis: int, name: str) -> None:
     raise InputError(f"{name}: shape {list(shape)}, expected [H, W] or {layout}{hint}")
 
 
-def _from_16_bit(values: npt.NDArray[Any], name: str) -> tuple[npt.NDArray[np.uint8], str | None]:
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high > 65535:
-        raise InputError(
-            f"{name}: integer pixels from {low} to {high}, expected 16 bits (0 to 65535); convert it first"
-        )
-    note = None
-    if 0 < high < _TWELVE_BITS:
-        factor = 65535 // ((1 << high.bit_length()) - 1)
-        note = (
-            f"16-bit image whose largest value is {high}: almost black; if its sensor has fewer bits, "
+class _Range:
+    """Keep the largest value of a deep picture, which is seen band by band."""
+
+    def __init__(self) -> None:
+        self.highest: int | None = None
+
+    def add(self, highest: int) -> None:
+        """Take in the largest value of a band of whole numbers."""
+        self.highest = max(highest, self.highest or 0)
+
+    @property
+    def note(self) -> str | None:
+        """Remark on an almost black image."""
+        if self.highest is None or not 0 < self.highest < _TWELVE_BITS:
+            return None
+        factor = 65535 // ((1 << self.highest.bit_length()) - 1)
+        return (
+            f"16-bit image whose largest value is {self.highest}: almost black; if its sensor has fewer bits, "
             f"multiply the values by {factor} first"
         )
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8), note
+
+
+def _deep_to_8_bit(values: npt.NDArray[Any], name: str, whole: _Range) -> npt.NDArray[np.uint8]:
+    if values.dtype.kind == "f":
+        return _from_float(values, name)
+    low, high = int(values.min()), int(values.max())
+    if values.dtype.itemsize == 1 and low >= 0:
+        return values.astype(np.uint8)
+    if low < 0 or high > 65535:
+        expected = "8 or 16 bits without a sign" if values.dtype.itemsize < 4 else "16 bits (0 to 65535)"
+        raise InputError(f"{name}: integer pixels from {low} to {high}, expected {expected}; convert it first")
+    whole.add(high)
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def _from_float(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:

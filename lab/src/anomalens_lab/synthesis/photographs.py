@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pillow
 
+from anomalens.errors import InputError
+from anomalens.images.image_files import FORMATS, quoted, read_file
 from anomalens_lab.synthesis.fields import Field, Random, chance, log_uniform, pick
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tga", ".bmp", ".webp", ".tif", ".tiff")
@@ -21,15 +23,21 @@ def list_photographs(folders: tuple[Path, ...]) -> tuple[Path, ...]:
     return tuple(p for p in paths if p.suffix.lower() in SUFFIXES and p.is_file())
 
 
+def _photograph(picture: Pillow.Image, _: list[str]) -> Pillow.Image | None:
+    """Return an opened photograph as RGB, None where it is tiny or huge."""
+    if min(picture.size) < 48 or picture.size[0] * picture.size[1] > 64_000_000:
+        return None
+    return picture.convert("RGB")
+
+
 @lru_cache(maxsize=48)
 def _decode(path: Path) -> npt.NDArray[np.uint8] | None:
     """Read the photograph as RGB [h,w,3], or None where it cannot be read, is tiny, or is one flat colour."""
     try:
-        with Pillow.open(path) as opened:
-            if min(opened.size) < 48 or opened.size[0] * opened.size[1] > 64_000_000:
-                return None
-            picture = opened.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError):
+        picture = read_file(path, quoted(path), _photograph, formats=(*FORMATS, "TGA"))
+    except InputError:
+        return None
+    if picture is None:
         return None
     if max(picture.size) > LONGEST:
         picture.thumbnail((LONGEST, LONGEST), Pillow.Resampling.BOX)

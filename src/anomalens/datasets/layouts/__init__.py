@@ -1,11 +1,17 @@
 """Read any folder of images as one type: `open_dataset("LAYOUT:PATH")` gives a Dataset of Samples and Faults.
 
-mvtec: PATH holds class folders, or is one. Masks are found by name; `good`, `ok`, `normal`, `no` hold normal images.
+mvtec: PATH holds class folders, or is one. Masks are found by name; `good`, `ok`, `normal`, `no` and
+the like hold normal images.
 
     PATH/bottle/train/good/000.png
     PATH/bottle/test/good/000.png
     PATH/bottle/test/crack/000.png
     PATH/bottle/ground_truth/crack/000_mask.png
+
+mvtec3d: as mvtec, with the colour images and their masks in folders of their own.
+
+    PATH/bagel/test/crack/rgb/000.png
+    PATH/bagel/test/crack/gt/000.png
 
 visa: a table says everything; its paths count from PATH.
 
@@ -37,7 +43,7 @@ manifest: a CSV, TSV, JSON-lines or Parquet file with the column `image` and opt
 """
 
 from anomalens.datasets.layouts.dataset import FAULT_KINDS, ClassCounts, Dataset, Fault, Sample, fault_lines
-from anomalens.datasets.layouts.masks import deep_check, read_mask, read_truth
+from anomalens.datasets.layouts.masks import Truth, deep_check, read_mask, read_truth, truth_at
 from anomalens.datasets.layouts.opening import LAYOUTS, detect, open_dataset, parse_spec
 
 __all__ = [
@@ -47,6 +53,7 @@ __all__ = [
     "Dataset",
     "Fault",
     "Sample",
+    "Truth",
     "deep_check",
     "detect",
     "fault_lines",
@@ -54,4 +61,5 @@ __all__ = [
     "parse_spec",
     "read_mask",
     "read_truth",
+    "truth_at",
 ]

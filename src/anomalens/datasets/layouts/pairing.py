@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from anomalens.datasets.layouts.dataset import Fault
-from anomalens.images.sources import IMAGE_SUFFIXES, is_image_name, natural_key
+from anomalens.images.sources import HEIF_SUFFIXES, IMAGE_SUFFIXES, is_image_name, is_input_folder, natural_key
 
 _MASK_WORDS = ("mask", "label", "gt", "groundtruth", "segmentation", "anno")
 # "003_mask", "003-gt", "ISIC_0000003_Segmentation": the usual ways to call the mask of "003".
@@ -28,10 +28,11 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def folders_in(folder: Path) -> list[Path]:
-    """Return the visible subfolders of `folder` in natural order; none where it is missing."""
+    """Return the subfolders of `folder` in natural order, without hidden ones, what systems make for themselves and
+    results; none where it is missing."""
     if not folder.is_dir():
         return []
-    return in_natural_order(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return in_natural_order(path for path in folder.iterdir() if path.is_dir() and is_input_folder(path))
 
 
 def masks_in(folder: Path) -> list[Path]:
@@ -122,5 +123,5 @@ def _by_likeness(paths: Sequence[Path]) -> dict[tuple[str, ...], list[Path]]:
 
 def _stem(path: Path) -> str:
     # Only image suffixes are cut: a folder of masks may be called "part.3".
-    name = path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
+    name = path.stem if path.suffix.lower() in IMAGE_SUFFIXES | HEIF_SUFFIXES else path.name
     return unicodedata.normalize("NFC", name).casefold()

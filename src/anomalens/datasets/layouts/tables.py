@@ -4,24 +4,26 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from anomalens.datasets.layouts.dataset import Fault, Label, Sample, Split
-from anomalens.datasets.layouts.folders import NORMAL_NAMES, Reading
+from anomalens.datasets.layouts.folders import Reading, is_normal_name
 from anomalens.datasets.layouts.pairing import likeness
 from anomalens.errors import InputError, one_line
 from anomalens.extras import optional
 from anomalens.images.sources import natural_key
+from anomalens.names import name_path, name_text
 
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
 _LABELS: dict[str, Label | None] = {
     "": None, "none": None, "null": None, "nan": None, "unknown": None,
-    "0": 0, "0.0": 0, "false": 0, **dict.fromkeys(sorted(NORMAL_NAMES), 0),
-    "1": 1, "1.0": 1, "true": 1, "yes": 1, "anomaly": 1, "anomalous": 1, "abnormal": 1,
-    "bad": 1, "ko": 1, "ng": 1, "defect": 1, "defective": 1,
+    "0.0": 0, "false": 0,
+    "1": 1, "1.0": 1, "true": 1, "yes": 1, "anomaly": 1, "anomalous": 1, "abnormal": 1, "bad": 1, "damaged": 1,
+    "defect": 1, "defective": 1, "fail": 1, "failed": 1, "faulty": 1, "ko": 1, "ng": 1, "nok": 1, "rejected": 1,
+    "unhealthy": 1,
 }  # fmt: skip
 
 
@@ -60,11 +62,12 @@ def read_meta(path: Path) -> Reading:
     return _read_rows(rows, path.parent, path, ordered=True)
 
 
-def read_manifest(path: Path) -> Reading:
+def read_manifest(path: Path, normal_names: Sequence[str] = ()) -> Reading:
     """Read CSV, JSON lines or Parquet with the column `image` and optionally label, mask, class, split, kind.
 
-    Paths are relative to the manifest. A row without a label but with a mask counts as anomalous. Raises InputError
-    for a file that is no such table, MissingExtraError where Parquet's package is not installed.
+    Paths are relative to the manifest. A row without a label but with a mask counts as anomalous; labels among
+    `normal_names` say normal too.
+    Raises InputError for a file that is no such table, MissingExtraError where Parquet's package is not installed.
     """
     suffix = path.suffix.lower()
     if suffix == ".parquet":
@@ -82,10 +85,17 @@ def read_manifest(path: Path) -> Reading:
     if not rows or not all("image" in row for row in rows):
         columns = ", ".join(rows[0]) if rows else "nothing"
         raise InputError(f"{path}: expected a column 'image' (and label, mask, class, split, kind); found {columns}")
-    return _read_rows(rows, path.parent, path)
+    return _read_rows(rows, path.parent, path, normal_names=normal_names)
 
 
-def _read_rows(rows: Iterable[Mapping[str, Any]], root: Path, table: Path, ordered: bool = False) -> Reading:
+def _read_rows(
+    rows: Iterable[Mapping[str, Any]],
+    root: Path,
+    table: Path,
+    *,
+    ordered: bool = False,
+    normal_names: Sequence[str] = (),
+) -> Reading:
     """Return the samples of a table in natural order, or as written where `ordered` (meta.json: the papers' order)."""
     samples: list[Sample] = []
     faults: list[Fault] = []
@@ -100,16 +110,19 @@ def _read_rows(rows: Iterable[Mapping[str, Any]], root: Path, table: Path, order
         if mask == root:
             mask = None
         label_text, split_text = _text(row.get("label")).lower(), _text(row.get("split")).lower() or "test"
-        sample_id = Path(os.path.relpath(image, root)).as_posix() if not Path(name).is_absolute() else name
-        if label_text not in _LABELS:
+        sample_id = name if Path(name).is_absolute() else name_text(Path(os.path.relpath(image, root)).as_posix())
+        label = _LABELS.get(label_text)
+        if is_normal_name(label_text, normal_names):
+            label = 0
+        elif label_text not in _LABELS:
             faults.append(Fault("bad_label", table, f"'{row['label']}' for '{name}'"))
-        elif split_text not in ("train", "test"):
+            continue
+        if split_text not in ("train", "test"):
             faults.append(Fault("bad_split", table, f"'{row['split']}' for '{name}'"))
         elif sample_id in ids:
             faults.append(Fault("duplicate_image", table, f"'{name}' appears again"))
         else:
             ids.add(sample_id)
-            label = _LABELS[label_text]
             if label is None and mask is not None:
                 label = 1
             kind = "good" if label == 0 else _text(row.get("kind")) or ("defect" if label == 1 else "")
@@ -151,10 +164,14 @@ def _swapped_masks(samples: list[Sample]) -> list[Fault]:
 
 
 def _resolve(root: Path, name: str) -> Path:
-    """Return `name` under `root`; absolute names stay. Windows separators are understood where they name no file."""
+    """Return `name` under `root`; absolute names stay.
+
+    Where it names no file, a backslash is part of the text form of a name that is not UTF-8, or Windows' separator.
+    """
     path = root / name
     if "\\" in name and not path.exists():
-        path = root / name.replace("\\", "/")
+        decoded = root / name_path(name)
+        path = decoded if decoded.exists() else root / name.replace("\\", "/")
     return path
 
 
@@ -176,7 +193,8 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
 
 def _read_json_lines(path: Path) -> list[dict[str, Any]]:
     rows = []
-    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+    # Not splitlines(): JSON may hold other characters that it takes for the end of a line.
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:

@@ -1,0 +1,68 @@
+"""Read the kinds of TIFF that Pillow does not read, with the package tifffile; name those that are no images."""
+
+from collections.abc import Callable
+from typing import IO
+
+import numpy as np
+from PIL import Image, TiffImagePlugin
+
+from anomalens.errors import InputError, MissingExtraError, one_line
+from anomalens.extras import optional
+from anomalens.images.orientation import upright
+from anomalens.images.pixel_values import array_to_rgb
+from anomalens.images.tiff_tags import FLOAT, UNSIGNED, TiffTags
+
+
+def is_tiff(prefix: bytes) -> bool:
+    """Return whether a file that begins with `prefix` (at least 4 bytes) is a TIFF."""
+    return prefix[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def open_rare(stream: IO[bytes], name: str, check: Callable[[tuple[int, int]], None]) -> Image.Image:
+    """Return the first page of a TIFF that Pillow does not read, decoded by tifffile, upright: mode "F" or RGB.
+
+    `check` is called with (width, height) before anything is decoded, and raises what it likes.
+    Raises InputError, which says what kind of TIFF it is, where it cannot be shown or tifffile is not installed.
+    """
+    try:
+        header = stream.read(8)
+        if header[2:3] == b"+" or header[3:4] == b"+":
+            header += stream.read(8)
+        directory = TiffImagePlugin.ImageFileDirectory_v2(header)
+        stream.seek(directory.next)
+        directory.load(stream)
+        tags = TiffTags.of(directory)
+    except Exception as error:  # a damaged directory raises anything
+        raise InputError(f"{name}: damaged TIFF ({one_line(error)})") from error
+    if tags.width < 1 or tags.height < 1:
+        raise InputError(f"{name}: damaged TIFF (it says no size)")
+    check((tags.width, tags.height))
+    kind = f"{name}: is {tags}"
+    if tags.samples not in (1, 3, 4):
+        raise InputError(f"{kind}; only 1, 3 or 4 channels can be shown: choose three of them first")
+    if tags.format != FLOAT and not (tags.format == UNSIGNED and tags.bits in (8, 16)):
+        raise InputError(f"{kind}, which is no kind of image; convert it to 8 or 16 bits first")
+    try:
+        reader = optional("tifffile", "tiff")
+    except MissingExtraError:
+        raise InputError(
+            f"{kind}, which Pillow does not read: pip install 'anomalens[tiff]', or convert it to 8 or 16 bits"
+        ) from None
+    try:
+        stream.seek(0)
+        with reader.TiffFile(stream) as file:
+            values = file.pages[0].asarray()
+    except Exception as error:
+        raise InputError(f"{kind}, and cannot be read ({one_line(error)})") from error
+    if values.ndim == 3 and values.shape[0] == tags.samples and values.shape[2] != tags.samples:
+        values = values.transpose(1, 2, 0)
+    if tags.samples == 1:
+        grey = values.reshape(tags.height, tags.width).astype(np.float32)
+        if tags.format != FLOAT:
+            grey /= np.float32(2**tags.bits - 1)
+        picture = Image.fromarray(upright(1 - grey if tags.white_is_zero else grey, tags.orientation))
+    else:
+        rgb, _ = array_to_rgb(values, "rgb", name)
+        picture = Image.fromarray(upright(rgb, tags.orientation))
+    picture.format = "TIFF"
+    return picture

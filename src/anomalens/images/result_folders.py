@@ -1,0 +1,30 @@
+"""Recognise what this package wrote, so that results are never taken for inputs."""
+
+import os
+from collections.abc import Set
+from pathlib import Path
+
+PARTS_OF_A_RUN = ("heatmaps", "masks", "maps", "rows", "gallery")
+"""Folders that a run or an evaluation makes in its own folder."""
+
+# Files or folders that lie together in the folder of a run, and in that of an evaluation.
+_SIGNS = (("run.json", "predictions.jsonl"), ("run.json", "rows"), ("metrics.json", "report.json"))
+
+
+def holds_results(folder: str | os.PathLike[str]) -> bool:
+    """Return whether a folder is that of a run or an evaluation."""
+    return any(all(os.path.exists(os.path.join(folder, name)) for name in signs) for signs in _SIGNS)
+
+
+def is_part_of_results(folder: Path) -> bool:
+    """Return whether a folder was made by the run or the evaluation whose folder it lies in."""
+    return folder.name in PARTS_OF_A_RUN and holds_results(folder.parent)
+
+
+def is_saved_prediction(name: str, beside: Set[str]) -> bool:
+    """Return whether `Prediction.save` wrote the file `name`, whose folder has the files `beside`."""
+    for ending, other in (("_overlay.png", "_mask.png"), ("_mask.png", "_overlay.png")):
+        if name.endswith(ending):
+            stem = name.removesuffix(ending)
+            return stem + other in beside and f"{stem}.json" in beside
+    return False
