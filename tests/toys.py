@@ -75,3 +75,10 @@ def predictions(answers: Iterable[Prediction | Failure]) -> list[Prediction]:
 
 def grey(value: int, height: int = 64, width: int = 64) -> np.ndarray:
     return np.full((height, width, 3), value, np.uint8)
+
+
+def speckled(value: int, height: int = 64, width: int = 64) -> np.ndarray:
+    """An image that can be judged: red, all that the toy looks at, is `value` everywhere; the rest is noise."""
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    pixels[..., 0] = value
+    return pixels

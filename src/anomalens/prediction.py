@@ -28,10 +28,11 @@ Label: TypeAlias = Literal["normal", "anomalous", "unusable"]
 Part: TypeAlias = tuple[tuple[int, int, int, int], npt.NDArray[np.bool_]]
 """A region's box, and which pixels of the box belong to it."""
 
+SURE = 80
+"""Confidence from which a decision counts as sure."""
+
 # Longest side, in pixels, of the picture shown in a notebook.
 _NOTEBOOK_SIDE = 800
-# Confidence from which a decision counts as sure.
-_SURE = 80
 # Share of a map that stays out of the mask of an anomalous image whose map nowhere exceeds the pixel threshold.
 _STANDING_OUT = 0.99
 
@@ -184,7 +185,7 @@ class Prediction:
     @property
     def sure(self) -> bool:
         """Return whether the decision is clear: a confidence of at least 80, and an image that can be judged."""
-        return self.unusable is None and self.confidence >= _SURE
+        return self.unusable is None and self.confidence >= SURE
 
     @property
     def reason(self) -> str:

@@ -16,7 +16,7 @@ from anomalens.images.maps import read_map
 from anomalens.prediction import Prediction
 from anomalens.runs.folder import JsonLines, detect_files, file_stem
 from anomalens.runs.store import RunCounts, RunSummary
-from toys import grey, make, toy_of
+from toys import grey, make, speckled, toy_of
 
 SETTINGS: dict[str, Any] = {"method": "brightness", "threshold": 0.5}
 
@@ -32,7 +32,7 @@ def images(tmp_path: Path) -> list[Path]:
     for i, name in enumerate(names):
         path = tmp_path / "in" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(grey(40 * i, 30, 40)).save(path)
+        Image.fromarray(speckled(40 * i, 30, 40)).save(path)
     (tmp_path / "in" / "broken.png").write_bytes(b"")
     return [tmp_path / "in" / name for name in names]
 
@@ -53,14 +53,16 @@ def test_a_whole_run(detector: Detector, images: list[Path], tmp_path: Path) -> 
         images, out, detector, SETTINGS, maps="npy", progress=lambda summary: seen.append(summary.counts.rows)
     )
     assert seen == [0, 1, 2, 3, 4, 5]
-    assert summary.counts == RunCounts(5, 1, 1, 0.0, summary.counts.highest)
-    assert summary.counts.highest == pytest.approx(160 / 255)
+    counts = summary.counts
+    assert (counts.rows, counts.failed, counts.anomalous, counts.unusable, counts.lowest) == (5, 1, 1, 0, 0.0)
+    assert counts.highest == pytest.approx(160 / 255)
+    assert counts.worst == ((counts.highest, str(images[4])),)
     written = rows(out)
     assert [row["path"] for row in written] == [str(path) for path in images]
     assert set(written[3]) == {"path", "error", "kind"}
     # Readers of these files rely on the names and on their order.
     keys = (
-        "path score label threshold threshold_source pixel_threshold width height object regions method backbone "
+        "path score label confidence reason threshold threshold_source pixel_threshold width height object regions method backbone "
         "heatmap mask map"
     )
     for row in (written[0], written[4]):
@@ -69,7 +71,7 @@ def test_a_whole_run(detector: Detector, images: list[Path], tmp_path: Path) -> 
         assert read_map(out / row["map"]).shape == (64, 64)
     assert len({row["heatmap"] for row in written if "heatmap" in row}) == 4
     run = record(out)
-    assert run["counts"] == {"inputs": 5, "done": 5, "failed": 1, "anomalous": 1, "normal": 3}
+    assert run["counts"] == {"inputs": 5, "done": 5, "failed": 1, "anomalous": 1, "normal": 3, "unusable": 0}
     assert run["finished"] is True
     assert run["settings"] == SETTINGS
     assert run["images_per_second"] > 0
@@ -243,12 +245,35 @@ def test_counts_add_up() -> None:
     rows: list[dict[str, Any]] = [
         {"path": "a", "score": 0.2, "label": "normal"},
         {"path": "b", "error": "gone"},
-        {"path": "c", "score": 0.9, "label": "anomalous"},
+        {"path": "c", "score": 0.9, "label": "anomalous", "confidence": 60},
+        {"path": "d", "score": 0.9, "label": "unusable", "reason": "Not judged: the image is black.", "confidence": 50},
     ]
     counts = RunCounts.of(*rows)
-    assert counts == RunCounts(3, 1, 1, 0.2, 0.9)
-    assert counts.normal == 1
-    assert RunCounts() + counts == counts == RunCounts.of(*rows[:2]) + RunCounts.of(rows[2])
+    reasons = {"Not judged: the image is black.": 1}
+    assert counts == RunCounts(4, 1, 1, 0.2, 0.9, unsure=1, unusable_reasons=reasons, worst=((0.9, "c"),))
+    assert (counts.normal, counts.unusable) == (1, 1)
+    assert RunCounts() + counts == counts == RunCounts.of(*rows[:2]) + RunCounts.of(*rows[2:])
+    assert RunCounts(**json.loads(json.dumps(vars(counts)))) == counts
+    assert (counts + counts).unusable_reasons == {"Not judged: the image is black.": 2}
+
+
+def test_the_images_that_stand_out_most_are_kept_by_name() -> None:
+    rows = [{"path": f"{number}", "score": number % 7, "label": "anomalous"} for number in range(20)]
+    worst = RunCounts.of(*rows).worst
+    assert worst == ((6, "13"), (6, "6"), (5, "12"), (5, "19"), (5, "5"))
+    assert RunCounts.of(*rows[:9]) + RunCounts.of(*rows[9:]) == RunCounts.of(*rows)
+
+
+def test_an_image_that_cannot_be_judged_is_counted_and_has_its_reason(detector: Detector, tmp_path: Path) -> None:
+    paths = [tmp_path / "black.png", tmp_path / "good.png"]
+    Image.fromarray(grey(0)).save(paths[0])
+    Image.fromarray(speckled(200)).save(paths[1])
+    counts = detect_files(paths, tmp_path / "out", detector, SETTINGS).counts
+    assert (counts.unusable, counts.anomalous, counts.normal) == (1, 1, 0)
+    black, _ = rows(tmp_path / "out")
+    assert (black["label"], black["reason"], black["regions"]) == ("unusable", "Not judged: the image is black.", [])
+    assert record(tmp_path / "out")["unusable_reasons"] == {"Not judged: the image is black.": 1}
+    assert detect_files(paths, tmp_path / "out", detector, SETTINGS, resume=True).counts == counts
 
 
 def test_file_names_suit_every_file_system() -> None:
@@ -260,7 +285,7 @@ def test_file_names_suit_every_file_system() -> None:
 
 def test_rows_hold_only_numbers(detector: Detector, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
-    Image.fromarray(grey(255)).save(path)
+    Image.fromarray(speckled(255)).save(path)
     detect_files([path], tmp_path / "out", detector, SETTINGS)
     (row,) = rows(tmp_path / "out")
     assert row["label"] == "anomalous"

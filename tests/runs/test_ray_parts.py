@@ -212,10 +212,11 @@ def test_sizes_that_do_not_fit(device: str, actors: int | None, reason: str) -> 
 
 def test_columns_hold_all_that_a_prediction_says() -> None:
     prediction = Prediction(
-        "p", 2, 2, 0.7, 0.5, "given", 0.5, np.ones((2, 2), np.float32), (0.0, 2.0), "nut", "m", "b", "note", 0.25
-    )
+        "p", 2, 2, 0.7, 0.5, "given", 0.5, np.ones((2, 2), np.float32), (0.0, 2.0), "nut", "m", "b", "note", 0.25,
+        mm_per_px=0.5,
+    )  # fmt: skip
     assert set(prediction.to_dict()) | {"error", "kind"} == set(schema().names)
-    region = set(Region((0, 0, 1, 1), 1, 1.0, (0, 0)).to_dict())
+    region = set(Region((0, 0, 1, 1), 1, 1.0, (0, 0), mm_per_px=0.5).to_dict())
     assert region == {field.name for field in schema().field("regions").type.value_type}
     rows = [prediction.to_dict(), {"path": "q", "error": "why", "kind": "InputError"}]
     read = pq.read_table(pa.BufferReader(FinishedPart.of(0, rows).data)).to_pylist()
@@ -232,23 +233,33 @@ def test_a_run_of_parts(tmp_path: Path) -> None:
     for part in parts[:2]:
         rows = [row(path, 0.6) for path in part.paths[:2]] + [{"path": path, "error": "x"} for path in part.paths[2:]]
         finished = FinishedPart.of(part.number, rows)
-        assert store.append([finished]) == RunCounts(3, 1, 2, 0.6, 0.6)
+        worst = tuple((0.6, path) for path in part.paths[:2])
+        assert store.append([finished]) == RunCounts(3, 1, 2, 0.6, 0.6, worst=worst)
         assert store.append([finished]) == RunCounts()  # a retry brings the same part again
     (tmp_path / "rows" / ".writing-abc").write_bytes(b"left by a process that was killed")
     store.finish(RunSummary(7, store.done()))
     record = json.loads((tmp_path / "run.json").read_text())
-    assert record["counts"] == {"inputs": 7, "done": 6, "failed": 2, "anomalous": 4, "normal": 0}
+    assert record["counts"] == {"inputs": 7, "done": 6, "failed": 2, "anomalous": 4, "normal": 0, "unusable": 0}
     assert (record["finished"], record["engine"]) == (False, "ray")
 
     again = ParquetParts(tmp_path, {"a": 1}, inputs, actors=9, resume=True)
     assert not list(tmp_path.rglob(".writing-*"))
     assert [part.paths for part in again.pending()] == [["p6"]]
-    assert again.done() == RunCounts(6, 2, 4, 0.6, 0.6)
+    assert again.done() == store.done()
     again.append([FinishedPart.of(2, [row("p6", 0.7)])])
-    assert again.done() == RunCounts(7, 2, 5, 0.6, 0.7)
+    counts = again.done()
+    assert (counts.rows, counts.failed, counts.anomalous, counts.lowest, counts.highest) == (7, 2, 5, 0.6, 0.7)
+    assert counts.worst == ((0.7, "p6"), (0.6, "p0"), (0.6, "p1"), (0.6, "p3"), (0.6, "p4"))
     table = ds.dataset(tmp_path / "rows", partitioning="hive").to_table()
     assert table.column("path").to_pylist() == keys(inputs)
     assert set(table.column("part").to_pylist()) == {0, 1, 2}
+
+
+def test_counts_of_an_earlier_version_are_understood(tmp_path: Path) -> None:
+    counts = {"rows": 1, "failed": 0, "anomalous": 1, "lowest": 0.9, "highest": 0.9}
+    table = pa.table({"path": ["a"]}).replace_schema_metadata({b"anomalens": json.dumps(counts)})
+    pq.write_table(table, tmp_path / "part.parquet")
+    assert read_counts(tmp_path / "part.parquet") == RunCounts(1, 0, 1, 0.9, 0.9)
 
 
 def test_a_damaged_part_is_done_again(tmp_path: Path) -> None:

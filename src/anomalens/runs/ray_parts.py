@@ -33,7 +33,8 @@ def schema() -> Any:
     """Return the columns (pyarrow.Schema): those of `Prediction.to_dict` and `Failure.to_dict`, null where absent."""
     pa = optional("pyarrow", "ray")
     whole = pa.list_(pa.int32())
-    region = pa.struct([("box", whole), ("area", pa.int64()), ("peak", pa.float64()), ("peak_at", whole)])
+    millimetres = [(name, pa.float64()) for name in ("width_mm", "height_mm", "area_mm2")]
+    region = pa.struct([("box", whole), ("area", pa.int64()), ("peak", pa.float64()), ("peak_at", whole), *millimetres])
     return pa.schema(
         [
             pa.field("path", pa.string(), nullable=False),
@@ -41,6 +42,8 @@ def schema() -> Any:
             ("kind", pa.string()),
             ("score", pa.float64()),
             ("label", pa.string()),
+            ("confidence", pa.int32()),
+            ("reason", pa.string()),
             ("p_value", pa.float64()),
             ("threshold", pa.float64()),
             ("threshold_source", pa.string()),

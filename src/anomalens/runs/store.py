@@ -1,13 +1,18 @@
 """Define what every run shares: the contract of a store of rows, counts of rows, and the loop that fills a store."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
+from anomalens.prediction import SURE
+
 Row = dict[str, Any]
 """One input's result, JSON-ready: what `Prediction.to_dict` or `Failure.to_dict` gives."""
+
+_NAMED = 5  # images that stand out most and are kept by name
 
 Item = TypeVar("Item")
 ItemIn = TypeVar("ItemIn", contravariant=True)
@@ -15,7 +20,7 @@ ItemIn = TypeVar("ItemIn", contravariant=True)
 
 @dataclass(frozen=True)
 class RunCounts:
-    """Count some rows of a run, and the range of their scores."""
+    """Count some rows of a run; hold the range of their scores and the images that stand out most."""
 
     rows: int = 0
     failed: int = 0
@@ -23,31 +28,62 @@ class RunCounts:
     # Scores are None where every row failed.
     lowest: float | None = None
     highest: float | None = None
+    # Rows whose decision is not clear.
+    unsure: int = 0
+    # How many images could not be judged, by the reason in words.
+    unusable_reasons: Mapping[str, int] = field(default_factory=dict)
+    # Score and path of the anomalous images with the highest scores, the highest first.
+    worst: tuple[tuple[float, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        # JSON, in which counts travel, has lists in the place of tuples.
+        object.__setattr__(self, "worst", tuple((float(score), str(path)) for score, path in self.worst))
 
     @classmethod
     def of(cls, *rows: Row) -> "RunCounts":
         """Count `rows`."""
         scores = [row["score"] for row in rows if "score" in row]
-        failed = sum("error" in row for row in rows)
-        anomalous = sum(row.get("label") == "anomalous" for row in rows)
-        return cls(len(rows), failed, anomalous, min(scores, default=None), max(scores, default=None))
+        anomalous = [(row["score"], row["path"]) for row in rows if row.get("label") == "anomalous"]
+        unusable = Counter(row.get("reason") or "no reason" for row in rows if row.get("label") == "unusable")
+        return cls(
+            rows=len(rows),
+            failed=sum("error" in row for row in rows),
+            anomalous=len(anomalous),
+            lowest=min(scores, default=None),
+            highest=max(scores, default=None),
+            unsure=sum(row.get("confidence", 100) < SURE and row.get("label") != "unusable" for row in rows),
+            unusable_reasons=dict(unusable),
+            worst=_highest(anomalous),
+        )
 
     def __add__(self, other: "RunCounts") -> "RunCounts":
         """Count both together."""
         lowest = [counts.lowest for counts in (self, other) if counts.lowest is not None]
         highest = [counts.highest for counts in (self, other) if counts.highest is not None]
         return RunCounts(
-            self.rows + other.rows,
-            self.failed + other.failed,
-            self.anomalous + other.anomalous,
-            min(lowest, default=None),
-            max(highest, default=None),
+            rows=self.rows + other.rows,
+            failed=self.failed + other.failed,
+            anomalous=self.anomalous + other.anomalous,
+            lowest=min(lowest, default=None),
+            highest=max(highest, default=None),
+            unsure=self.unsure + other.unsure,
+            unusable_reasons=dict(Counter(self.unusable_reasons) + Counter(other.unusable_reasons)),
+            worst=_highest([*self.worst, *other.worst]),
         )
+
+    @property
+    def unusable(self) -> int:
+        """Return the number of rows that say "unusable"."""
+        return sum(self.unusable_reasons.values())
 
     @property
     def normal(self) -> int:
         """Return the number of rows that say "normal"."""
-        return self.rows - self.failed - self.anomalous
+        return self.rows - self.failed - self.anomalous - self.unusable
+
+
+def _highest(images: Sequence[tuple[float, str]]) -> tuple[tuple[float, str], ...]:
+    return tuple(sorted(images, key=lambda image: (-image[0], image[1]))[:_NAMED])
 
 
 @dataclass
