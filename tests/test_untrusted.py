@@ -86,7 +86,7 @@ def test_pipes_and_devices_are_refused_and_not_waited_for(tmp_path: Path) -> Non
             read_header(path, what="weights")
 
 
-@pytest.mark.parametrize(("name", "reason"), [("absent", "no such file"), (".", "folder|denied"), ("a\0b", "null")])
+@pytest.mark.parametrize(("name", "reason"), [("absent", "No such file"), (".", "folder|denied"), ("a\0b", "null")])
 def test_paths_that_are_no_file(name: str, reason: str, tmp_path: Path) -> None:
     for read in (read_bytes, read_json, read_toml, read_header):
         with pytest.raises(ConfigError, match=reason):

@@ -58,10 +58,8 @@ def read_bytes(path: Path, *, what: str, error: Kind = ConfigError, most_bytes: 
     try:
         with open_regular(path) as stream:
             content = stream.read(most_bytes + 1)
-    except FileNotFoundError as problem:
-        raise error(f"{_named(what, path)}: no such file") from problem
-    except (OSError, ValueError) as problem:  # ValueError: a NUL character in the name
-        raise error(f"{_named(what, path)}: {getattr(problem, 'strerror', None) or problem}") from problem
+    except (OSError, ValueError) as problem:
+        raise error(f"{_named(what, path)}: {_reason(problem)}") from problem
     if len(content) > most_bytes:
         raise error(f"{_named(what, path)}: has more than {most_bytes:,} bytes, the most that is read of such a file")
     return content
@@ -111,10 +109,8 @@ def read_header(source: Path | bytes, *, what: str, error: Kind = ConfigError) -
                 start = stream.read(8)
                 length = int.from_bytes(start, "little")
                 content = stream.read(min(length, _MOST_HEADER))
-        except FileNotFoundError as problem:
-            raise error(f"{name}: no such file") from problem
         except (OSError, ValueError) as problem:
-            raise error(f"{name}: {getattr(problem, 'strerror', None) or problem}") from problem
+            raise error(f"{name}: {_reason(problem)}") from problem
     if len(start) < 8 or len(content) < length:
         raise error(f"{name}: not a safetensors file, or cut off; get it again")
     header = read_json(content, what=f"header of {name}", error=error, most_bytes=_MOST_HEADER)
@@ -211,6 +207,13 @@ def _check_depth(value: Any, most_depth: int) -> list[Any]:
             return plain
         level = below
     raise ValueError(_too_deep(most_depth))
+
+
+def _reason(problem: Exception) -> str:
+    """Say why a file cannot be opened; a name with a NUL character in it is a ValueError."""
+    if isinstance(problem, FileNotFoundError):
+        return "No such file or directory"
+    return f"cannot be read ({getattr(problem, 'strerror', None) or problem})"
 
 
 def _named(what: str, source: Path | bytes) -> str:

@@ -2,17 +2,20 @@
 
 import pickle
 import random
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 
 import pytest
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.tokenizer import tokenize
 from anomalens.backbones.tower import Clip
+from anomalens.files import digest
 
 PROMPTS = ["a photo of a flawless bottle", "a photo of a damaged bottle", "ä 漢字 metal_nut"]
 
@@ -83,13 +86,56 @@ def test_weights_without_a_hash_are_never_kept_on_disk(tiny_clip: Clip, tmp_path
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-def test_a_damaged_entry_is_computed_anew(tiny_clip: Clip, tmp_path: Path) -> None:
+def _zeroed(content: bytes) -> bytes:
+    return content[: len(content) // 2] + bytes(len(content) - len(content) // 2)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:40],
+        lambda content: b"",
+        _zeroed,
+        lambda content: content + bytes(10),
+        lambda content: content + bytes(100_000),
+        lambda content: b"\xff" * 8 + content[8:],
+        lambda content: save({"features": torch.zeros(3, 32)}),
+        lambda content: save({"features": torch.zeros(2, 32)}, {"sha256": digest(bytes(4 * 64))}),
+        lambda content: save({"features": torch.zeros(96)}, {"sha256": digest(bytes(4 * 96))}),
+        lambda content: save({"features": torch.zeros(3, 32, dtype=torch.int32)}, {"sha256": digest(bytes(4 * 96))}),
+        lambda content: save({"other": torch.zeros(3, 32)}, {"sha256": digest(bytes(4 * 96))}),
+        lambda content: save(
+            {"features": torch.full((3, 32), torch.nan)},
+            {"sha256": digest(torch.full((3, 32), torch.nan).numpy().tobytes())},
+        ),
+    ],
+)
+def test_a_damaged_entry_is_computed_anew_and_replaced(
+    damage: Callable[[bytes], bytes], tiny_clip: Clip, tmp_path: Path
+) -> None:
     want = PromptEncoder(tiny_clip, "h", tmp_path)(PROMPTS)
     (entry,) = tmp_path.rglob("*.safetensors")
-    entry.write_bytes(entry.read_bytes()[:40])
+    whole = entry.read_bytes()
+    entry.write_bytes(damage(whole))
     again = PromptEncoder(tiny_clip, "h", tmp_path)
     assert torch.equal(again(PROMPTS), want)
     assert again.encoded == len(PROMPTS)
+    assert entry.read_bytes() == whole
+    assert list(entry.parent.iterdir()) == [entry]
+
+
+def test_encoders_that_ask_at_once_compute_an_entry_once(tiny_clip: Clip, tmp_path: Path) -> None:
+    encoders = [PromptEncoder(tiny_clip, "h", tmp_path) for _ in range(4)]
+    start = Barrier(len(encoders))
+
+    def ask(encoder: PromptEncoder) -> Tensor:
+        start.wait()
+        return encoder(PROMPTS)
+
+    with ThreadPoolExecutor(len(encoders)) as pool:
+        results = list(pool.map(ask, encoders))
+    assert sum(encoder.encoded for encoder in encoders) == len(PROMPTS)
+    assert all(torch.equal(result, results[0]) for result in results)
 
 
 def test_a_folder_that_cannot_be_written_costs_nothing_but_time(tiny_clip: Clip, tmp_path: Path) -> None:

@@ -12,12 +12,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError, safe_open
-
 from anomalens.backbones.config import ClipConfig
 from anomalens.errors import WeightsError
 from anomalens.files import atomic_write
 from anomalens.images.normalisation import PixelFormat
+from anomalens.typed_values import checked_value
+from anomalens.untrusted import json_value, read_header
 
 if TYPE_CHECKING:
     import torch
@@ -68,13 +68,13 @@ class BundleInfo:
                 "install a version of anomalens as new as the weights"
             )
         try:
-            mean, std = json.loads(metadata["mean"]), json.loads(metadata["std"])
+            config, mean, std, metrics = (json_value(metadata[name]) for name in ("config", "mean", "std", "metrics"))
             return cls(
-                config=ClipConfig.from_dict(json.loads(metadata["config"])),
+                config=ClipConfig.from_dict(config),
                 pixels=PixelFormat.parse(mean, std, metadata["interpolation"]),
                 licence=metadata["licence"],
                 version=metadata["version"],
-                metrics=json.loads(metadata["metrics"]),
+                metrics=checked_value("metrics", metrics, dict[str, Any]),
                 sha256=metadata["sha256"],
             )
         except (KeyError, ValueError, TypeError) as error:
@@ -83,14 +83,9 @@ class BundleInfo:
 
 def read_bundle_info(path: str | os.PathLike[str]) -> BundleInfo:
     """Read the header of a file, without its tensors and without torch. Raises WeightsError."""
-    try:
-        with safe_open(path, framework="numpy") as stream:
-            metadata = dict(stream.metadata() or {})
-    except FileNotFoundError as error:
-        raise WeightsError(f"{path}: no such file; reinstall anomalens if it belongs to the package") from error
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: not a safetensors file ({error}); get it again") from error
-    return BundleInfo.from_metadata(metadata, str(path))
+    if not os.path.lexists(path):
+        raise WeightsError(f"{path}: no such file; reinstall anomalens if it belongs to the package")
+    return BundleInfo.from_metadata(read_header(path, what="", error=WeightsError), str(path))
 
 
 def save_bundle(

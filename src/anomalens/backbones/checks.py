@@ -44,7 +44,7 @@ def check(state: dict[str, Tensor], config: ClipConfig) -> dict[str, Tensor]:
 
 
 def check_finite(state: dict[str, Tensor], label: str) -> None:
-    """Raise WeightsError naming the tensors of `label` (a plural) that hold NaN or infinity."""
+    """Raise WeightsError naming the tensors of `label` that hold NaN or infinity."""
     # The sum of numbers that are not all finite is not finite. It may also overflow; only then is every number read.
     bad = [name for name, t in state.items() if not t.sum().isfinite() and not t.isfinite().all()]
     if bad:

@@ -4,6 +4,20 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from anomalens.errors import ConfigError
+from anomalens.typed_values import build
+
+# Least and largest value of each size. Sizes come from files, and beyond these nothing but time and memory is lost.
+_BOUNDS = {
+    "image_size": (1, 2**14),
+    "patch": (1, 2**10),
+    "width": (1, 2**14),
+    "layers": (1, 512),
+    "heads": (1, 2**10),
+    "mlp_ratio": (2**-6, 64),
+    "context": (1, 2**16),
+    "vocab": (1, 2**22),
+    "joint": (1, 2**14),
+}
 
 Activation = Literal["quick_gelu", "gelu"]
 
@@ -57,6 +71,11 @@ class ClipConfig:
     activation: Activation = "quick_gelu"
 
     def __post_init__(self) -> None:
+        for tower, sizes in (("vision", self.vision), ("text", self.text), ("joint", self)):
+            for name, (least, most) in _BOUNDS.items():
+                value = getattr(sizes, name, least)
+                if not least <= value <= most:
+                    raise ConfigError(f"{tower}: {name} must lie in [{least}, {most}], not {value}")
         for tower, width, heads in (
             ("vision", self.vision.width, self.vision.heads),
             ("text", self.text.width, self.text.heads),
@@ -76,9 +95,5 @@ class ClipConfig:
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> "ClipConfig":
-        """Return the config that `to_dict` wrote. Raises ConfigError on unknown or missing fields."""
-        try:
-            rest = {k: v for k, v in value.items() if k not in ("vision", "text")}
-            return cls(vision=VisionConfig(**value["vision"]), text=TextConfig(**value["text"]), **rest)
-        except (KeyError, TypeError) as error:
-            raise ConfigError(f"not a backbone config: {error}") from error
+        """Return the config that `to_dict` wrote. Raises ConfigError on unknown, missing or unfit fields."""
+        return build(cls, value, "config")

@@ -18,10 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anomalens.backbones.checks import check_finite
 from anomalens.backbones.hub import fetch_repository
 from anomalens.backbones.tower import resize_positions
 from anomalens.backbones.transformer import Transformer
-from anomalens.backbones.weight_files import HUGGING_FACE_CONFIG, pick_file, read_json, read_tensors
+from anomalens.backbones.weight_files import HUGGING_FACE_CONFIG, pick_file, read_config, read_tensors
 from anomalens.errors import WeightsError
 from anomalens.images.normalisation import Triple
 
@@ -101,11 +102,12 @@ class Dinov2(nn.Module):
             with torch.device("meta"):
                 model = cls(width, layers, heads or width // 64, conv.shape[-1], grid, len(registers), eps)
             model.load_state_dict(tensors, strict=True, assign=True)
-        except (KeyError, ValueError, IndexError, RuntimeError) as error:
+        except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
             raise WeightsError(
                 f"these are no weights of DINOv2 with registers in the hub's layout ({error}); give, for instance,"
                 " facebook/dinov2-with-registers-base"
             ) from error
+        check_finite(tensors, "the weights")
         return model.eval().requires_grad_(False)
 
 
@@ -146,7 +148,7 @@ def load_dinov2(source: str | Path, *, offline: bool = False) -> Dinov2:
         path = pick_file(path)
     elif not path.is_file():
         path = fetch_repository(str(source), offline=offline)
-    settings = read_json(path.parent / HUGGING_FACE_CONFIG) or {}
+    settings = read_config(path.parent / HUGGING_FACE_CONFIG) or {}
     state, _ = read_tensors(path)
     return Dinov2.from_state_dict(state, settings.get("num_attention_heads"), settings.get("layer_norm_eps", 1e-6))
 

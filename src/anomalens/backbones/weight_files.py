@@ -1,16 +1,18 @@
 """Read tensors from files: safetensors, or `torch.load` in the mode that unpickles nothing but tensors."""
 
-import json
+import os
 import pickle
+import shlex
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
-from anomalens.errors import WeightsError
+from anomalens.errors import ConfigError, WeightsError, one_line
+from anomalens.untrusted import open_regular, read_json
 
 OPEN_CLIP_CONFIG, HUGGING_FACE_CONFIG = "open_clip_config.json", "config.json"
 PREPROCESSOR_CONFIG = "preprocessor_config.json"
@@ -37,12 +39,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if path.name.endswith(".index.json"):
         return _read_shards(path), {}
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             head = stream.read(64)
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: no such file") from error
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
+        reason = getattr(error, "strerror", None) or error
+        raise WeightsError(f"{path}: cannot be read ({reason})") from error
     if not head:
         raise WeightsError(f"{path}: the file is empty; get it again")
     if head.startswith(b"version https://git-lfs"):
@@ -59,25 +62,64 @@ def load_torch(path: Path, device: str | torch.device = "cpu") -> Any:
         WeightsError: missing, unreadable, damaged, or holding other objects. It never repeats torch's own message,
             whose advice is to unpickle everything.
     """
-    if _is_torchscript(path):
-        raise TorchScriptError(
-            f"{path}: a TorchScript archive, which holds code and is not opened here; convert it once with\n"
-            f'  python -c "import torch; from safetensors.torch import save_file; '
-            f"state = torch.jit.load('{path.name}', map_location='cpu').state_dict(); "
-            f"save_file({{k: v.contiguous() for k, v in state.items()}}, '{path.stem}.safetensors')\"\n"
-            "and give the .safetensors file"
-        )
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        with open_regular(path) as stream:
+            _check_archive(stream, path)
+        content = torch.load(path, map_location=device, weights_only=True)
+        _check_stored(content, path)
+        return content
+    except WeightsError:
+        raise
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: no such file") from error
-    except pickle.UnpicklingError as error:
+    except pickle.UnpicklingError:
+        # Without torch's own message, whose advice is to unpickle everything.
         raise WeightsError(
             f"{path}: holds more than tensors, or is damaged; it is not unpickled, because that can run code; "
             "save the state dict alone, best as .safetensors"
-        ) from error
+        ) from None
     except Exception as error:  # bytes that are no pickle can raise anything
         raise WeightsError(f"{path}: damaged, cut off or not a file of weights; get it again") from error
+
+
+def _check_archive(stream: IO[bytes], path: Path) -> None:
+    """Look at the list of an archive's entries, where the file is one.
+
+    Raises WeightsError where it holds code, or more bytes than the file has: torch never compresses.
+    """
+    if not zipfile.is_zipfile(stream):
+        return
+    with zipfile.ZipFile(stream) as archive:
+        entries = archive.infolist()
+    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+        file, out = shlex.quote(path.name), shlex.quote(f"{path.stem}.safetensors")
+        raise TorchScriptError(
+            f"{path}: a TorchScript archive, which holds code and is not opened here; where you trust it, convert it "
+            'once with  python -c "import sys, torch; from safetensors.torch import save_file; state = '
+            "torch.jit.load(sys.argv[1], map_location='cpu').state_dict(); save_file({k: v.contiguous() for k, v in "
+            f'state.items()}}, sys.argv[2])" {file} {out}  and give the .safetensors file'
+        )
+    if sum(entry.file_size for entry in entries) > os.fstat(stream.fileno()).st_size:
+        raise WeightsError(f"{path}: a compressed archive, which torch does not write; save the weights again")
+
+
+def _check_stored(content: Any, path: Path) -> None:
+    """Raise WeightsError where a tensor has more numbers than are stored: a stored one may stand for billions."""
+    seen: set[int] = set()
+    level = [content]
+    while level:
+        below: list[Any] = []
+        for part in level:
+            if isinstance(part, Tensor):
+                if part.layout != torch.strided or part.is_meta or part.is_quantized:
+                    raise WeightsError(f"{path}: holds sparse, quantised or empty tensors, which are not read")
+                if part.numel() * part.element_size() > part.untyped_storage().nbytes():
+                    raise WeightsError(f"{path}: holds a tensor of shape {list(part.shape)}, but not as many numbers")
+            elif isinstance(part, (dict, list, tuple)) and id(part) not in seen:
+                # Once each, because a list may be named many times.
+                seen.add(id(part))
+                below.extend(part.values() if isinstance(part, dict) else part)
+        level = below
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -86,18 +128,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             # Copied, because these tensors are views of the file: unaligned, and changing with it.
             tensors = {name: stream.get_tensor(name).clone() for name in stream.keys()}  # noqa: SIM118
             return tensors, dict(stream.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: damaged or cut off ({error}); get the file again") from error
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError):
-        return False
+    except Exception as error:  # kinds of numbers that no weights have can raise anything
+        raise WeightsError(f"{path}: damaged or cut off ({one_line(error)}); get the file again") from error
 
 
 def _state_dict_in(content: Any, path: Path) -> dict[str, Tensor]:
@@ -127,11 +159,9 @@ def shards_of(index: Path) -> list[str]:
         WeightsError: missing, no index, or naming files elsewhere.
     """
     try:
-        table = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        table = read_json(index, what="index of weights", error=WeightsError)["weight_map"]
         shards = sorted({str(name) for name in table.values()})
-    except FileNotFoundError as error:
-        raise WeightsError(f"{index}: no such file") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{index}: not an index of weight files ({error!r}); get it again") from error
     for shard in shards:
         if Path(shard).name != shard or "\\" in shard or shard.endswith(".index.json"):
@@ -139,13 +169,13 @@ def shards_of(index: Path) -> list[str]:
     return shards
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
+def read_config(path: Path) -> dict[str, Any] | None:
     """Return the object in a config file of weights; None where there is no such file. Raises WeightsError."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (OSError, ValueError) as error:
+    try:
+        content = read_json(path, what="")
+    except ConfigError as error:
         raise WeightsError(f"{path.name} in its folder cannot be read ({error}); get it again") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path.name} in its folder is no JSON object; get it again")

@@ -82,7 +82,9 @@ def _from_hugging_face(state: dict[str, Tensor]) -> dict[str, Tensor]:
             out[_renamed(name)] = value.T.contiguous() if transposed else value
         elif projection[2] == "q":
             names = [f"{projection[1]}.self_attn.{letter}_proj.{projection[3]}" for letter in "qkv"]
-            if state.keys() >= set(names):  # else it is reported as missing under its canonical name
+            shapes = {state[name].shape for name in names if name in state}
+            # Else it is reported as missing under its canonical name.
+            if state.keys() >= set(names) and len(shapes) == 1 and value.dim():
                 out[f"{_renamed(projection[1])}.attn.in_proj_{projection[3]}"] = torch.cat([state[n] for n in names])
     return out
 
@@ -110,7 +112,7 @@ def infer_config(state: dict[str, Tensor], activation: Activation) -> ClipConfig
         return state[name].shape
 
     def blocks(tower: str) -> int:
-        matches = [re.match(rf"{re.escape(tower)}transformer\.resblocks\.(\d+)\.", name) for name in state]
+        matches = [re.match(rf"{re.escape(tower)}transformer\.resblocks\.(\d{{1,4}})\.", name) for name in state]
         return max((int(match[1]) + 1 for match in matches if match), default=0)
 
     width, _, patch, _ = shape("visual.conv1.weight", 4)
@@ -120,7 +122,7 @@ def infer_config(state: dict[str, Tensor], activation: Activation) -> ClipConfig
     vocab, text_width = shape("token_embedding.weight", 2)
     if grid * grid != rows or grid == 0:
         raise WeightsError(f"visual.positional_embedding: {rows} patches make no square grid")
-    if width % 64 or text_width % 64:
+    if width % 64 or text_width % 64 or not width or not text_width:
         raise WeightsError(
             f"widths {width} and {text_width} do not tell the number of heads; put the weights' config.json or "
             "open_clip_config.json into their folder"
@@ -175,7 +177,7 @@ def config_from_hugging_face(value: Json) -> ClipConfig:
             joint=int(value.get("projection_dim", 512)),
             activation=vision["hidden_act"],
         )
-    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise WeightsError(f"config.json: not the config of a CLIPModel ({error})") from error
 
 
@@ -208,7 +210,7 @@ def config_from_open_clip(value: Json) -> ClipConfig:
             joint=int(model["embed_dim"]),
             activation="quick_gelu" if model.get("quick_gelu") else "gelu",
         )
-    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise WeightsError(f"open_clip_config.json: not the config of a CLIP ({error!r})") from error
 
 
@@ -216,13 +218,15 @@ def config_from_open_clip(value: Json) -> ClipConfig:
 def pixels_from_hugging_face(value: Json) -> PixelFormat:
     """Read `preprocessor_config.json`, whose resampling is Pillow's number. Raises WeightsError."""
     resample = value.get("resample", 3)
-    interpolation = {2: "bilinear", 3: "bicubic"}.get(resample, resample)
+    interpolation = {"2": "bilinear", "3": "bicubic"}.get(str(resample), resample)
     return _pixels(value.get("image_mean"), value.get("image_std"), interpolation, PREPROCESSOR_CONFIG)
 
 
 def pixels_from_open_clip(value: Json) -> PixelFormat:
     """Read the part `preprocess_cfg` of `open_clip_config.json`. Raises WeightsError."""
     part = value.get("preprocess_cfg") or {}
+    if not isinstance(part, dict):
+        raise WeightsError(f"{OPEN_CLIP_CONFIG}: preprocess_cfg must be a table")
     return _pixels(part.get("mean"), part.get("std"), part.get("interpolation", "bicubic"), OPEN_CLIP_CONFIG)
 
 

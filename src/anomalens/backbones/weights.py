@@ -26,7 +26,7 @@ from anomalens.backbones.weight_files import (
     SUFFIXES,
     TorchScriptError,
     pick_file,
-    read_json,
+    read_config,
     read_tensors,
 )
 from anomalens.errors import ConfigError, WeightsError
@@ -147,15 +147,15 @@ def _read_facts(
     pixels = backbone.pixels if backbone else CLIP_PIXELS
     if layouts.is_hugging_face(raw):
         config_file = HUGGING_FACE_CONFIG
-        config = read_json(path.parent / config_file)
-        preprocessor = read_json(path.parent / PREPROCESSOR_CONFIG)
+        config = read_config(path.parent / config_file)
+        preprocessor = read_config(path.parent / PREPROCESSOR_CONFIG)
         if preprocessor:
             pixels = layouts.pixels_from_hugging_face(preprocessor)
         if config:
             return layouts.config_from_hugging_face(config), pixels
     else:
         config_file = OPEN_CLIP_CONFIG
-        config = read_json(path.parent / config_file)
+        config = read_config(path.parent / config_file)
         if config:
             return layouts.config_from_open_clip(config), layouts.pixels_from_open_clip(config)
     if backbone is not None:

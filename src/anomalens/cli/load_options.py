@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Annotated, Any, get_origin
@@ -11,6 +10,7 @@ import typer
 
 from anomalens.errors import ConfigError
 from anomalens.options import HINTS, LoadOptions
+from anomalens.untrusted import json_value
 
 
 def load_options(
@@ -74,7 +74,7 @@ def method_options(texts: Sequence[str] | None) -> dict[str, Any]:
         if name in LoadOptions.names():
             raise ConfigError(f"--set {text}: {name} is no option of a method; see --help for its own flag")
         try:
-            options[name] = json.loads(value)
-        except json.JSONDecodeError:
+            options[name] = json_value(value)
+        except ValueError:
             options[name] = value
     return options

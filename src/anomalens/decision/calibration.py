@@ -3,13 +3,11 @@
 Raw scores are never changed by any of this; a threshold is a number that says where it came from.
 """
 
-import json
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from anomalens._version import __version__
@@ -18,6 +16,8 @@ from anomalens.decision.pooling import ScorePooling
 from anomalens.errors import ConfigError, one_line
 from anomalens.files import write_json
 from anomalens.options import differences
+from anomalens.typed_values import build, checked_value
+from anomalens.untrusted import read_bytes, read_json
 
 _SCHEMA = 1
 _POOLING = ("pooling", "top")
@@ -95,15 +95,13 @@ class Calibration:
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> "Calibration":
         """Read what `to_dict` gave, also that of version 0.1. Raises ConfigError naming what is missing or unknown."""
-        own = {name: part for name, part in value.items() if name not in (*_POOLING, "options")}
         try:
-            low, high = own["heat_range"]
-            scores = tuple(float(score) for score in own.get("normal_scores", ()))
-            return cls(**{**own, "heat_range": (float(low), float(high)), "normal_scores": scores})
-        except ConfigError:
-            raise
-        except (KeyError, TypeError, ValueError) as error:
+            own = {name: part for name, part in value.items() if name not in (*_POOLING, "options")}
+            read = build(cls, own)
+        except (AttributeError, ConfigError) as error:
             raise ConfigError(f"not a calibration: {one_line(error)}") from error
+        low, high = map(float, read.heat_range)
+        return replace(read, heat_range=(low, high), normal_scores=tuple(map(float, read.normal_scores)))
 
 
 @dataclass(frozen=True)
@@ -122,12 +120,15 @@ class ShippedMethod:
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> "ShippedMethod":
         """Raise ConfigError naming what is missing or unknown."""
-        return cls(Calibration.from_dict(value), pooling_from_dict(value), dict(value.get("options", {})))
+        calibration = Calibration.from_dict(value)
+        options = checked_value("options", value.get("options", {}), dict[str, Any])
+        return cls(calibration, pooling_from_dict(value), options)
 
 
 def pooling_from_dict(value: Mapping[str, Any]) -> ScorePooling:
-    """Read the score pooling that a file keeps beside a calibration; none where it keeps none."""
-    return ScorePooling(float(value.get("pooling", 0.0)), float(value.get("top", 0.01)))
+    """Read the score pooling that a file keeps beside a calibration; none where it keeps none. Raises ConfigError."""
+    parts = {"share": value.get("pooling", 0.0), "top": value.get("top", 0.01)}
+    return build(ScorePooling, parts, "score pooling")
 
 
 @dataclass(frozen=True)
@@ -159,10 +160,7 @@ class CalibrationTable:
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "CalibrationTable":
         """Read a file. Raises ConfigError where it is missing or not a calibration table."""
-        try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (OSError, json.JSONDecodeError) as error:
-            raise ConfigError(f"calibration file {path}: {error}") from error
+        return cls.from_dict(read_json(path, what="calibration file"))
 
 
 @dataclass(frozen=True)
@@ -197,18 +195,16 @@ class SavedCalibration:
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "SavedCalibration":
         """Read a file. Raises ConfigError where it is missing, of another version or no such calibration."""
+        raw = read_bytes(path, what="calibration")
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content = read_json(raw, what="its content")
             if content["schema"] != _SCHEMA:
-                raise ConfigError(f"calibration {path} of schema {content['schema']}; this version reads {_SCHEMA}")
-            return cls(
-                Calibration.from_dict(content["calibration"]), dict(content["settings"]), dict(content["made_from"])
+                raise ConfigError(f"it is of schema {content['schema']!r:.40}; this version reads {_SCHEMA}")
+            settings, made_from = (
+                checked_value(name, content[name], dict[str, Any]) for name in ("settings", "made_from")
             )
-        except ConfigError:
-            raise
-        except OSError as error:
-            raise ConfigError(f"calibration {path}: {error.strerror or error}") from error
-        except (KeyError, TypeError, ValueError) as error:
+            return cls(Calibration.from_dict(content["calibration"]), settings, made_from)
+        except (KeyError, TypeError, ConfigError) as error:
             raise ConfigError(f"{path} was not written by `anomalens calibrate` ({one_line(error)})") from error
 
 

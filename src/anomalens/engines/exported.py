@@ -7,11 +7,10 @@ The graph takes pixels in 0..1 at the size on the card and gives the method's ra
 and colours are on the card, so that they can be changed without touching the graph.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 
@@ -24,8 +23,12 @@ from anomalens.files import file_digest
 from anomalens.images.preprocessing import Preprocess
 from anomalens.methods.parts.draws import Draws
 from anomalens.options import Dtype
+from anomalens.typed_values import checked_value
+from anomalens.untrusted import read_json
 
 SCHEMA = 1
+_MOST_BYTES = 2**27  # of a card, which names every image trained on
+_LARGEST = 2**14  # pixels a side, images at once
 FORMATS = {".onnx": "onnx", ".xml": "openvino"}
 _PARTS = {"onnx": (".onnx",), "openvino": (".bin", ".xml")}  # the file that a user names comes last
 
@@ -75,37 +78,38 @@ class Card:
         """Raise ConfigError where the content is not of this version's form."""
         try:
             if value["schema"] != SCHEMA:
-                raise ConfigError(f"schema {value['schema']}, this version reads {SCHEMA}")
-            identity = value["identity"]
-            return cls(
-                value["format"],
-                Identity(**{**identity, "trained_images": frozenset(identity["trained_images"])}),
-                Preprocess(**value["preprocess"], mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
-                Calibration.from_dict(value["calibration"]),
-                pooling_from_dict(value["calibration"]),
-                Draws(**value["draws"]) if value["draws"] else None,
-                value["batch_limit"],
-                value["any_size"],
-                dict(value["sha256"]),
-                dict(value["made"]),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise ConfigError(f"schema {value['schema']!r:.40}, this version reads {SCHEMA}")
+            normalised = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+            own = {name: value[name] for name in ("format", "identity", "batch_limit", "any_size", "sha256", "made")}
+            own["preprocess"] = checked_value("preprocess", value["preprocess"], dict[str, Any]) | normalised
+            own["draws"] = value["draws"] or None
+            checked = {name: checked_value(name, part, _HINTS[name]) for name, part in own.items()}
+            calibration = Calibration.from_dict(value["calibration"])
+            card = cls(**checked, calibration=calibration, pooling=pooling_from_dict(value["calibration"]))
+        except (KeyError, TypeError, AttributeError) as error:
             raise ConfigError(one_line(error)) from error
+        for size in (card.preprocess.size, card.preprocess.multiple, card.batch_limit or 1, card.any_size or 1):
+            if not 0 < size <= _LARGEST:
+                raise ConfigError(f"a size of {size} is out of range")
+        return card
 
     @classmethod
     def read(cls, model: Path) -> "Card":
         """Read the card of `model`. Raises WeightsError where it is missing, or not one."""
         path = card_path(model)
-        try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError as error:
+        if not path.exists():
             raise WeightsError(
                 f"{model}: the file {path.name} is not beside it; an exported detector is both, copy them together"
-            ) from error
-        except (OSError, ValueError, ConfigError) as error:
+            )
+        try:
+            return cls.from_dict(read_json(path, what="", most_bytes=_MOST_BYTES))
+        except ConfigError as error:
             raise WeightsError(
                 f"{path} is no description of an exported detector ({error}); export it again"
             ) from error
+
+
+_HINTS = get_type_hints(Card)
 
 
 def card_path(model: Path) -> Path:

@@ -1,5 +1,6 @@
 """Describe how pixels are prepared for a backbone: the figures travel with its weights."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,11 +30,11 @@ class PixelFormat:
         """Check values that were read from a file. Raises ConfigError naming those that cannot be used."""
         try:
             (m0, m1, m2), (s0, s1, s2) = ([float(value) for value in values] for values in (mean, std))
-            fits = s0 > 0 and s1 > 0 and s2 > 0
-        except (TypeError, ValueError):
+            fits = all(map(math.isfinite, (m0, m1, m2, s0, s1, s2))) and s0 > 0 and s1 > 0 and s2 > 0
+        except (TypeError, ValueError, OverflowError):
             fits = False
         if not fits:
-            raise ConfigError(f"mean {mean!r} and std {std!r} must be 3 numbers each, std above 0")
+            raise ConfigError(f"mean {mean!r:.80} and std {std!r:.80} must be 3 finite numbers each, std above 0")
         if interpolation not in ("bicubic", "bilinear"):
             raise ConfigError(f"interpolation {interpolation!r}, expected 'bicubic' or 'bilinear'")
         return cls((m0, m1, m2), (s0, s1, s2), interpolation)

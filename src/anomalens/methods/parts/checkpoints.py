@@ -19,21 +19,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from anomalens._version import __version__
 from anomalens.backbones.checks import check_finite
 from anomalens.backbones.weights import LoadedWeights
-from anomalens.errors import ConfigError, WeightsError
+from anomalens.errors import ConfigError, WeightsError, one_line
 from anomalens.files import atomic_write, json_ready
 from anomalens.methods import base
 from anomalens.methods.base import Method
+from anomalens.typed_values import build
+from anomalens.untrusted import json_value, read_bytes, read_header
 
 FORMAT, SCHEMA = "anomalens-prompts", "1"
 SHIPPED = Path(str(files("anomalens").joinpath("bundled", "prompts")))
 _LEARNED = "learned."
+_MOST_BYTES = 2**30  # of a checkpoint: prompts and small heads
 _IMAGES, _IDS, _ROWS = "auxiliary.images", "backbone.token_ids", "backbone.token_rows"
 
 
@@ -79,11 +81,9 @@ class CheckpointInfo:
                 "install a version of anomalens as new as the checkpoint"
             )
         try:
-            values: dict[str, Any] = {name: json.loads(metadata[name]) for name in _VALUES}
-            if not all(isinstance(values[name], dict) for name in _VALUES if name != "seed"):
-                raise ValueError("a table is missing")
-            return cls(**values | {name: metadata[name] for name in _TEXTS})
-        except (KeyError, ValueError, TypeError) as error:
+            values: dict[str, Any] = {name: json_value(metadata[name]) for name in _VALUES}
+            return build(cls, values | {name: metadata[name] for name in _TEXTS})
+        except (KeyError, ValueError) as error:
             raise WeightsError(f"{path}: damaged header ({error}); get the file again") from error
 
 
@@ -129,27 +129,44 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         WeightsError: missing, no checkpoint of this project, of another schema, or damaged.
     """
     path = Path(path)
+    if not os.path.lexists(path):
+        raise WeightsError(f"{path}: no such file; make one with `anomalens train`")
+    raw = read_bytes(path, what="", error=WeightsError, most_bytes=_MOST_BYTES)
     try:
-        raw = path.read_bytes()
-        length = int.from_bytes(raw[:8], "little")
-        metadata = dict(json.loads(raw[8 : 8 + length]).get("__metadata__", {}))
-    except FileNotFoundError as error:
-        raise WeightsError(f"{path}: no such file; make one with `anomalens train`") from error
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+        metadata = read_header(raw, what="checkpoint", error=WeightsError)
+    except WeightsError as error:
         raise WeightsError(f"{path}: cannot be read as a checkpoint ({error}); get it again") from error
     info = CheckpointInfo.from_metadata(metadata, str(path))
     try:
         tensors = load(raw)
-    except (SafetensorError, ValueError) as error:
-        raise WeightsError(f"{path}: damaged ({error}); get the file again") from error
-    if metadata.get("sha256") != _digest(tensors):
+        same = metadata.get("sha256") == _digest(tensors)
+    except Exception as error:  # kinds of numbers that no checkpoint has can raise anything
+        raise WeightsError(f"{path}: damaged ({one_line(error)}); get the file again") from error
+    if not same:
         raise WeightsError(
             f"{path}: its tensors do not match their header; the file was damaged or changed, get it again"
         )
     learned = {k.removeprefix(_LEARNED): v for k, v in tensors.items() if k.startswith(_LEARNED)}
-    images = frozenset(tensors[_IMAGES].tolist()) if _IMAGES in tensors else frozenset()
-    ids = tuple(tensors[_IDS].tolist()) if _IDS in tensors else ()
-    return Checkpoint(info, learned, images, ids, tensors.get(_ROWS), str(path))
+    rows = tensors.get(_ROWS)
+    try:
+        numbers = learned if rows is None else learned | {_ROWS: rows}
+        if other := [name for name, value in numbers.items() if not value.is_floating_point()]:
+            raise WeightsError(f"{other[0]} is {numbers[other[0]].dtype}, expected floating point")
+        if rows is not None and rows.dim() != 2:
+            raise WeightsError(f"{_ROWS} has shape {list(rows.shape)}, expected two dimensions")
+        check_finite({name: value.float() for name, value in numbers.items()}, "the prompts")
+        images, ids = (_whole_numbers(tensors, name) for name in (_IMAGES, _IDS))
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    return Checkpoint(info, learned, frozenset(images), ids, rows, str(path))
+
+
+def _whole_numbers(tensors: dict[str, Tensor], name: str) -> tuple[int, ...]:
+    """Return the values of a tensor of one dimension, none where there is no such tensor. Raises WeightsError."""
+    values = tensors.get(name, torch.zeros(0, dtype=torch.int64))
+    if values.dtype != torch.int64 or values.dim() != 1:
+        raise WeightsError(f"{name} is {values.dtype} of shape {list(values.shape)}, expected a list of whole numbers")
+    return tuple(values.tolist())
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
@@ -239,8 +256,10 @@ def _check_backbone(checkpoint: Checkpoint, loaded: LoadedWeights) -> None:
 
 
 def _same_rows(checkpoint: Checkpoint, table: Tensor) -> bool:
-    rows = checkpoint.token_rows
-    if rows is None or rows.shape[1] != table.shape[1] or max(checkpoint.token_ids) >= len(table):
+    rows, ids = checkpoint.token_rows, checkpoint.token_ids
+    if rows is None or rows.shape != (len(ids), table.shape[1]) or not ids:
+        return False
+    if min(ids) < 0 or max(ids) >= len(table):
         return False
     # Half precision in some copies of the weights moves an entry by less than this.
     return torch.allclose(rows, table[list(checkpoint.token_ids)].float().cpu(), atol=1e-3)

@@ -10,12 +10,20 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from anomalens.errors import ConfigError
+
+# Numbers drawn for an image at most.
+_MOST = 2**28
+
 Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Draws:
-    """State how many numbers an image needs, and how they are distributed."""
+    """State how many numbers an image needs, and how they are distributed.
+
+    Raises ConfigError where they are more than any method draws.
+    """
 
     # R, rows of the adapter.
     rows: int
@@ -29,6 +37,11 @@ class Draws:
     noise: float
     # All randomness is derived from it and each image's content.
     seed: int
+
+    def __post_init__(self) -> None:
+        sizes = (self.rows, self.count, self.width, self.steps)
+        if min(sizes) < 0 or max(self.rows, self.steps * self.count) * self.width > _MOST:
+            raise ConfigError(f"draws of {sizes} numbers are out of range")
 
     def draw(self, keys: Sequence[int]) -> tuple[Floats, Floats, Floats]:
         """Draw weights [B, R, E], biases [B, R] and noise [B, S, M, E] for images with these content keys.
