@@ -106,7 +106,9 @@ def require_room(folder: str | os.PathLike[str], wanted: int, contents: str) -> 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write `value` as indented JSON, atomically. NaN and infinity are refused (they are not JSON)."""
-    atomic_write(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # Half a surrogate pair, as in a name that is no text, is written as JSON's escape.
+    atomic_write(path, text.encode("utf-8", "backslashreplace"))
 
 
 def json_ready(value: Any) -> Any:

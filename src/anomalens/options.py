@@ -4,6 +4,7 @@ To add an option, add a field to `LoadOptions`: it is then an argument of `load_
 loads a detector (with its help), a key of a benchmark file's [settings], and a line of `run.json`.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -12,6 +13,7 @@ from typing import Any, Literal, get_type_hints
 
 from anomalens.errors import ConfigError
 from anomalens.files import json_ready
+from anomalens.names import is_text
 from anomalens.typed_values import checked_value
 
 Dtype = Literal["float32", "bfloat16"]
@@ -106,11 +108,17 @@ class LoadOptions:
 
     def __post_init__(self) -> None:
         for one in fields(self):
-            object.__setattr__(self, one.name, _checked(one, getattr(self, one.name)))
+            value = _checked(one, getattr(self, one.name))
+            # All text but the object's name may be a path.
+            if isinstance(value, str) and one.name != "object_name":
+                value = os.path.expanduser(value)
+            object.__setattr__(self, one.name, value)
         if self.overlap >= 1:
             raise ConfigError(f"overlap {self.overlap} must lie in [0, 1): it is a share of the tile")
         if self.mm_per_px is not None and self.mm_per_px <= 0:
             raise ConfigError(f"mm_per_px {self.mm_per_px} must be above 0; 0.05 means 20 pixels a millimetre")
+        if not is_text(self.object_name):
+            raise ConfigError(f"object_name {self.object_name!r} is not valid text")
         if not self.object_name.strip():
             raise ConfigError("object_name is empty; leave it out to use 'object'")
 

@@ -21,6 +21,7 @@ from anomalens.images.image_files import MAX_PIXELS
 from anomalens.images.maps import Map, reach_of, resize_map, write_map
 from anomalens.images.overlay import draw_heatmap, draw_overlay
 from anomalens.images.pixel_values import Channels
+from anomalens.names import name_text
 
 Label: TypeAlias = Literal["normal", "anomalous", "unusable"]
 """A decision; "unusable" is an image that cannot be judged, which is never called normal."""
@@ -341,7 +342,7 @@ class Prediction:
     def to_dict(self) -> dict[str, Any]:
         """Return the result ready for JSON: every number is finite; pictures and maps are not in it."""
         row: dict[str, Any] = {
-            "path": self.path,
+            "path": None if self.path is None else name_text(self.path),
             "score": self.score,
             "label": self.label,
             "confidence": self.confidence,
@@ -395,7 +396,7 @@ class Failure:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the failure ready for JSON."""
-        return {"path": self.path, "error": self.error, "kind": self.kind}
+        return {"path": None if self.path is None else name_text(self.path), "error": self.error, "kind": self.kind}
 
 
 def _png(picture: Image.Image) -> bytes:

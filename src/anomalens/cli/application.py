@@ -1,5 +1,7 @@
 """Make and run a command line: what those of the product and of the laboratory have in common."""
 
+import io
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -24,6 +26,8 @@ def run_app(app: Callable[[], object]) -> None:
 
     from anomalens.cli.console import errors
 
+    prepare_console()
+    sys.argv[1:] = map(at_home, sys.argv[1:])
     try:
         app()
     except (AnomalensError, OSError, MemoryError, RuntimeError) as error:
@@ -34,6 +38,21 @@ def run_app(app: Callable[[], object]) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def prepare_console() -> None:
+    """Have characters that the console cannot show replaced by escapes, instead of failing after all the work."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def at_home(argument: str) -> str:
+    """Return a command's argument with `~` for the home folder also where shells leave it: `--out=~/x`, `flat:~/x`."""
+    begin, tilde, rest = argument.partition("~")
+    if tilde and rest[:1] in ("", "/", os.sep) and re.fullmatch(r"(-{1,2}[\w-]+=?)?(\w+:)?", begin):
+        return begin + os.path.expanduser(tilde + rest)
+    return argument
 
 
 def _reason(error: Exception) -> str | None:

@@ -79,9 +79,8 @@ class _Screen:
         self.images: TaskID | None = None
 
     def begin(self, cell: "BenchmarkCell", images: int) -> None:
-        from rich.markup import escape
 
-        self.images = self.bar.add_task(f"{escape(cell.label)} on {escape(cell.data)}", total=images)
+        self.images = self.bar.add_task(f"{cell.label} on {cell.data}", total=images)
 
     def image(self) -> None:
         if self.images is not None:

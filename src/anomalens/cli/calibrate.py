@@ -13,6 +13,7 @@ from anomalens.errors import ConfigError
 from anomalens.options import LoadOptions
 
 if TYPE_CHECKING:
+    from anomalens.datasets.layouts import Dataset
     from anomalens.decision.calibration import SavedCalibration
 
 
@@ -36,6 +37,14 @@ def calibrate(
     recall: Annotated[float, typer.Option(help="With --by recall: share of defects to find.")] = 0.95,
     miss_cost: Annotated[float, typer.Option(help="With --by cost: cost of a defect let through.")] = 10.0,
     alarm_cost: Annotated[float, typer.Option(help="With --by cost: cost of a good part stopped.")] = 1.0,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", help="Leave out images or folders of this name or path, a pattern; repeatable."),
+    ] = None,
+    normal_name: Annotated[
+        list[str] | None,
+        typer.Option("--normal-name", help="A further name of folders, or label, of normal images; repeatable."),
+    ] = None,
     as_json: Json = False,
     options: LoadOptions = LoadOptions(),
 ) -> None:
@@ -52,7 +61,6 @@ def calibrate(
       anomalens detect shots/ --calibration line3.json --out results
     """
     from anomalens.cli.console import note, progress_bar, say, show_facts, working
-    from anomalens.datasets.layouts import open_dataset
     from anomalens.decision.conformal import needed
     from anomalens.detection import calibrating
     from anomalens.detection.loading import load_detector
@@ -62,8 +70,8 @@ def calibrate(
         raise ConfigError("give either --normals (unlabelled normal images) or --data (labelled images)")
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"{out.parent} is no folder; make it, or choose another --out")
-    images = list_images(normals or [])
-    labelled = open_dataset(data) if data is not None else None
+    images = list_images(normals or [], exclude=exclude or ())
+    labelled = None if data is None else _labelled(data, exclude, normal_name, options)
     if labelled is None and len(images) < needed(fpr):
         raise ConfigError(
             f"--fpr {fpr:g} needs at least {needed(fpr)} normal images, found {len(images)}; "
@@ -91,6 +99,14 @@ def calibrate(
     else:
         say(_words(saved))
         say(f"written to {out}")
+
+
+def _labelled(data: str, exclude: list[str] | None, normal_name: list[str] | None, options: LoadOptions) -> "Dataset":
+    from anomalens.datasets.layouts import open_dataset
+    from anomalens.images.image_files import MAX_PIXELS
+
+    limit = options.max_pixels or MAX_PIXELS
+    return open_dataset(data, exclude=exclude or (), normal_names=normal_name or (), max_pixels=limit)
 
 
 def _words(saved: "SavedCalibration") -> str:

@@ -93,12 +93,14 @@ def say(text: str) -> None:
 
 def working(text: str) -> AbstractContextManager[Any]:
     """Show on standard error that something takes a while, unless --quiet."""
-    return nullcontext() if _quiet else errors.status(text)
+    return nullcontext() if _quiet else errors.status(escape(text))
 
 
 def say_json(value: Any) -> None:
     """Print a value as one indented JSON document; a number that JSON cannot hold (NaN, infinity) is null."""
-    say(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False))
+    # Escapes are what every JSON reader understands, whatever the console's encoding cannot hold.
+    ascii_only = not (output.encoding or "").lower().startswith("utf")
+    say(json.dumps(_finite(value), indent=2, ensure_ascii=ascii_only, allow_nan=False))
 
 
 def _finite(value: Any) -> Any:
@@ -192,5 +194,11 @@ class _Rate(ProgressColumn):
 
 def progress_bar() -> Progress:
     """Return a bar with count, rate and time left, on standard error; none with --quiet."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+    )
     return Progress(*columns, console=errors, disable=_quiet)

@@ -43,6 +43,17 @@ def check(
     ] = None,
     deep: Annotated[bool, typer.Option("--deep", help="Decode every mask and compare it with its label.")] = False,
     examples: Annotated[int, typer.Option(min=0, help="Cases shown of each kind of fault.")] = 5,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", help="Leave out images or folders of this name or path, a pattern; repeatable."),
+    ] = None,
+    normal_name: Annotated[
+        list[str] | None,
+        typer.Option("--normal-name", help="A further name of folders, or label, of normal images; repeatable."),
+    ] = None,
+    max_pixels: Annotated[
+        int | None, typer.Option("--max-pixels", min=1, help="Largest image and mask accepted, in pixels.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Read a data set and report every broken pair before anything runs on it.
@@ -52,11 +63,18 @@ def check(
     from anomalens.cli.console import note, say, show
     from anomalens.datasets.catalog import differences, find
     from anomalens.datasets.layouts import open_dataset
+    from anomalens.images.image_files import MAX_PIXELS
 
     if benchmark is not None:
         # A misspelt name is refused before thousands of files are opened.
         find(benchmark)
-    dataset = open_dataset(data, deep=deep)
+    dataset = open_dataset(
+        data,
+        deep=deep,
+        exclude=exclude or (),
+        normal_names=normal_name or (),
+        max_pixels=max_pixels or MAX_PIXELS,
+    )
     rows = [
         {
             "class": name,

@@ -53,10 +53,16 @@ def detect(
         int | None,
         typer.Option("--part-size", min=1, help="With --engine ray: inputs in a file; 1,024 or fewer unless given."),
     ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", help="Leave out images or folders of this name or path, a pattern; repeatable."),
+    ] = None,
     as_json: Json = False,
     options: LoadOptions = LoadOptions(),
 ) -> None:
     """Find defects: one row, one heatmap and one mask for every image.
+
+    Results of earlier runs, and hidden files, are never inputs; what is left out is counted.
 
     Results: [bold]predictions.jsonl[/] (one object per input, in input order), [bold]heatmaps/[/], [bold]masks/[/]
     and [bold]run.json[/]; with --engine ray [bold]run.json[/] and [bold]rows/[/], a folder of Parquet files.
@@ -79,7 +85,7 @@ def detect(
 
     scaled = engine is EngineName.ray
     _check_engine(scaled, maps, actors, part_size)
-    paths = [] if scaled else list_images(inputs)
+    paths = [] if scaled else list_images(inputs, exclude=exclude or (), out=out)
     with working("loading the backbone"):
         # Where actors do the work, this process only has to know what they compute.
         detector = load_detector(options.replace(device="cpu") if scaled else options)
@@ -99,6 +105,7 @@ def detect(
                     actors=actors,
                     part_size=part_size,
                     resume=resume,
+                    exclude=exclude or (),
                     progress=progress,
                 )
             else:

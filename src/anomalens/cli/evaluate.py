@@ -37,13 +37,21 @@ def evaluate(
         bool, typer.Option("--allow-same-data", help="Measure also on what the checkpoint was trained on.")
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse data with faults, do not only report them.")] = False,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", help="Leave out images or folders of this name or path, a pattern; repeatable."),
+    ] = None,
+    normal_name: Annotated[
+        list[str] | None,
+        typer.Option("--normal-name", help="A further name of folders, or label, of normal images; repeatable."),
+    ] = None,
     as_json: Json = False,
     options: LoadOptions = LoadOptions(),
 ) -> None:
     """Measure a method: image and pixel AUROC, AP, F1-max and AUPRO, per class and in the mean, in per cent.
 
-    With several --data, each has its own folder below --out. LAYOUT is one of mvtec, visa, meta, folders, flat,
-    manifest; without it the layout is recognised. Exit status: 0 all well, 1 some images failed (their rows in
+    With several --data, each has its own folder below --out. LAYOUT is one of mvtec, mvtec3d, visa, meta, folders,
+    flat, manifest; without it the layout is recognised. Exit status: 0 all well, 1 some images failed (their rows in
     scores.csv say why), 2 wrong usage.
 
     Example:
@@ -55,12 +63,19 @@ def evaluate(
     from anomalens.detection.loading import load_detector
     from anomalens.evaluation.evaluator import EvaluationConfig, tested
     from anomalens.evaluation.evaluator import evaluate as measure
+    from anomalens.images.image_files import MAX_PIXELS
     from anomalens.locks import held_folder
 
     config = EvaluationConfig(
         eval_size, limit, "exact" if exact else "histogram", class_names, gallery, allow_same_data, detailed
     )
-    datasets = [open_dataset(spec, strict=strict) for spec in data]
+    reading: dict[str, Any] = {
+        "strict": strict,
+        "exclude": exclude or (),
+        "normal_names": normal_name or (),
+        "max_pixels": options.max_pixels or MAX_PIXELS,
+    }
+    datasets = [open_dataset(spec, **reading) for spec in data]
     for dataset in datasets:
         note(dataset.summary())
     totals = [sum(map(len, tested(dataset).values())) for dataset in datasets]

@@ -11,13 +11,14 @@ from typing import Any, get_type_hints
 
 import numpy as np
 
-from anomalens.datasets.layouts import Dataset, Sample, read_truth
+from anomalens.datasets.layouts import Dataset, Sample, truth_at
 from anomalens.detection.detector import Detector
 from anomalens.errors import ConfigError, InputError, one_line
 from anomalens.evaluation.gallery import Gallery
 from anomalens.evaluation.result import ClassNumbers, Evaluation, ImageRow, Intervals
 from anomalens.evaluation.trained_data import refuse_trained_data
 from anomalens.extras import versions
+from anomalens.images.image_files import MAX_PIXELS
 from anomalens.images.maps import Map, resize_map
 from anomalens.metrics import ranks
 from anomalens.metrics.accumulator import check_limit, defined
@@ -35,6 +36,7 @@ from anomalens.metrics.summary import (
     roc_curve,
     summarise,
 )
+from anomalens.names import name_text
 from anomalens.prediction import Failure, Prediction, Result
 from anomalens.typed_values import checked_value
 
@@ -131,6 +133,7 @@ def evaluate(
             if progress:
                 progress()
         result.rows += measured.rows
+        protocol["tiny_masks_kept"] += measured.tiny
         result.classes[name], result.intervals[name], result.curves[name] = measured.finish()
     protocol["failed_images"] = len(result.failed)
     return result
@@ -143,13 +146,15 @@ class _ClassMeasurement:
         self.config = config
         self.rows: list[ImageRow] = []
         self.pixels = PixelAccumulator(config.mode)
+        # Masks that would have vanished at the evaluation's size.
+        self.tiny = 0
         # Kept where the evaluation is detailed.
         self.maps: list[Map] = []
         self.masks: list[Any] = []
 
     def add(self, sample: Sample, prediction: Result) -> ImageRow:
         """Take in one image. Returns its row, whose `error` says what could not be read."""
-        row = ImageRow(str(sample.image), sample.class_name, sample.kind, int(sample.label or 0))
+        row = ImageRow(name_text(sample.image), sample.class_name, sample.kind, int(sample.label or 0))
         self.rows.append(row)
         if isinstance(prediction, Failure):
             row.error = prediction.error
@@ -157,16 +162,19 @@ class _ClassMeasurement:
         row.score, row.decision = prediction.score, prediction.label
         size = (self.config.size, self.config.size)
         try:
-            truth = read_truth(sample, size)
+            # The image was accepted at this size, so its mask is.
+            limit = max(MAX_PIXELS, prediction.width * prediction.height)
+            truth = truth_at(sample, size, max_pixels=limit)
         except InputError as error:
             row.error = one_line(error)
             return row
         if truth is not None:
             resized = resize_map(prediction.anomaly_map, size)
-            self.pixels.update(resized, truth)
+            self.pixels.update(resized, truth.marks)
+            self.tiny += truth.tiny
             if self.config.detailed:
                 self.maps.append(resized)
-                self.masks.append(truth)
+                self.masks.append(truth.marks)
         return row
 
     def finish(self) -> tuple[ClassNumbers, Intervals, dict[str, Any]]:
@@ -222,6 +230,7 @@ def _protocol(detector: Detector, dataset: Dataset, config: EvaluationConfig) ->
         **settings,
         "evaluation_size": config.size,
         "mask_rule": "not black; antialiased bilinear to the evaluation size, above one half",
+        "tiny_masks_kept": 0,
         "aupro_limit": config.limit,
         "pixel_mode": config.mode,
         "prompts": {"object": "class name" if config.class_names else object_name, "options": options},

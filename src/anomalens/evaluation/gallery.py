@@ -25,6 +25,7 @@ from anomalens.images.encoding import encode_image
 from anomalens.images.image_files import MAX_PIXELS
 from anomalens.images.maps import resize_map
 from anomalens.images.overlay import draw_overlay
+from anomalens.names import name_text
 from anomalens.prediction import Prediction
 
 SIDE = 320
@@ -87,7 +88,7 @@ class Gallery:
                 continue
             pictures = pictures or draw(sample, prediction)
             label = int(sample.label or 0)
-            path = str(sample.image)
+            path = name_text(sample.image)
             insort(kept, Case(key, self._seen, path, sample.kind, label, score, threshold, pictures))
             del kept[self.keep :]
 

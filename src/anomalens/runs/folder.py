@@ -18,7 +18,9 @@ from typing import Any, Literal
 
 from anomalens.detection.detector import Detector
 from anomalens.errors import ConfigError, InputError
+from anomalens.images.image_files import quoted
 from anomalens.locks import held_folder
+from anomalens.names import name_text
 from anomalens.prediction import Failure, Prediction, Result
 from anomalens.runs.record import ROWS, open_folder, read_record, write_record
 from anomalens.runs.store import Row, RunCounts, RunSummary, fill
@@ -84,7 +86,8 @@ class JsonLines:
     def append(self, items: Sequence[Row]) -> RunCounts:
         """Write rows. Raises OSError where there is no room; the file then ends with the last whole row."""
         lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in items)
-        data = lines.encode("utf-8", "surrogateescape")
+        # Half a surrogate pair, which is no text, is written as JSON's escape.
+        data = lines.encode("utf-8", "backslashreplace")
         # One unbuffered write keeps the rows whole; rows cut short by a full disk are cut off.
         with open(self.folder / ROWS, "ab", buffering=0) as stream:
             size = stream.tell()
@@ -118,13 +121,14 @@ class JsonLines:
     def _check_row(self, line: bytes) -> None:
         """Count a row. Raises ConfigError where it is damaged or not that of the next input."""
         try:
+            # Rows of version 0.1 hold names that are no text as raw bytes.
             row = json.loads(line.decode("utf-8", "surrogateescape"))
             path = row["path"]
         except (ValueError, TypeError, KeyError) as error:
             raise ConfigError(f"{self.folder / ROWS} is damaged ({error}); move it away to start anew") from error
         index = self._counts.rows
-        if index < len(self.inputs) and path != str(self.inputs[index]):
-            raise ConfigError(f"cannot resume: the run had {path!r} where there is {str(self.inputs[index])!r} now")
+        if index < len(self.inputs) and path not in (name_text(self.inputs[index]), str(self.inputs[index])):
+            raise ConfigError(f"cannot resume: the run had {path!r} where there is {quoted(self.inputs[index])} now")
         self._counts += RunCounts.of(row)
 
 
@@ -139,7 +143,7 @@ def _rows(detector: Detector, store: JsonLines, maps: MapFormat) -> Generator[Ro
     def write(numbered: tuple[int, Result]) -> Row:
         index, result = numbered
         path = store.inputs[index]
-        row = result.to_dict() | {"path": str(path)}
+        row = result.to_dict() | {"path": name_text(path)}
         if isinstance(result, Failure):
             return row
         try:

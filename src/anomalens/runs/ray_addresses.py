@@ -12,6 +12,7 @@ from typing import Any
 
 from anomalens.errors import ConfigError, InputError, one_line
 from anomalens.extras import optional
+from anomalens.names import name_path
 
 MAX_BYTES = 2**30  # bytes; more than any image within the decoder's pixel limit, so that one object cannot fill memory
 _TRIES = 3  # reads of one object before its row says that it failed
@@ -84,5 +85,11 @@ def read(address: str) -> bytes:
 
 
 def fetch(key: str, root: str) -> Path | bytes:
-    """Return what a detector reads for `key`: the bytes behind an address, or the path, from `root` if relative."""
-    return read(key) if is_address(key) else Path(root, key)
+    """Return what a detector reads for `key`: the bytes behind an address, or the path, from `root` if relative.
+
+    A path is in text form (`names.py`), unless there is a file of the very name.
+    """
+    if is_address(key):
+        return read(key)
+    path = Path(root, key)
+    return path if "\\" not in key or path.exists() else Path(root, name_path(key))

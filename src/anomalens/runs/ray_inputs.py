@@ -12,6 +12,7 @@ import numpy as np
 from anomalens.errors import ConfigError, InputError, one_line
 from anomalens.extras import optional
 from anomalens.images.sources import is_image_name, list_images, natural_key
+from anomalens.names import name_text
 from anomalens.runs.ray_addresses import is_address, locate
 
 _MANIFEST = ".parquet"
@@ -19,7 +20,7 @@ _MANIFEST = ".parquet"
 
 @dataclass(frozen=True)
 class RunInputs:
-    """Hold the inputs of a run. The key of an input is its path or address as text; results are joined by it."""
+    """Hold the inputs of a run. An input's key is its address, or its path in text form; results are joined by it."""
 
     # pyarrow.Table in the order in which the inputs were named: column "path" (large_string, each path once) and
     # column "object" (large_string or null).
@@ -31,12 +32,17 @@ class RunInputs:
         return int(self.table.num_rows)
 
 
-def list_inputs(inputs: Sequence[str | os.PathLike[str]]) -> RunInputs:
+def list_inputs(
+    inputs: Sequence[str | os.PathLike[str]],
+    *,
+    exclude: Sequence[str] = (),
+    out: str | os.PathLike[str] | None = None,
+) -> RunInputs:
     """List every image that `inputs` name.
 
-    Files, folders and patterns are read as by `list_images`. A name that ends in `.parquet` (a file,
-    a folder of such files, a pattern, an address) is a manifest: the column `path` holds paths or addresses, the
-    optional column `object` what that image shows; relative paths count from the working folder. An address
+    Files, folders and patterns are read as by `find_images`, with `exclude` and `out`. A name that ends in `.parquet`
+    (a file, a folder of such files, a pattern, an address) is a manifest: the column `path` holds paths or addresses,
+    the optional column `object` what that image shows; relative paths count from the working folder. An address
     (`s3://bucket/prefix`) is an object, everything below a prefix, or a pattern.
 
     Raises:
@@ -45,7 +51,7 @@ def list_inputs(inputs: Sequence[str | os.PathLike[str]]) -> RunInputs:
             address that cannot be opened.
     """
     pa = optional("pyarrow", "ray")
-    tables = [table for name in inputs for table in _tables(os.fspath(name))]
+    tables = [table for name in inputs for table in _tables(os.fspath(name), exclude, out)]
     if not tables:
         raise InputError("no inputs were named: name images, folders, patterns, manifests or addresses")
     table = pa.concat_tables(tables)
@@ -53,20 +59,19 @@ def list_inputs(inputs: Sequence[str | os.PathLike[str]]) -> RunInputs:
     return RunInputs(unique, table.num_rows - unique.num_rows)
 
 
-def _tables(name: str) -> Iterator[Any]:
+def _tables(name: str, exclude: Sequence[str], out: str | os.PathLike[str] | None) -> Iterator[Any]:
     if name.lower().rstrip("/").endswith(_MANIFEST):
         yield from map(_manifest, _manifests(name))
     elif is_address(name):
         yield _table(_images_behind(name))
     else:
-        yield _table([str(path) for path in list_images([name])])
+        yield _table([str(path) for path in list_images([name], exclude=exclude, out=out)])
 
 
 def _table(paths: list[str]) -> Any:
     import pyarrow as pa
 
-    # A name that is no UTF-8 cannot be a key; escaped, it fails on its own row and the run goes on.
-    text = [path.encode("utf-8", "backslashreplace").decode() for path in paths]
+    text = [name_text(path) for path in paths]
     return pa.table({"path": pa.array(text, pa.large_string()), "object": pa.nulls(len(text), pa.large_string())})
 
 

@@ -38,6 +38,7 @@ def detect_scaled(
     actors: int | None = None,
     part_size: int | None = None,
     resume: bool = False,
+    exclude: Sequence[str] = (),
     progress: Callable[[RunSummary], None] | None = None,
     load: Callable[[LoadOptions], Detector] = load_detector,
 ) -> RunSummary:
@@ -52,6 +53,7 @@ def detect_scaled(
         actors: processes; None takes what fits the cluster. Cores are shared out evenly among them.
         part_size: rows of a part, the unit of work, retry and files; None takes at most 1,024.
         resume: go on with the run in `out`: parts that are there are not done again.
+        exclude: patterns of files and folders to leave out; see `find_images`.
         progress: called with the summary at the start and after every part.
         load: builds the detector in an actor; it must survive pickling.
 
@@ -62,7 +64,7 @@ def detect_scaled(
         OSError: the disk of `out` is full. What is done stays and can be resumed.
     """
     optional("ray", "ray")
-    listed = list_inputs(inputs)
+    listed = list_inputs(inputs, exclude=exclude, out=out)
     with held_folder(Path(out), "detect with ray"), cluster() as nodes:
         pool = size_pool(nodes, options.device, actors)
         store = ParquetParts(Path(out), settings, listed, actors=pool.actors, part_size=part_size, resume=resume)

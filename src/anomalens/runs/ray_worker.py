@@ -18,6 +18,8 @@ from typing import Any
 from anomalens.detection.detector import Detector
 from anomalens.detection.session import Session
 from anomalens.errors import one_line
+from anomalens.images.image_files import quoted
+from anomalens.names import name_path
 from anomalens.prediction import Failure, Result
 from anomalens.runs.ray_addresses import fetch
 from anomalens.runs.ray_parts import FinishedPart, RunPart
@@ -135,7 +137,11 @@ class Worker:
         rows = []
         for image, (path, name) in enumerate(zip(part.paths, part.objects, strict=True)):
             if image in skipped:
-                rows.append(Failure(path, f"{path!r}: the worker process died of this image {_FATAL} times").to_dict())
+                rows.append(
+                    Failure(
+                        name_path(path), f"{path!r}: the worker process died of this image {_FATAL} times"
+                    ).to_dict()
+                )
                 continue
             self._ledger.begin(part.number, image)
             rows += self._predict(self._detector_for(name), [path])
@@ -173,9 +179,9 @@ class Worker:
                 fetched = map_ordered(paths, lambda path: fetch(path, self._root), _FETCHES, session.queue_size)
                 for path, source in fetched:
                     if isinstance(source, Exception):
-                        yield Failure.of(path, source)
+                        yield Failure.of(name_path(path), source)
                     else:
-                        yield session.submit(source, name=path)
+                        yield session.submit(source, name=name_path(path))
                 session.flush()
 
             rows = []
@@ -190,5 +196,5 @@ def _to_row(answer: Failure | Future[Result]) -> Row:
     result = answer if isinstance(answer, Failure) else answer.result()
     if isinstance(result, Failure):
         # Errors of an image that came as bytes cannot name it.
-        result = replace(result, error=result.error.replace("image bytes", repr(result.path), 1))
+        result = replace(result, error=result.error.replace("image bytes", quoted(result.path or ""), 1))
     return result.to_dict()
