@@ -195,7 +195,7 @@ def _observe(
             if progress:
                 progress()
 
-    seen = observe(engine.with_levels(), sizes, options, reference, usable())
+    seen = observe(engine.with_levels(reference.depths), sizes, options, reference, usable())
     return tuple(photos), seen, tuple(left_out)
 
 
@@ -229,11 +229,11 @@ def taught_engine(engine: Engine, lesson: Lesson, sizes: Mapping[int, TaughtSize
     words = engine.identity
     identity = replace(
         words,
-        method=f"{words.method} + {lesson.method}" if reference.uses_words else lesson.method,
+        method=f"{words.method} + {lesson.method}" if reference.uses_words and not reference.words else lesson.method,
         learned=_digest(words.learned, lesson),
         options={**words.options, "references": dict(lesson.options) | {"photos": len(lesson.photos)}},
     )
-    return TaughtEngine(engine.with_levels(), reference, sizes, identity)
+    return TaughtEngine(engine.with_levels(reference.depths), reference, sizes, identity)
 
 
 def _decided(reference: ReferenceMethod[Any], **options: Any) -> ReferenceMethod[Any]:
