@@ -24,7 +24,7 @@ def nearest_loop(image: Floats, rows: Floats) -> Floats:
 
 
 def unit_loop(image: Floats) -> Floats:
-    return image / np.linalg.norm(image, axis=-1, keepdims=True)
+    return np.asarray(image / np.linalg.norm(image, axis=-1, keepdims=True))
 
 
 def enlarged(image: Floats, size: tuple[int, int], aligned: bool = False) -> Floats:

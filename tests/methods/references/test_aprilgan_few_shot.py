@@ -30,7 +30,7 @@ def test_map_and_score_equal_plain_loops(make: Any) -> None:
             few += distances
         np.testing.assert_allclose(numpy_array(joined.map)[number], map_, atol=1e-5)
         expected = (words.score[number] + few.max() / 6) / 2
-        assert float(joined.score[number]) == pytest.approx(expected, abs=1e-5)
+        assert float(numpy_array(joined.score)[number]) == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_scale_is_the_largest_value_of_photographs_among_themselves() -> None:
@@ -43,7 +43,7 @@ def test_copies_of_one_photograph_leave_finite_scores() -> None:
     method = create_reference("aprilgan+")
     nothing = Compared(*[np.zeros((2, 1, 2), np.float32)] * 2)
     words = Words(np.zeros(2, np.float32), np.zeros((2, 4, 8), np.float32))
-    assert np.isfinite(method.join(nothing, words, method.fit_join(nothing, words)).score).all()
+    assert np.isfinite(numpy_array(method.join(nothing, words, method.fit_join(nothing, words)).score)).all()
 
 
 def test_a_photograph_that_was_taught_leaves_words_alone(make: Any) -> None:

@@ -70,7 +70,7 @@ def test_distances_map_and_score_equal_plain_loops(make: Any) -> None:
     for number, image in enumerate(published(images, 16).double().numpy()):
         expected = nearest_loop(image, rows)
         np.testing.assert_allclose(numpy_array(compared.for_score)[number], expected, atol=1e-3, rtol=1e-4)
-        assert float(joined.score[number]) == pytest.approx(expected.max(), rel=1e-4)
+        assert float(numpy_array(joined.score)[number]) == pytest.approx(expected.max(), rel=1e-4)
         # 4 pixels of an image of 224: 7 patches of 15 pixels are 105 pixels.
         blurred = blurred_loop(expected, 15, 4 * 105 / 224)
         np.testing.assert_allclose(numpy_array(joined.map)[number], blurred, atol=1e-3, rtol=1e-4)
@@ -89,7 +89,7 @@ def test_the_papers_weight_equals_plain_loops(make: Any) -> None:
         star = lengths[worst].index(min(lengths[worst]))
         around = sorted(range(len(rows)), key=lambda row: math.dist(rows[row], rows[star]))[:9]
         weight = 1 - math.exp(lengths[worst][star]) / sum(math.exp(lengths[worst][row]) for row in around)
-        assert float(joined.score[number]) == pytest.approx(weight * lengths[worst][star], rel=1e-4)
+        assert float(numpy_array(joined.score)[number]) == pytest.approx(weight * lengths[worst][star], rel=1e-4)
         squared = [min(row) ** 2 for row in lengths]
         np.testing.assert_allclose(numpy_array(joined.map)[number].ravel(), squared, rtol=1e-3, atol=1e-3)
 

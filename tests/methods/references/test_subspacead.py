@@ -31,7 +31,7 @@ def test_residuals_map_and_score_equal_scikit_learn(make: Any) -> None:
         # 4 pixels of an image of 672: 15 patches of 15 pixels are 225 pixels.
         blurred = blurred_loop(residuals[number], 15, 4 * 225 / 672)
         np.testing.assert_allclose(numpy_array(joined.map)[number], blurred, rtol=1e-3, atol=1e-4)
-        assert float(joined.score[number]) == pytest.approx(np.sort(blurred.ravel())[-2:].mean(), rel=1e-3)
+        assert float(numpy_array(joined.score)[number]) == pytest.approx(np.sort(blurred.ravel())[-2:].mean(), rel=1e-3)
 
 
 def test_few_patches_never_explain_themselves_wholly(make: Any) -> None:

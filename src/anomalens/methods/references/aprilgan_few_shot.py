@@ -104,4 +104,4 @@ class AprilGanFewShot(ReferenceMethod[Remembered]):
 def aligned(length: int, target: int) -> npt.NDArray[np.float32]:
     """Build the matrix [target, length] that enlarges an axis bilinearly, corners aligned."""
     centre = np.linspace(0, length - 1, target) if target > 1 else np.zeros(1)
-    return np.maximum(1 - np.abs(centre[:, None] - np.arange(length)[None, :]), 0).astype(np.float32)
+    return np.asarray(np.maximum(1 - np.abs(centre[:, None] - np.arange(length)[None, :]), 0), np.float32)
