@@ -4,18 +4,18 @@ from anomalens.cli.console import Json
 
 
 def methods(as_json: Json = False) -> None:
-    """List the methods: name, paper, year, and whether learned prompts are needed."""
+    """List the methods: name, paper, year, and what they learn from."""
     from anomalens.cli.console import show
-    from anomalens.methods.base import list_methods
+    from anomalens.methods.base import Entry, list_methods
+    from anomalens.methods.references.reference_method import ReferenceEntry, list_reference_methods
+    from anomalens.methods.sets.set_method import SetEntry, list_set_methods
 
+    learned: list[tuple[Entry | ReferenceEntry | SetEntry, str]] = []
+    learned += [(entry, "prompts" if entry.learned else "nothing") for entry in list_methods()]
+    learned += [(entry, "good photos") for entry in list_reference_methods()]
+    learned += [(entry, "nothing, compares a folder") for entry in list_set_methods()]
     rows = [
-        {
-            "name": entry.name,
-            "title": entry.title,
-            "paper": entry.source,
-            "learns": "prompts" if entry.learned else "nothing",
-        }
-        for entry in list_methods()
+        {"name": entry.name, "title": entry.title, "paper": entry.source, "learns": learns} for entry, learns in learned
     ]
     show(rows, typed=["name"], as_json=as_json)
 

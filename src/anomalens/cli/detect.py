@@ -26,6 +26,14 @@ class Maps(StrEnum):
     npy = "npy"
 
 
+class Together(StrEnum):
+    """Say whether images are compared with each other."""
+
+    auto = "auto"
+    yes = "yes"
+    no = "no"
+
+
 class EngineName(StrEnum):
     """Say where the work is done."""
 
@@ -44,6 +52,13 @@ def detect(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for predictions.jsonl, heatmaps and masks.")],
     maps: Annotated[Maps, typer.Option(help="Also write raw anomaly maps: 16-bit PNG or .npy.")] = Maps.none,
+    together: Annotated[
+        Together,
+        typer.Option(
+            help="Compare the images with each other (as --method musc does): what few of the others show stands out. "
+            "auto: where at least 12 images look like one kind of part and nothing else was asked for."
+        ),
+    ] = Together.no,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in --out.")] = False,
     engine: Annotated[
         EngineName, typer.Option(help="local: this process. ray: many processes or machines, rows as Parquet.")
@@ -84,15 +99,18 @@ def detect(
     from anomalens.runs.folder import detect_files
 
     scaled = engine is EngineName.ray
-    _check_engine(scaled, maps, actors, part_size)
+    _check_engine(scaled, maps, actors, part_size, together)
     paths = [] if scaled else list_images(inputs, exclude=exclude or (), out=out)
     with working("loading the backbone"):
         # Where actors do the work, this process only has to know what they compute.
         detector = load_detector(options.replace(device="cpu") if scaled else options)
+    if not scaled:
+        detector = _compared(detector, paths, together)
     # For run.json, and for refusing to resume under others.
     settings = detector.settings | {"calibration": detector.calibration.to_dict(), "maps": maps.value}
     try:
         with progress_bar() as bar:
+            looking = bar.add_task("looking", total=len(paths), visible=detector.compares_sets and not scaled)
             progress = functools.partial(_show, bar, bar.add_task("starting", total=None, visible=scaled))
             if scaled:
                 from anomalens.runs.ray_run import detect_scaled
@@ -110,7 +128,14 @@ def detect(
                 )
             else:
                 summary = detect_files(
-                    paths, out, detector, settings, maps=maps.value, resume=resume, progress=progress
+                    paths,
+                    out,
+                    detector,
+                    settings,
+                    maps=maps.value,
+                    resume=resume,
+                    progress=progress,
+                    looked=functools.partial(bar.advance, looking),
                 )
     except KeyboardInterrupt:
         note(f"stopped; what is done is in {out}. Add --resume to go on.")
@@ -126,7 +151,37 @@ def detect(
         raise typer.Exit(1)
 
 
-def _check_engine(scaled: bool, maps: Maps, actors: int | None, part_size: int | None) -> None:
+def _compared(detector: "Detector", paths: list[Path], together: Together) -> "Detector":
+    """Return a detector that compares the images with each other, where that was asked for or is the better choice."""
+    from anomalens.cli.console import note, working
+    from anomalens.detection.together import LEAST_TOGETHER, looks_like_one_part
+
+    if detector.compares_sets:
+        if together is Together.no:
+            raise ConfigError(f"--method {detector.options.method} is there to compare images; leave out --together no")
+        note(f"{len(paths)} images are compared with each other")
+        return detector
+    if together is Together.yes:
+        note(f"{len(paths)} images are compared with each other")
+        return detector.together()
+    # Whoever asks for anything that decides has chosen; other weights were not measured.
+    chosen = detector.options.chosen().keys() - set(LoadOptions.names("speed"))
+    if together is Together.no or chosen - {"roi", "min_area", "mm_per_px"} or len(paths) < LEAST_TOGETHER:
+        return detector
+    comparing = detector.together()
+    with working("looking whether the images show one kind of part"):
+        if not looks_like_one_part(comparing, paths):
+            return detector
+    note(f"{len(paths)} images look like one part: compared with each other (--together no judges each by itself)")
+    return comparing
+
+
+def _check_engine(scaled: bool, maps: Maps, actors: int | None, part_size: int | None, together: Together) -> None:
+    if scaled and together is Together.yes:
+        raise ConfigError(
+            "--engine ray hands images to workers that never see the whole set; leave out --together, or use "
+            "--engine local"
+        )
     if scaled and maps is not Maps.none:
         raise ConfigError("--engine ray writes rows, no pictures or maps; leave out --maps, or use --engine local")
     if not scaled and (actors is not None or part_size is not None):
@@ -143,8 +198,12 @@ def _show(bar: "Progress", task: "TaskID", summary: "RunSummary") -> None:
 
 def _report(summary: "RunSummary", detector: "Detector", out: Path, as_json: bool) -> None:
     from anomalens.cli.console import show_facts
+    from anomalens.runs.folder import stored_threshold
 
     counts, calibration = summary.counts, detector.calibration
+    threshold, source = calibration.threshold, calibration.source
+    if detector.compares_sets:
+        threshold, source = stored_threshold(out) or (threshold, source)
     scores = None if counts.lowest is None else f"{counts.lowest:.4f} to {counts.highest:.4f}"
     failed = f"{counts.failed} (each row says why)" if counts.failed else None
     words = {
@@ -153,7 +212,7 @@ def _report(summary: "RunSummary", detector: "Detector", out: Path, as_json: boo
         "normal": counts.normal,
         "failed": failed,
         "scores": scores,
-        "threshold": f"{calibration.threshold:.4f}, {calibration.source}",
+        "threshold": f"{threshold:.4f}, {source}",
         "speed": None if summary.rate is None else f"{summary.rate:.1f} images/s",
         "results": str(out),
     }
@@ -166,8 +225,8 @@ def _report(summary: "RunSummary", detector: "Detector", out: Path, as_json: boo
         "failed": counts.failed,
         "lowest_score": counts.lowest,
         "highest_score": counts.highest,
-        "threshold": calibration.threshold,
-        "threshold_source": calibration.source,
+        "threshold": threshold,
+        "threshold_source": source,
         "images_per_second": summary.rate,
         "results": str(out),
     }

@@ -15,7 +15,7 @@ from anomalens.decision.conformal import GUARANTEE, needed, rate_interval
 from anomalens.decision.conformal import threshold as conformal_threshold
 from anomalens.decision.thresholds import best_f1, check_costs, check_recall, for_recall, least_cost
 from anomalens.detection.detector import Detector
-from anomalens.errors import InputError
+from anomalens.errors import ConfigError, InputError
 from anomalens.prediction import Failure, Prediction
 
 Rule = Literal["f1", "recall", "cost"]
@@ -37,9 +37,11 @@ def calibrate(detector: Detector, images: Any, *, fpr: float = 0.01, progress: P
 
     Raises:
         InputError: fewer readable images than `fpr` needs; the message says how many.
+        ConfigError: the detector compares the images of a set with each other.
     """
-    # A rate that makes no sense is refused before the tower runs.
+    # What makes no sense is refused before the tower runs.
     needed(fpr)
+    _refuse_sets(detector)
     scores, peaks, left_out = [], [], []
     for result in _predict(detector, images, progress):
         if isinstance(result, Failure):
@@ -98,6 +100,7 @@ def calibrate_on_labels(
     # Wrong numbers are refused before the tower has run over everything.
     check_recall(recall)
     check_costs(miss, alarm)
+    _refuse_sets(detector)
     samples = [sample for sample in dataset.samples() if sample.label is not None]
     scores, labels, left_out = [], [], []
     for sample, result in zip(samples, _predict(detector, [s.image for s in samples], progress), strict=True):
@@ -133,6 +136,14 @@ def calibrate_on_labels(
         "guarantee": None,
     }
     return SavedCalibration(calibration, detector.settings, made_from, tuple(left_out))
+
+
+def _refuse_sets(detector: Detector) -> None:
+    if detector.compares_sets:
+        raise ConfigError(
+            f"scores of {detector.method_name} hold within one set of images only, so no calibration carries over to "
+            "another; leave out the calibration, each set has a threshold of its own"
+        )
 
 
 def _predict(detector: Detector, images: Any, progress: Progress) -> Iterator[Prediction | Failure]:

@@ -24,16 +24,18 @@ from anomalens.detection.session import Session
 from anomalens.detection.streaming import as_items, stream_results
 from anomalens.detection.teaching import Lesson, Progress, teach, teach_more
 from anomalens.detection.tiling import Inside, TiledImage, TileScore, cut
+from anomalens.detection.together import UNDECIDED, choose_good, predict_together
 from anomalens.engines.contract import Engine, Floats, Identity, Scored
 from anomalens.engines.taught import TaughtEngine
+from anomalens.engines.together import SetEngine
 from anomalens.errors import ConfigError, InputError
 from anomalens.files import digest, json_ready
 from anomalens.images.decoding import Source, decode
 from anomalens.images.image_files import MAX_PIXELS
-from anomalens.images.maps import resize_map
 from anomalens.images.pixel_values import Channels
 from anomalens.images.preprocessing import Preprocess
 from anomalens.images.sources import is_image_input
+from anomalens.methods.sets.set_method import create_set_method
 from anomalens.options import LoadOptions
 from anomalens.prediction import Failure, Prediction, Result
 
@@ -87,6 +89,11 @@ class Detector:
         return self.identity.backbone
 
     @property
+    def compares_sets(self) -> bool:
+        """Return whether images are scored against the others of their set, instead of one by one."""
+        return isinstance(self.engine, SetEngine)
+
+    @property
     def sizes(self) -> list[Preprocess]:
         """Say how images are prepared for each size they are seen at; the first one decides the size of the map."""
         multiple = self.preprocess.multiple
@@ -128,7 +135,14 @@ class Detector:
         return self.replace(options=self.options.replace(object_name=name))
 
     def fit(
-        self, photos: Any, *, fpr: float | None = None, seed: int = 0, progress: Progress = None, **options: Any
+        self,
+        photos: Any,
+        *,
+        mixed: bool = False,
+        fpr: float | None = None,
+        seed: int = 0,
+        progress: Progress = None,
+        **options: Any,
     ) -> "Detector":
         """Return a detector that has learned this part from good photographs; the detector itself stays as it is.
 
@@ -137,9 +151,11 @@ class Detector:
         Args:
             photos: a folder, a pattern or an iterable of good photographs, none with a defect. Four are enough to
                 begin with; the more, the fewer false alarms are promised.
+            mixed: take the photographs for unlabelled, some of them faulty: they are compared with each other, and
+                those unlike most others are left out (`lesson.left_out` says which and why).
             fpr: largest rate of false alarms, in (0, 1); None takes what the number of photographs allows.
             seed: of everything drawn at random.
-            progress: called after every photograph.
+            progress: called after every photograph; where they are mixed, once for the choice and once for learning.
             options: of the reference method ("memory" unless the detector was loaded for another one): turns=4,
                 words_weight=0.
 
@@ -149,15 +165,41 @@ class Detector:
         """
         images = list(as_items(photos))
         if self.lesson is None:
-            taught = teach(
-                self.engine, self.sizes, self.options, images, fpr=fpr, seed=seed, progress=progress, **options
-            )
+            left_out: tuple[str, ...] = ()
+            if mixed:
+                images, left_out = choose_good(self.together(), images, progress)
+            words, sizes, own = self.engine, self.sizes, self.options
+            taught = teach(words, sizes, own, images, fpr=fpr, seed=seed, mixed=mixed, progress=progress, **options)
+            lesson = replace(taught.lesson, left_out=(*left_out, *taught.lesson.left_out))
+            taught = replace(taught, lesson=lesson)
         else:
+            if mixed:
+                raise ConfigError("a taught detector learns more from good photos only; leave out mixed")
             if options:
                 raise ConfigError(f"a taught detector keeps its options; leave out {', '.join(sorted(options))}")
             words = cast(TaughtEngine, self.engine).words
             taught = teach_more(words, self.sizes, self.options, images, self.lesson, fpr=fpr, progress=progress)
         return self.replace(**vars(taught))
+
+    def together(self, **options: Any) -> "Detector":
+        """Return a detector that compares the images of a set with each other: mutual scoring, nothing is learned.
+
+        Its threshold comes from each set itself and takes for granted that most of the images are sound.
+
+        options: of the method "musc": others=0, words_weight=0.5.
+
+        Raises ConfigError for an unknown option, for tiles, and for a detector that is taught, exported or compares
+        sets already.
+        """
+        if self.options.tile is not None:
+            raise ConfigError("whole images are compared with each other, not tiles; leave out the option tile")
+        if self.lesson is not None:
+            raise ConfigError(
+                "a taught part compares images with its good photos, not with each other; leave out one of the two"
+            )
+        engine = SetEngine(self.engine, create_set_method(**options))
+        calibration = UNDECIDED.override(self.options.threshold, self.options.pixel_threshold)
+        return self.replace(engine=engine, calibration=calibration, pooling=engine.method.pooling)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a taught detector as one file, atomically; `load_detector(path)` reads it.
@@ -210,9 +252,12 @@ class Detector:
         their way. The source is read in a thread of its own, at most a few batches ahead.
 
         Args:
-            images: a folder, a pattern, or an iterable (lists, generators) of whatever `predict` takes.
+            images: a folder, a pattern, or an iterable (lists, generators) of whatever `predict` takes. A detector
+                that compares images with each other takes all of them for one set, and answers once it has seen them.
             channels: "rgb", or "bgr" for arrays as OpenCV gives them.
         """
+        if self.compares_sets:
+            return predict_together(self, as_items(images), channels)
         return stream_results(self, images, channels)
 
     def score_batch(self, pixels: Floats, keys: Sequence[int]) -> Scored:
@@ -265,10 +310,6 @@ class Detector:
         joined, calibration = image.joined(), self.calibration
         anomaly_map = joined.map
         if self.roi is not None:
-            # On a coarse map half a cell would leak over the border of the region.
-            height, width = anomaly_map.shape
-            finer = max(1.0, self.preprocess.size / min(height, width))
-            anomaly_map = resize_map(anomaly_map, (round(finer * height), round(finer * width)))
             inside = image.inside(self.roi, None, anomaly_map.shape)
             anomaly_map = np.where(inside, anomaly_map, min(calibration.heat_range[0], float(anomaly_map.min())))
         try:

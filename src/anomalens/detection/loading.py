@@ -12,6 +12,7 @@ from anomalens.detection.tiling import Inside
 from anomalens.engines import exported
 from anomalens.errors import ConfigError
 from anomalens.images.decoding import decode_mask
+from anomalens.methods.sets.set_method import is_set_method
 from anomalens.options import BUNDLED, DEFAULT_OBJECT, LoadOptions
 
 
@@ -64,6 +65,10 @@ def _collected(method: str, backbone: str, options: dict[str, Any]) -> LoadOptio
 def _from_weights(options: LoadOptions) -> Detector:
     from anomalens.engines.torch_engine import load
 
+    if is_set_method(options.method):
+        # The words are the best there are, with options of their own; those given are the set method's.
+        words = _from_weights(options.replace(method="auto", method_options={}))
+        return words.replace(options=options).together(**options.method_options)
     loaded = load(options)
     calibration = loaded.calibration
     if loaded.deviations is not None:
@@ -91,16 +96,13 @@ def _from_recipe(path: str, options: LoadOptions) -> Detector:
     """
     recipe = read_recipe(path)
     asked = options.chosen()
-    # Weights are known by their hash, so they may lie somewhere else by now.
-    free = ("recipe", "backbone")
-    settled = [name for name in LoadOptions.names("scores", "source") if name in asked and name not in free]
+    settled = [name for name in LoadOptions.names("scores", "source") if name in asked and name != "recipe"]
     settled = [name for name in settled if asked[name] != getattr(recipe.options, name)]
     if settled:
         raise ConfigError(
             f"{path} was taught with its own {', '.join(settled)}; leave out, or teach the part again with these"
         )
     kept = {name: getattr(recipe.options, name) for name in LoadOptions.names("scores")}
-    kept["backbone"] = asked.get("backbone", recipe.options.backbone)
     own = {name: getattr(recipe.options, name) for name in ("min_area", "mm_per_px") if name not in asked}
     words = _from_weights(options.replace(recipe=None, **kept, **own))
     recipe.check(words.identity, path)

@@ -12,12 +12,15 @@ import errno
 import json
 import os
 import re
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from anomalens.detection.detector import Detector
+from anomalens.detection.together import predict_together
 from anomalens.errors import ConfigError, InputError
+from anomalens.files import digest, file_digest
 from anomalens.images.image_files import quoted
 from anomalens.locks import held_folder
 from anomalens.names import name_text
@@ -38,8 +41,12 @@ def detect_files(
     maps: MapFormat = "none",
     resume: bool = False,
     progress: Callable[[RunSummary], None] | None = None,
+    looked: Callable[[], object] | None = None,
 ) -> RunSummary:
     """Detect every input that has no row yet, in this process, and write rows and pictures below `out`.
+
+    A detector that compares images with each other takes all inputs for one set: the run is resumed only with the same
+    files, and then looks at all of them again.
 
     Args:
         inputs: files, as `list_images` gives them.
@@ -48,17 +55,20 @@ def detect_files(
         maps: also write the raw anomaly maps, in this format.
         resume: go on with the run in `out`.
         progress: called with the summary at the start and after every row.
+        looked: called after every image of a set that has been looked at, before the first row.
 
     Raises:
         ConfigError: see `JsonLines`; another run is writing to `out`.
         OSError: the disk is full; rows and pictures written before stay.
     """
+    if detector.compares_sets:
+        settings = {**settings, "set": set_digest(inputs)}
     with held_folder(Path(out), "detect"):
         store = JsonLines(Path(out), settings, inputs, resume=resume)
         pictures = ("heatmaps", "masks") if maps == "none" else ("heatmaps", "masks", "maps")
         for name in pictures:
             (store.folder / name).mkdir(exist_ok=True)
-        return fill(store, _rows(detector, store, maps), len(inputs), progress)
+        return fill(store, _rows(detector, store, maps, looked), len(inputs), progress)
 
 
 class JsonLines:
@@ -132,13 +142,40 @@ class JsonLines:
         self._counts += RunCounts.of(row)
 
 
-def _rows(detector: Detector, store: JsonLines, maps: MapFormat) -> Generator[Row]:
+def set_digest(inputs: Sequence[Path]) -> str:
+    """Return a short hash of what a set of files holds, whatever their names and order."""
+    contents = []
+    for path in inputs:
+        try:
+            contents.append(file_digest(path))
+        except OSError as error:  # the image fails with a reason of its own
+            contents.append(f"{path}: {error.strerror}")
+    return digest("\n".join(sorted(contents)))[:16]
+
+
+def stored_threshold(folder: Path) -> tuple[float, str] | None:
+    """Return the threshold that the first image of a run was decided by, and where it comes from; None without rows."""
+    with (folder / ROWS).open(encoding="utf-8", errors="surrogateescape") as stream:
+        for row in map(json.loads, stream):
+            if "threshold" in row:
+                return float(row["threshold"]), str(row["threshold_source"])
+    return None
+
+
+def _rows(detector: Detector, store: JsonLines, maps: MapFormat, looked: Callable[[], object] | None) -> Generator[Row]:
     """Yield rows in input order. Pictures are drawn and written in background threads while the tower goes on.
 
     Raises OSError, after the rows before it, where a picture cannot be written.
     """
     first, workers = store.done().rows, detector.options.workers
-    results = enumerate(detector.predict_iter(store.inputs[first:]), start=first)
+    if first == len(store.inputs):
+        return
+    if detector.compares_sets:
+        # The rows that are written count in the scores of the others.
+        rest: Iterator[Result] = islice(predict_together(detector, store.inputs, progress=looked), first, None)
+    else:
+        rest = detector.predict_iter(store.inputs[first:])
+    results = enumerate(rest, start=first)
 
     def write(numbered: tuple[int, Result]) -> Row:
         index, result = numbered

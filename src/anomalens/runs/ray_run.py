@@ -16,9 +16,10 @@ from typing import Any
 
 from anomalens.detection.detector import Detector
 from anomalens.detection.loading import load_detector
-from anomalens.errors import AnomalensError
+from anomalens.errors import AnomalensError, ConfigError
 from anomalens.extras import optional, quiet_logger
 from anomalens.locks import held_folder
+from anomalens.methods.sets.set_method import is_set_method
 from anomalens.options import LoadOptions
 from anomalens.runs.ray_cluster import ActorPool, cluster, size_pool
 from anomalens.runs.ray_inputs import list_inputs
@@ -63,6 +64,11 @@ def detect_scaled(
         AnomalensError: a worker cannot load or run the detector. What is done stays and can be resumed.
         OSError: the disk of `out` is full. What is done stays and can be resumed.
     """
+    if is_set_method(options.method):
+        raise ConfigError(
+            f"{options.method} compares every image with others of the whole set, which workers of Ray never see; use "
+            "--engine local"
+        )
     optional("ray", "ray")
     listed = list_inputs(inputs, exclude=exclude, out=out)
     with held_folder(Path(out), "detect with ray"), cluster() as nodes:
