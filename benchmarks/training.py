@@ -105,16 +105,16 @@ def main() -> None:
         "step on kept features": cheap,
     }
     taken = interleaved(candidates, asked.repeats, warm_up=False)
-    ours = taken["tower pass"] + asked.epochs * taken["step on kept features"]
+    with_cache = taken["tower pass"] + asked.epochs * taken["step on kept features"]
     print(machine())
     print(f"Crane, {asked.layers} blocks, {asked.size} pixels, batches of {asked.batch}\n")
     print("| | time a batch |\n|---|---|")
     for name, seconds in taken.items():
         print(f"| {name} | {seconds:.3f} s |")
-    print(f"\n{asked.epochs} epochs with kept features: {ours:.1f} s for each batch of data")
+    print(f"\n{asked.epochs} epochs with kept features: {with_cache:.1f} s for each batch of data")
     for name in list(candidates)[:2]:
         whole = asked.epochs * taken[name]
-        print(f"{name}: {whole:.1f} s, {whole / ours:.1f} times as long")
+        print(f"{name}: {whole:.1f} s, {whole / with_cache:.1f} times as long")
 
 
 if __name__ == "__main__":

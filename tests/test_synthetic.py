@@ -51,10 +51,10 @@ def test_inputs_are_the_references(reference: ModuleType) -> None:
     uniform = {"dist": "uniform", "seed": 4, "shape": [7], "low": -1.0, "high": 3.0}
     for rule in (normal, uniform):
         assert np.array_equal(synthetic.make(rule), reference.make(rule))
-    ours, expected = synthetic.prompts(seed=7, width=8), reference.prompts(seed=7, width=8)
-    assert np.array_equal(ours["ctx_pos"], expected["ctx_pos"])
-    assert np.array_equal(ours["ctx_neg"], expected["ctx_neg"])
-    assert all(np.array_equal(a, b) for a, b in zip(ours["deep"], expected["deep"], strict=True))
+    made, expected = synthetic.prompts(seed=7, width=8), reference.prompts(seed=7, width=8)
+    assert np.array_equal(made["ctx_pos"], expected["ctx_pos"])
+    assert np.array_equal(made["ctx_neg"], expected["ctx_neg"])
+    assert all(np.array_equal(a, b) for a, b in zip(made["deep"], expected["deep"], strict=True))
     rects = [[1, 4, 2, 6], None]
     assert np.array_equal(synthetic.masks(rects, 8), reference.masks(rects, 8))
     for pair in zip(synthetic.linear_stages(5, 4, 6), reference.linear_stages(5, 4, 6), strict=True):

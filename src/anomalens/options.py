@@ -107,12 +107,12 @@ class LoadOptions:
     )
 
     def __post_init__(self) -> None:
-        for one in fields(self):
-            value = _checked(one, getattr(self, one.name))
+        for option in fields(self):
+            value = _checked(option, getattr(self, option.name))
             # All text but the object's name may be a path.
-            if isinstance(value, str) and one.name != "object_name":
+            if isinstance(value, str) and option.name != "object_name":
                 value = os.path.expanduser(value)
-            object.__setattr__(self, one.name, value)
+            object.__setattr__(self, option.name, value)
         if self.overlap >= 1:
             raise ConfigError(f"overlap {self.overlap} must lie in [0, 1): it is a share of the tile")
         if self.mm_per_px is not None and self.mm_per_px <= 0:

@@ -143,14 +143,14 @@ def test_cached_batches_equal_fresh_ones(samples: list[Sample], loaded: LoadedWe
     method, clip, how = prepared("aprilgan", loaded)
     sizes: list[int] = []
     cached = build(tmp_path / "c", method, clip, samples, how, batch=3, announce=sizes.append)
-    ours, fresh = cached.batch([4, 0, 9]), Pixels(method, clip, samples, how).batch([4, 0, 9])
-    assert ours.names == fresh.names
-    assert torch.equal(ours.masks, fresh.masks)
-    assert torch.equal(ours.labels, fresh.labels)
-    assert ours.features.cls is not None
+    kept, fresh = cached.batch([4, 0, 9]), Pixels(method, clip, samples, how).batch([4, 0, 9])
+    assert kept.names == fresh.names
+    assert torch.equal(kept.masks, fresh.masks)
+    assert torch.equal(kept.labels, fresh.labels)
+    assert kept.features.cls is not None
     assert fresh.features.cls is not None
-    torch.testing.assert_close(ours.features.cls, fresh.features.cls, atol=2e-3, rtol=1e-3)
-    for a, b in zip(ours.features.dense[0], fresh.features.dense[0], strict=True):
+    torch.testing.assert_close(kept.features.cls, fresh.features.cls, atol=2e-3, rtol=1e-3)
+    for a, b in zip(kept.features.dense[0], fresh.features.dense[0], strict=True):
         torch.testing.assert_close(a, b, atol=5e-3, rtol=1e-3)
     numbers = sum(p.stat().st_size for p in (tmp_path / "c").glob("*.npy"))
     assert sizes[0] == pytest.approx(numbers, rel=0.05)

@@ -128,8 +128,8 @@ def blobs() -> Tensor:
 def test_clusters_are_those_of_another_library() -> None:
     member = k_means(blobs()[None], 4, 50)[0]
     scikit_learn = torch.from_numpy(KMeans(4, n_init=10, random_state=0).fit(blobs().numpy()).labels_).long()
-    ours = member.argmax(1)
-    pairs = {(int(a), int(b)) for a, b in zip(ours, scikit_learn, strict=True)}
+    own = member.argmax(1)
+    pairs = {(int(a), int(b)) for a, b in zip(own, scikit_learn, strict=True)}
     assert len(pairs) == 4  # the same partition under other names
 
 

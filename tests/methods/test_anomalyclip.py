@@ -62,8 +62,8 @@ def test_features_equal_the_published_code() -> None:
     method.dense = (replace(method.dense[0], class_row=True),)  # the figures keep the class token as row 0
     for block, with_class in zip(FOUR, method.encode(clip(), pixels).dense[0], strict=True):
         check(f"F_{block}", with_class)
-    for ours, with_class in zip(encoded.dense[0], method.encode(clip(), pixels).dense[0], strict=True):
-        torch.testing.assert_close(ours, with_class[:, 1:], atol=1e-5, rtol=0)
+    for tokens, with_class in zip(encoded.dense[0], method.encode(clip(), pixels).dense[0], strict=True):
+        torch.testing.assert_close(tokens, with_class[:, 1:], atol=1e-5, rtol=0)
 
 
 def test_text_equals_the_published_code() -> None:

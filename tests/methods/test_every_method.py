@@ -112,7 +112,7 @@ def other_value(option: str, name: str) -> Any:
 def test_score_only_options_leave_the_map_alone(
     name: str, tiny_config: ClipConfig, tiny_clip: Clip, caplog: pytest.LogCaptureFixture
 ) -> None:
-    usual = run(build(name, tiny_config), tiny_clip, pixels())
+    default = run(build(name, tiny_config), tiny_clip, pixels())
     method = build(name, tiny_config)
     caplog.clear()
     scores = []
@@ -120,11 +120,11 @@ def test_score_only_options_leave_the_map_alone(
         torch.manual_seed(2)
         other = base.create(name, tiny_config, **{option: other_value(option, name)}).eval()
         changed = run(other, tiny_clip, pixels())
-        assert torch.equal(changed.map, usual.map)
+        assert torch.equal(changed.map, default.map)
         scores.append(changed.score)
         base.warn_score_only(method, [option, "seed"])
         assert f"{option} changes nothing here" in caplog.text
-    assert not scores or any(not torch.equal(score, usual.score) for score in scores)
+    assert not scores or any(not torch.equal(score, default.score) for score in scores)
     caplog.clear()
     base.warn_score_only(method, ["seed"])
     assert not caplog.text

@@ -104,12 +104,12 @@ def test_every_alternative_scores_and_trains(options: dict[str, Any]) -> None:
         default = build(subspaces=method.config.subspaces)
         text = default.text(encoder(), "object")
         other = default.score(encode(default), text, SIZE)
-        usual = default.loss(encode(default), text, *target()).total
+        default_loss = default.loss(encode(default), text, *target()).total
     # An option without effect would be a dead option. Two change gradients only, one the parameters' sharing only.
     if not {"through_plan", "detach_base", "half_deep"} & options.keys():
         same_map = torch.allclose(other.map, result.map, atol=1e-7)
         same_score = torch.allclose(other.score, result.score, atol=1e-7)
-        assert not (same_map and same_score and torch.allclose(usual, loss.total.detach(), atol=1e-7))
+        assert not (same_map and same_score and torch.allclose(default_loss, loss.total.detach(), atol=1e-7))
 
 
 def test_one_identical_subspace_equals_the_base() -> None:

@@ -151,7 +151,7 @@ def test_plans_equal_those_of_python_optimal_transport(columns: Any) -> None:
     ot = pytest.importorskip("ot", reason="needs the test dependency POT")
     s = affinity(11, images=1, tokens=40).double()[0]
     a, b, cost = torch.ones(40).double() / 40, torch.ones(5).double() / 5, 1 - s
-    ours = sinkhorn(s, 0.05, columns=columns, relaxation=0.1, capacity=1.3, iterations=20_000, tolerance=1e-13)
+    plan = sinkhorn(s, 0.05, columns=columns, relaxation=0.1, capacity=1.3, iterations=20_000, tolerance=1e-13)
     if columns == "uniform":
         reference = ot.sinkhorn(a, b, cost, 0.05, method="sinkhorn_log", numItermax=20_000, stopThr=1e-13)
     elif columns == "relaxed":
@@ -162,9 +162,9 @@ def test_plans_equal_those_of_python_optimal_transport(columns: Any) -> None:
         reference = ot.partial.entropic_partial_wasserstein(
             a, 1.3 * b, cost, 0.05, m=1.0, numItermax=20_000, stopThr=1e-13
         )
-    torch.testing.assert_close(ours, reference, atol=1e-7, rtol=1e-5)
+    torch.testing.assert_close(plan, reference, atol=1e-7, rtol=1e-5)
     if columns == "uniform":
-        assert (ours * cost).sum().item() == pytest.approx((reference * cost).sum().item(), abs=1e-9)
+        assert (plan * cost).sum().item() == pytest.approx((reference * cost).sum().item(), abs=1e-9)
 
 
 # -------------------------------------------------------------------------------------------------- assignments

@@ -119,8 +119,8 @@ def novelty(features: Tensor, references: Tensor, *sharpness: float) -> Tensor:
     queries = F.normalize(features.flatten(2).float(), dim=1)
     keys = F.normalize(references.flatten(2).float(), dim=1)
     deficit = torch.baddbmm(queries.new_full((1, 1, 1), -1.0), queries.transpose(1, 2), keys)  # cos - 1
-    unlike = [(deficit * beta).exp_().mean(dim=2).log() / -beta for beta in sharpness]
-    return torch.stack(unlike, dim=1).view(features.shape[0], -1, *features.shape[2:])
+    distances = [(deficit * beta).exp_().mean(dim=2).log() / -beta for beta in sharpness]
+    return torch.stack(distances, dim=1).view(features.shape[0], -1, *features.shape[2:])
 
 
 def append_deviations(channels: Tensor) -> Tensor:
@@ -189,7 +189,7 @@ class LiteStem(nn.Module):
             torch.split(coarse, 1, 1),
             strict=True,
         )
-        unlike = [part for strides in parts for part in strides]
+        novelties = [part for strides in parts for part in strides]
         gathered = torch.cat(
             [
                 F.max_pool2d(f4, 4),
@@ -197,7 +197,7 @@ class LiteStem(nn.Module):
                 F.pixel_unshuffle(f8, 2),
                 f16,
                 F.interpolate(f32, size=grid, mode="bilinear"),
-                append_deviations(torch.cat(unlike, dim=1)).to(f16.dtype),
+                append_deviations(torch.cat(novelties, dim=1)).to(f16.dtype),
             ],
             dim=1,
         )

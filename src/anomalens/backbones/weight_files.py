@@ -190,8 +190,8 @@ def pick_file(folder: Path) -> Path:
     """
     # A folder of open_clip's may hold a bare image tower under the plain names.
     open_clip_first = (folder / OPEN_CLIP_CONFIG).is_file()
-    usual = OPEN_CLIP_FILES + HUGGING_FACE_FILES if open_clip_first else HUGGING_FACE_FILES + OPEN_CLIP_FILES
-    for name in usual:
+    names = OPEN_CLIP_FILES + HUGGING_FACE_FILES if open_clip_first else HUGGING_FACE_FILES + OPEN_CLIP_FILES
+    for name in names:
         if (folder / name).is_file():
             return folder / name
     try:

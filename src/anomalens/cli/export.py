@@ -82,14 +82,14 @@ def _print(report: "Report", out: Path) -> None:
     from anomalens.cli.console import say
     from anomalens.export.exporter import LIMIT
 
-    found, verdict = report.difference, report.verdict
+    difference, verdict = report.difference, report.verdict
     lines = [
-        f"compared with PyTorch on {found.images} images: map differs by at most {found.map:.2g} of its range, "
-        f"score by at most {found.score:.2g} (limit {LIMIT:g})"
+        f"compared with PyTorch on {difference.images} images: map differs by at most {difference.map:.2g} of its "
+        f"range, score by at most {difference.score:.2g} (limit {LIMIT:g})"
     ]
-    if found.allowed and found.beyond:
+    if difference.allowed and difference.beyond:
         lines.append(
-            f"{found.beyond:.2%} of the pixels differ by more (limit {found.allowed:.0%}): a tie decides "
+            f"{difference.beyond:.2%} of the pixels differ by more (limit {difference.allowed:.0%}): a tie decides "
             f"{report.switches}, and runtimes differ in the last digit"
         )
     if verdict:

@@ -61,16 +61,16 @@ def train(
     first = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun; one alone speaks
     datasets = [open_dataset(spec) for spec in data]
     if first:
-        for one in datasets:
-            note(one.summary())
+        for dataset in datasets:
+            note(dataset.summary())
     show = _Display() if first else _silent
     try:
         info = learn(
             method,
-            [sample for one in datasets for sample in one.samples()],
+            [sample for dataset in datasets for sample in dataset.samples()],
             load_weights(options.backbone, offline=options.offline),
             out,
-            auxiliary_data=name or "+".join(one.name for one in datasets),
+            auxiliary_data=name or "+".join(dataset.name for dataset in datasets),
             licence=licence,
             plan=plan,
             options=dict(options.method_options),

@@ -246,11 +246,13 @@ def _check_backbone(checkpoint: Checkpoint, loaded: LoadedWeights) -> None:
     else:
         same = checkpoint.token_rows is not None and _same_rows(checkpoint, loaded.state["token_embedding.weight"])
     if not same:
-        ours = f"{loaded.name!r} (weights {loaded.hash[:12]}…)"
-        theirs = f"{info.backbone!r} " + (f"(weights {info.weights[:12]}…)" if info.weights else "(by its token table)")
+        own = f"{loaded.name!r} (weights {loaded.hash[:12]}…)"
+        learned_with = f"{info.backbone!r} " + (
+            f"(weights {info.weights[:12]}…)" if info.weights else "(by its token table)"
+        )
         raise WeightsError(
-            f"{checkpoint.source}: learned with backbone {theirs}, which is not {ours}; take that backbone, learn anew "
-            f"with `{_how(info.method, loaded.name)}`, or use it all the same with --no-strict-backbone "
+            f"{checkpoint.source}: learned with backbone {learned_with}, which is not {own}; take that backbone, learn "
+            f"anew with `{_how(info.method, loaded.name)}`, or use it all the same with --no-strict-backbone "
             "(strict_backbone=False)"
         )
 

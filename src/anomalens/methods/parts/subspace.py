@@ -69,6 +69,6 @@ def fit_subspace(rows: Array, share: float = 0.99, most: int | None = None) -> S
     variance, directions = np.linalg.eigh(numpy_array(off.T @ off))
     variance, directions = variance[::-1].clip(min=0), directions[:, ::-1]
     rank = int((variance > _RANK * max(variance[0], np.finfo(np.float64).tiny)).sum())
-    held = np.cumsum(variance) / max(float(variance.sum()), np.finfo(np.float64).tiny)
-    count = max(0, min(int(np.searchsorted(held, share)) + 1, rank - 1, most if most is not None else rank))
+    explained = np.cumsum(variance) / max(float(variance.sum()), np.finfo(np.float64).tiny)
+    count = max(0, min(int(np.searchsorted(explained, share)) + 1, rank - 1, most if most is not None else rank))
     return Subspace(convert(mean, "float32"), like(directions[:, :count].copy(), values, "float32"))
