@@ -99,7 +99,7 @@ class Patches:
     def for_object(self, name: str) -> "Patches":
         return self if name == self.identity.object_name else Patches(replace(self.identity, object_name=name))
 
-    def with_levels(self) -> "Patches":
+    def with_levels(self, depths: Sequence[Fraction] | None = None) -> "Patches":
         return Patches(self.identity, hands_out=True)
 
     def score_batch(self, pixels: Floats, keys: Sequence[int], sharing: int = 1) -> Scored:

@@ -62,8 +62,8 @@ def test_a_whole_run(detector: Detector, images: list[Path], tmp_path: Path) -> 
     assert set(written[3]) == {"path", "error", "kind"}
     # Readers of these files rely on the names and on their order.
     keys = (
-        "path score label confidence reason threshold threshold_source pixel_threshold width height object regions method backbone "
-        "heatmap mask map"
+        "path score label confidence reason threshold threshold_source pixel_threshold width height "
+        "object regions method backbone heatmap mask map"
     )
     for row in (written[0], written[4]):
         assert list(row) == keys.split()

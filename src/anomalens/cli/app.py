@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from anomalens import __version__
-from anomalens.cli import about, benchmark, calibrate, data, detect, evaluate, export, report, train
+from anomalens.cli import about, benchmark, calibrate, data, detect, evaluate, export, fit, recipe, report, train
 from anomalens.cli.application import new_app
 from anomalens.cli.console import Quiet, Verbose, set_verbosity, with_verbosity
 
@@ -34,6 +34,7 @@ def _root(
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "detect": detect.detect,
+    "fit": fit.fit,
     "calibrate": calibrate.calibrate,
     "evaluate": evaluate.evaluate,
     "export": export.export,
@@ -48,4 +49,5 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 
 for _name, _command in _COMMANDS.items():
     app.command(_name)(with_verbosity(_command))
+app.add_typer(recipe.app, name="recipe")
 app.add_typer(data.app, name="data")

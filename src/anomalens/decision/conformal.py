@@ -21,6 +21,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import TypeAlias
 
 import numpy as np
 
@@ -33,12 +34,16 @@ GUARANTEE = (
 )
 
 
-def needed(fpr: float) -> int:
+Rate: TypeAlias = float | Fraction
+"""A rate of false alarms in (0, 1): the decimal as it was written, or an exact fraction such as 1/21."""
+
+
+def needed(fpr: Rate) -> int:
     """Return the least number of normal images for a guaranteed false-alarm rate `fpr`: ceil(1 / fpr) - 1."""
     return math.ceil(1 / _rate(fpr)) - 1
 
 
-def threshold(scores: Sequence[float], fpr: float) -> float:
+def threshold(scores: Sequence[float], fpr: Rate) -> float:
     """Return the conformal threshold of n scores of normal images: images that score above it are anomalous.
 
     Args:
@@ -54,7 +59,7 @@ def threshold(scores: Sequence[float], fpr: float) -> float:
     if n < least:
         best = f"{n} images guarantee {math.ceil(100000 / (n + 1)) / 1000:g} % at best" if n else "there is no image"
         raise InputError(
-            f"a false-alarm rate of {100 * fpr:g} % needs at least {least} normal images, found {n}: "
+            f"a false-alarm rate of {100 * float(fpr):g} % needs at least {least} normal images, found {n}: "
             f"{best}; add {least - n} or raise the rate"
         )
     ordered = sorted(map(float, scores))
@@ -73,7 +78,7 @@ def p_value(normal_scores: Sequence[float], score: float) -> float:
     return (1 + n - bisect_left(normal_scores, score)) / (n + 1)
 
 
-def rate_interval(n: int, fpr: float, level: float = 0.9) -> tuple[float, float]:
+def rate_interval(n: int, fpr: Rate, level: float = 0.9) -> tuple[float, float]:
     """Return the bounds between which the true false-alarm rate of n fixed images lies with probability `level`.
 
     It follows Beta(n + 1 - k, k) when scores have no ties, whatever their distribution; ties only lower it.
@@ -85,12 +90,20 @@ def rate_interval(n: int, fpr: float, level: float = 0.9) -> tuple[float, float]
     return float(low), float(high)
 
 
-def _rank(n: int, fpr: float) -> int:
+def _rank(n: int, fpr: Rate) -> int:
     return math.ceil((n + 1) * (1 - _rate(fpr)))
 
 
-def _rate(fpr: float) -> Fraction:
+def promise(fpr: Rate) -> str:
+    """Say what a threshold for this rate promises: "at most 1 in 21 sound images is called anomalous"."""
+    rate = _rate(fpr)
+    if rate.numerator == 1:
+        return f"at most 1 in {rate.denominator} sound images is called anomalous"
+    return f"at most {100 * float(rate):.3g} % of sound images are called anomalous"
+
+
+def _rate(fpr: Rate) -> Fraction:
     if not 0 < fpr < 1:
         raise ConfigError(f"a false-alarm rate lies between 0 and 1, found {fpr}; 0.01 means one in a hundred")
     # The decimal that was written, because in floats 100 * (1 - 0.58) exceeds 42.
-    return Fraction(repr(float(fpr)))
+    return fpr if isinstance(fpr, Fraction) else Fraction(repr(float(fpr)))

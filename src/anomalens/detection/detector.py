@@ -32,6 +32,7 @@ from anomalens.errors import ConfigError, InputError
 from anomalens.files import digest, json_ready
 from anomalens.images.decoding import Source, decode
 from anomalens.images.image_files import MAX_PIXELS
+from anomalens.images.maps import resize_map
 from anomalens.images.pixel_values import Channels
 from anomalens.images.preprocessing import Preprocess
 from anomalens.images.sources import is_image_input
@@ -310,6 +311,10 @@ class Detector:
         joined, calibration = image.joined(), self.calibration
         anomaly_map = joined.map
         if self.roi is not None:
+            # On a coarse map half a cell would leak over the border of the region.
+            height, width = anomaly_map.shape
+            finer = max(1.0, self.preprocess.size / min(height, width))
+            anomaly_map = resize_map(anomaly_map, (round(finer * height), round(finer * width)))
             inside = image.inside(self.roi, None, anomaly_map.shape)
             anomaly_map = np.where(inside, anomaly_map, min(calibration.heat_range[0], float(anomaly_map.min())))
         try:

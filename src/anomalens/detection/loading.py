@@ -96,13 +96,16 @@ def _from_recipe(path: str, options: LoadOptions) -> Detector:
     """
     recipe = read_recipe(path)
     asked = options.chosen()
-    settled = [name for name in LoadOptions.names("scores", "source") if name in asked and name != "recipe"]
+    # Weights are known by their hash, so they may lie somewhere else by now.
+    free = ("recipe", "backbone")
+    settled = [name for name in LoadOptions.names("scores", "source") if name in asked and name not in free]
     settled = [name for name in settled if asked[name] != getattr(recipe.options, name)]
     if settled:
         raise ConfigError(
             f"{path} was taught with its own {', '.join(settled)}; leave out, or teach the part again with these"
         )
     kept = {name: getattr(recipe.options, name) for name in LoadOptions.names("scores")}
+    kept["backbone"] = asked.get("backbone", recipe.options.backbone)
     own = {name: getattr(recipe.options, name) for name in ("min_area", "mm_per_px") if name not in asked}
     words = _from_weights(options.replace(recipe=None, **kept, **own))
     recipe.check(words.identity, path)

@@ -26,7 +26,7 @@ from anomalens.images.encoding import encode_image
 from anomalens.images.pixel_values import Rgb
 from anomalens.images.preprocessing import Preprocess
 from anomalens.methods.parts.array_namespace import numpy_array
-from anomalens.methods.parts.patches import apply, operator
+from anomalens.methods.parts.patches import resampled
 from anomalens.methods.parts.turning import views
 from anomalens.methods.references.reference_method import Descriptors, ReferenceMethod
 from anomalens.options import LoadOptions
@@ -170,15 +170,14 @@ def _looks(number: int, turned: Sequence[Rgb], sizes: Sequence[Preprocess], opti
 def _see(engine: Engine, method: ReferenceMethod[Any], looks: Sequence[_Look]) -> Seen:
     answer = engine.score_batch(np.stack([look.pixels for look in looks]), [look.key for look in looks])
     descriptors = tuple(numpy_array(part).astype(np.float16) for part in method.describe(answer.levels))
-    grid = descriptors[0].shape[1:3]
-    rows, columns = (operator(length, 1, target) for length, target in zip(answer.map.shape[1:], grid, strict=True))
+    height, width = descriptors[0].shape[1:3]
     return Seen(
         descriptors=descriptors,
         photo=np.array([look.photo for look in looks]),
         view=np.array([look.view for look in looks]),
         tile=np.array([look.tile for look in looks]),
         word_scores=np.asarray(answer.score, np.float32),
-        word_maps=np.asarray(apply(rows, answer.map[..., None], columns)[..., 0], np.float32),
+        word_maps=np.asarray(resampled(answer.map, (height, width)), np.float32),
         globals=np.asarray(numpy_array(global_features(answer.levels)), np.float32),
     )
 

@@ -30,8 +30,10 @@ from anomalens.engines.contract import Identity
 from anomalens.engines.taught import TaughtSize
 from anomalens.errors import AnomalensError, WeightsError, one_line
 from anomalens.files import atomic_write, digest, json_ready
-from anomalens.methods.references.reference_method import create_reference, reference_entry
-from anomalens.options import LoadOptions
+from anomalens.methods.references.reference_method import create_reference
+from anomalens.options import LoadOptions, refuse_unknown
+from anomalens.typed_values import build, checked_value
+from anomalens.untrusted import read_bytes, read_header, read_json
 
 SUFFIX = ".anomalens"
 _SCHEMA = 1
@@ -60,6 +62,8 @@ class Recipe:
     pooling: ScorePooling
     capture: CaptureLimits | None
     roi: Inside | None = None
+    # Of anomalens, which the part was taught with.
+    version: str = __version__
 
     def check(self, words: Identity, path: str | os.PathLike[str]) -> None:
         """Raise WeightsError where words are not those the part was taught with; `path` names the file."""
@@ -101,7 +105,7 @@ def write_recipe(path: str | os.PathLike[str], recipe: Recipe) -> None:
     tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
     header = {
         "schema": _SCHEMA,
-        "version": __version__,
+        "version": recipe.version,
         "sha256": _digest(tensors),
         "options": {name: value for name, value in asdict(recipe.options).items() if name in _KEPT},
         "words": {name: getattr(recipe.words, name) for name in ("method", "backbone", "weights", "learned")},
@@ -134,26 +138,21 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     Raises WeightsError where the file is missing, too large, no recipe, damaged, or of another version.
     """
     name = os.fspath(path)
+    if not Path(path).exists():
+        raise WeightsError(f"{name}: no such file; make one with `anomalens fit GOOD_PHOTOS --out {name}`")
+    raw = read_bytes(path, what="recipe", error=WeightsError, most_bytes=_MOST_BYTES)
     try:
-        if Path(path).stat().st_size > _MOST_BYTES:
-            raise WeightsError(f"{name}: larger than any recipe ({_MOST_BYTES / 1e9:.0f} GB)")
-        raw = Path(path).read_bytes()
-    except OSError as error:
-        raise WeightsError(
-            f"{name}: {error.strerror or error}; make one with `anomalens fit GOOD_PHOTOS --out {name}`"
-        ) from error
-    try:
-        length = int.from_bytes(raw[:8], "little")
-        metadata = json.loads(raw[8 : 8 + length])["__metadata__"]
-        if metadata["format"] != _FORMAT:
+        texts = read_header(raw, what=name, error=WeightsError)
+        if texts.get("format") != _FORMAT:
             raise ValueError("another kind of file")
-        header = json.loads(metadata["recipe"])
+        header = read_json(texts.get("recipe", "").encode(), what="its description", error=WeightsError)
         tensors = load(raw)
-    except (ValueError, KeyError, TypeError, SafetensorError, RecursionError) as error:
+        schema, recorded = header["schema"], header["sha256"]
+    except (ValueError, KeyError, TypeError, AnomalensError, SafetensorError) as error:
         raise WeightsError(f"{name}: no recipe of `anomalens fit`, or a damaged one ({one_line(error)})") from error
-    if header.get("schema") != _SCHEMA:
-        raise WeightsError(f"{name}: a recipe of schema {header.get('schema')!r}, this version reads {_SCHEMA}")
-    if header.get("sha256") != _digest(tensors):
+    if schema != _SCHEMA:
+        raise WeightsError(f"{name}: a recipe of schema {schema!r}, this version reads {_SCHEMA}")
+    if recorded != _digest(tensors):
         raise WeightsError(f"{name}: damaged: its tensors do not match its header; get the file again")
     try:
         return _from_parts(header, tensors)
@@ -162,56 +161,106 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
 
 
 def _from_parts(header: Mapping[str, Any], tensors: Mapping[str, Any]) -> Recipe:
-    told = header["lesson"]
-    ends = [0, *(int(end) for end in tensors["thumbnail_ends"])]
-    photos = tuple(
-        Photo(
-            str(photo["name"]),
-            int(photo["key"]),
-            Capture(**photo["capture"]),
-            tensors["thumbnails"][ends[number] : ends[number + 1]].tobytes(),
-        )
-        for number, photo in enumerate(told["photos"])
-    )
-    remembers = reference_entry(told["method"]).build.remembers
+    """Build a recipe. Raises one of many errors, for instance ConfigError, where parts are missing or do not fit."""
+    told = build(_LessonHeader, header["lesson"], "lesson")
+    photos = _photos(told, tensors)
+    reference = create_reference(told.method, **told.options)
     seen, sizes = {}, {}
-    for text, facts in header["sizes"].items():
+    for text, facts in checked_value("sizes", header["sizes"], dict[str, _SizeHeader]).items():
         side = int(text)
-        seen[side] = _seen(side, tensors)
-        kept = {part.name: _single(tensors[f"{side}.remembered.{part.name}"]) for part in fields(remembers)}
-        plain = seen[side].view == 0
+        seen[side] = _seen(side, tensors, len(photos))
+        kept = {
+            part.name: _remembered(tensors[f"{side}.remembered.{part.name}"]) for part in fields(reference.remembers)
+        }
         sizes[side] = TaughtSize(
-            remembers(**kept),
-            {name: float(value) for name, value in facts["fitted"].items()},
-            seen[side].globals[plain],
-            float(facts["limit"]),
+            reference.remembers(**kept),
+            {name: float(value) for name, value in facts.fitted.items()},
+            seen[side].globals[seen[side].view == 0],
+            _above_zero("limit", facts.limit),
         )
-    # Checks names and values.
-    options = vars(create_reference(told["method"], **told["options"]).config)
-    ratio = told["turn_ratio"]
+    options = checked_value("options", header["options"], dict[str, Any])
+    # Files that a detector reads or writes are no business of a recipe.
+    refuse_unknown(options, _KEPT, "a recipe")
+    if not sizes:
+        raise ValueError("nothing was taught at any size")
+    capture = None if header["capture"] is None else build(CaptureLimits, header["capture"], "capture")
     return Recipe(
         Lesson(
-            told["method"],
-            options,
+            told.method,
+            vars(reference.config),
             photos,
             seen,
-            None if told["fpr"] is None else float(told["fpr"]),
-            int(told["seed"]),
-            tuple(float(score) for score in told["scores"]),
-            None if ratio is None else float(ratio),
-            mixed=bool(told["mixed"]),
+            told.fpr,
+            told.seed,
+            tuple(map(float, told.scores)),
+            told.turn_ratio,
+            mixed=told.mixed,
         ),
         sizes,
-        LoadOptions(**header["options"]),
-        Identity(**header["words"]),
+        LoadOptions(**options),
+        Identity(**vars(build(_WordsHeader, header["words"], "words"))),
         Calibration.from_dict(header["calibration"]),
-        ScorePooling(**header["pooling"]),
-        CaptureLimits(**header["capture"]) if header["capture"] else None,
-        tensors["roi"].astype(bool) if "roi" in tensors else None,
+        build(ScorePooling, header["pooling"], "pooling"),
+        capture,
+        _roi(tensors["roi"]) if "roi" in tensors else None,
+        checked_value("version", header["version"], str),
     )
 
 
-def _seen(side: int, tensors: Mapping[str, Any]) -> Seen:
+@dataclass(frozen=True)
+class _PhotoHeader:
+    name: str
+    key: int
+    capture: Capture
+
+
+@dataclass(frozen=True)
+class _LessonHeader:
+    method: str
+    options: dict[str, Any]
+    photos: tuple[_PhotoHeader, ...]
+    fpr: float | None
+    seed: int
+    scores: tuple[float, ...]
+    turn_ratio: float | None
+    mixed: bool
+
+    def __post_init__(self) -> None:
+        if not self.photos or len(self.photos) != len(self.scores):
+            raise ValueError(f"{len(self.photos)} photos and {len(self.scores)} scores")
+        if self.fpr is not None and not 0 < self.fpr < 1:
+            raise ValueError(f"a false-alarm rate of {self.fpr}")
+        if self.seed < 0:
+            raise ValueError(f"a seed of {self.seed}")
+
+
+@dataclass(frozen=True)
+class _SizeHeader:
+    fitted: dict[str, float]
+    limit: float
+
+
+@dataclass(frozen=True)
+class _WordsHeader:
+    method: str
+    backbone: str
+    weights: str
+    learned: str | None
+
+
+def _photos(told: _LessonHeader, tensors: Mapping[str, Any]) -> tuple[Photo, ...]:
+    """Give each photograph its small picture. Raises ValueError where there is not one for each."""
+    pictures, ends = tensors["thumbnails"], tensors["thumbnail_ends"]
+    bounds = [0, *map(int, ends)]
+    if len(ends) != len(told.photos) or bounds != sorted(bounds) or bounds[-1] != len(pictures):
+        raise ValueError("the small pictures do not belong to the photos")
+    return tuple(
+        Photo(photo.name, photo.key, photo.capture, pictures[start:end].tobytes())
+        for photo, start, end in zip(told.photos, bounds[:-1], bounds[1:], strict=True)
+    )
+
+
+def _seen(side: int, tensors: Mapping[str, Any], photos: int) -> Seen:
     """Gather what photographs gave at one size. Raises ValueError where the arrays do not belong together."""
     parts: dict[str, Any] = {}
     for part in fields(Seen):
@@ -224,13 +273,36 @@ def _seen(side: int, tensors: Mapping[str, Any]) -> Seen:
     arrays = [*seen.descriptors, seen.view, seen.tile, seen.word_scores, seen.word_maps, seen.globals]
     if not seen.descriptors or any(len(array) != looks for array in arrays):
         raise ValueError("arrays of different lengths")
+    ranks = [array.ndim for array in (*seen.descriptors, seen.photo, *arrays[len(seen.descriptors) :])]
+    if ranks != [4] * len(seen.descriptors) + [1, 1, 1, 1, 3, 2]:
+        raise ValueError("an array has not the dimensions it should have")
     if not all(np.isfinite(array).all() for array in arrays):
         raise ValueError("a number is not finite")
+    if any(array.dtype.kind != "i" for array in (seen.photo, seen.view, seen.tile)):
+        raise ValueError("a number that counts is not whole")
+    if sorted(set(seen.photo[seen.view == 0].tolist())) != list(range(photos)):
+        raise ValueError("not every photo was looked at")
     return seen
 
 
-def _single(value: Any) -> Any:
-    return value.astype(np.float32) if value.dtype == np.float16 else value
+def _roi(values: Any) -> Inside:
+    if values.ndim != 2 or not values.any():
+        raise ValueError("the region of interest is empty")
+    inside: Inside = values.astype(bool)
+    return inside
+
+
+def _remembered(values: Any) -> Any:
+    """Return an array that is remembered, numbers in single precision. Raises ValueError where one is not finite."""
+    if values.size == 0 or not np.isfinite(values).all():
+        raise ValueError("what is remembered is empty or holds a number that is not finite")
+    return values.astype(np.float32) if values.dtype == np.float16 else values
+
+
+def _above_zero(name: str, value: float) -> float:
+    if value <= 0:
+        raise ValueError(f"{name} {value} must be above 0")
+    return float(value)
 
 
 def _digest(tensors: Mapping[str, Any]) -> str:

@@ -7,12 +7,14 @@ Every number comes from the good photographs alone, each compared with a memory 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from anomalens.decision.calibration import Calibration
 from anomalens.decision.capture import CaptureLimits
+from anomalens.decision.conformal import Rate, promise
 from anomalens.decision.conformal import threshold as conformal_threshold
 from anomalens.decision.pooling import ScorePooling
 from anomalens.detection.observing import Floats, Photo, Seen, observe, read_photos
@@ -46,7 +48,7 @@ _ANY_ANGLE, _ALIKE = 1.0, 1.25
 # Weight of the place in the image for parts that always lie alike.
 _POSITION = 2.5
 # The least rate of false alarms that is aimed at where none is asked for, however many photographs there are.
-_LEAST_RATE = 0.01
+_LEAST_RATE = Fraction(1, 100)
 # An image shows the same thing up to this half squared distance of its global features, or up to this many times the
 # median and the largest distance of good photographs to their nearest other, but never beyond the last.
 _UNLIKE, _OF_MEDIAN, _OF_LARGEST, _OTHER = 0.25, 3.0, 1.5, 0.5
@@ -199,7 +201,7 @@ def _observe(
             if progress:
                 progress()
 
-    seen = observe(engine.with_levels(), sizes, options, reference, usable())
+    seen = observe(engine.with_levels(reference.depths), sizes, options, reference, usable())
     return tuple(photos), seen, tuple(left_out)
 
 
@@ -233,11 +235,11 @@ def taught_engine(engine: Engine, lesson: Lesson, sizes: Mapping[int, TaughtSize
     words = engine.identity
     identity = replace(
         words,
-        method=f"{words.method} + {lesson.method}" if reference.uses_words else lesson.method,
+        method=f"{words.method} + {lesson.method}" if reference.uses_words and not reference.words else lesson.method,
         learned=_digest(words.learned, lesson),
         options={**words.options, "references": dict(lesson.options) | {"photos": len(lesson.photos)}},
     )
-    return TaughtEngine(engine.with_levels(), reference, sizes, identity)
+    return TaughtEngine(engine.with_levels(reference.depths), reference, sizes, identity)
 
 
 def _decided(reference: ReferenceMethod[Any], **options: Any) -> ReferenceMethod[Any]:
@@ -317,20 +319,24 @@ def _image_scores(
     )
 
 
+def promised_rate(count: int, fpr: float | None) -> Rate:
+    """Return the rate of false alarms that is not exceeded: the one asked for, else what `count` photographs allow."""
+    return fpr or max(Fraction(1, count + 1), _LEAST_RATE)
+
+
 def _calibrate(scores: Sequence[float], peaks: Sequence[float], fpr: float | None, mixed: bool) -> Calibration:
     """Choose thresholds by the photographs' own scores, each against the others."""
     count = len(scores)
-    rate = fpr or max(1 / (count + 1), _LEAST_RATE)
+    rate = promised_rate(count, fpr)
     cut, pixel_cut = conformal_threshold(scores, rate), conformal_threshold(peaks, rate)
     low, high = float(np.median(peaks)), pixel_cut
     span = max(high - low, 1e-3)
-    photos = "1 good photo" if count == 1 else f"{count} good photos"
     condition = ", provided that those chosen from the unlabelled photos are all sound" if mixed else ""
     return Calibration(
         threshold=cut,
         pixel_threshold=pixel_cut,
         heat_range=(0.0, pixel_cut + 2 * span),
-        source=f"learned from {photos}: at most {100 * rate:.3g} % false alarms{condition}",
+        source=f"{count} good photos: {promise(rate)}{condition}",
         normal_scores=tuple(sorted(scores)),
     )
 

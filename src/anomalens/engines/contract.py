@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from anomalens.methods.references.reference_method import QUARTERS
 from anomalens.options import DEFAULT_OBJECT
 
 Floats = npt.NDArray[np.float32]
@@ -86,8 +87,10 @@ class Engine(Protocol):
         Raises ConfigError where the prompts cannot be changed.
         """
 
-    def with_levels(self) -> "Engine":
+    def with_levels(self, depths: Sequence[float] = QUARTERS) -> "Engine":
         """Return the same network, whose answers hold `Scored.levels` too.
+
+        depths: shares of the tower's blocks after which its patch tokens are read, see `ReferenceMethod.depths`.
 
         Raises ConfigError where it cannot hand them out.
         """

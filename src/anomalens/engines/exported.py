@@ -22,6 +22,7 @@ from anomalens.errors import ConfigError, WeightsError, one_line
 from anomalens.files import file_digest
 from anomalens.images.preprocessing import Preprocess
 from anomalens.methods.parts.draws import Draws
+from anomalens.methods.references.reference_method import QUARTERS
 from anomalens.options import Dtype
 from anomalens.typed_values import checked_value
 from anomalens.untrusted import read_json
@@ -168,7 +169,7 @@ class ExportedEngine:
             )
         return self
 
-    def with_levels(self) -> "ExportedEngine":
+    def with_levels(self, depths: Sequence[float] = QUARTERS) -> "ExportedEngine":
         """Raise ConfigError: the graph has no such output."""
         raise ConfigError(
             f"{self._model.name} cannot be taught: its graph gives scores and maps only; "

@@ -16,7 +16,7 @@ from anomalens.engines.contract import Engine, Floats, Identity, Scored
 from anomalens.errors import ConfigError
 from anomalens.methods.parts.array_namespace import Array, is_tensor, like, namespace, numpy_array, unit
 from anomalens.methods.parts.neighbours import nearest
-from anomalens.methods.references.reference_method import ReferenceMethod, Words
+from anomalens.methods.references.reference_method import QUARTERS, ReferenceMethod, Words
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class TaughtEngine:
             )
         return self
 
-    def with_levels(self) -> Engine:
+    def with_levels(self, depths: Sequence[float] = QUARTERS) -> Engine:
         """Raise ConfigError: it is taught already."""
         raise ConfigError("this detector has learned from photographs already; teach the detector it was made from")
 

@@ -37,8 +37,12 @@ from anomalens.methods.parts.checkpoints import (
     read_checkpoint,
     shipped_checkpoint,
 )
-from anomalens.methods.parts.learned import quarter_taps
-from anomalens.methods.references.reference_method import is_reference_method, reference_entry
+from anomalens.methods.references.reference_method import (
+    QUARTERS,
+    is_reference_method,
+    reference_entry,
+    taps_at,
+)
 from anomalens.options import LoadOptions
 
 # Width of a tower up to which its matrix products are too small to be worth dividing among threads.
@@ -91,12 +95,12 @@ class TorchEngine:
         other.text = other._read_text()
         return other
 
-    def with_levels(self) -> "TorchEngine":
+    def with_levels(self, depths: Sequence[float] = QUARTERS) -> "TorchEngine":
         """Return the same network, weights shared, whose answers hold what photographs are compared by."""
         other = copy.copy(self)
         # A copy that shares every parameter: only the taps are its own.
         other.method = copy.copy(self.method)
-        other.method.level_taps = quarter_taps(self.clip.config)
+        other.method.hand_out_levels(taps_at(self.clip.config.vision.layers, depths))
         other._hands_out_levels = True
         return other
 

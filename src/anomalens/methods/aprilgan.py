@@ -77,6 +77,12 @@ class AprilGan(LearnedMethod):
         ensemble = ensembles.aprilgan(name)
         return ensemble.directions(encoder(ensemble.prompts), unit_first=True)
 
+    def levels(self, features: Features) -> tuple[Tensor, ...]:
+        """Return grids of features [B, h, w, C]: without taps the tokens that the learned maps read."""
+        if self.level_taps:
+            return super().levels(features)
+        return tuple(tokens.unflatten(1, features.grid) for tokens in features.dense[0])
+
     def logits(self, features: Features, text: Tensor) -> Tensor:
         """Compute 100 · unit(Y_k) · (t_a - t_n) of every stage: [stages, B, h, w]."""
         stages = zip(self.maps, features.dense[0], strict=True)

@@ -86,7 +86,7 @@ class Method(nn.Module, ABC):
     # Streams of patch tokens that the method reads.
     dense: tuple[Dense, ...] = ()
     # Blocks, counted from 1, after which patch tokens are read for the comparison with photographs, see
-    # `ImageTower.forward`; none unless photographs are compared.
+    # `ImageTower.forward` and `hand_out_levels`.
     level_taps: tuple[int, ...] = ()
     # Options that change the method's own image score and nothing else; without effect where the map alone is scored.
     score_only_options: ClassVar[tuple[str, ...]] = ()
@@ -122,6 +122,14 @@ class Method(nn.Module, ABC):
             pixels, self.dense, cls=self.cls, positions=self.positions, level_taps=self.level_taps
         )
         return features
+
+    def hand_out_levels(self, taps: tuple[int, ...]) -> None:
+        """Have `encode` read what `levels` returns, from now on.
+
+        taps: blocks of the tower, counted from 1, after which patch tokens are read. Without any, `levels` returns
+            what the method itself compares with words, if it is one that compares it with photographs too.
+        """
+        self.level_taps = taps
 
     def levels(self, features: Any) -> tuple[Tensor, ...]:
         """Return what photographs are compared by: grids of features [B, h, w, C] of what `encode` gave."""

@@ -35,6 +35,7 @@ from torch import Tensor
 
 from anomalens.backbones.config import ClipConfig
 from anomalens.backbones.prompt_encoder import PromptEncoder
+from anomalens.backbones.streams import Dense
 from anomalens.backbones.tower import Clip, Features
 from anomalens.errors import ConfigError
 from anomalens.methods.base import ExportTraits, Method, ScoreMap, register
@@ -108,6 +109,23 @@ class WinCLIP(Method):
             for scale in self.config.scales
         )
         return WindowFeatures(whole.cls, whole.dense, whole.grid, whole.levels, windows)
+
+    def hand_out_levels(self, taps: tuple[int, ...]) -> None:
+        """Hand out levels; without taps windows and the last block's patch tokens, which are then read too."""
+        super().hand_out_levels(taps)
+        if not taps:
+            self.dense = (Dense(project=False),)
+
+    def levels(self, features: WindowFeatures) -> tuple[Tensor, ...]:
+        """Return grids of features [B, h, w, C]: without taps those of windows, a scale each, then patch tokens."""
+        if self.level_taps:
+            return super().levels(features)
+        height, width = features.grid
+        grids = [
+            window.unflatten(1, (height - scale + 1, width - scale + 1))
+            for window, scale in zip(features.windows, self.config.scales, strict=True)
+        ]
+        return (*grids, features.dense[0][0].unflatten(1, features.grid))
 
     def score(self, features: WindowFeatures, text: Tensor, size: tuple[int, int]) -> ScoreMap:
         """Score whole images [B]; maps [B, *size] of harmonically averaged window scores."""

@@ -15,9 +15,13 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from anomalens.errors import ConfigError
 from anomalens.methods.parts.array_namespace import Array, convert, like, namespace, unit
+
+# Places along a patch at which a blur is computed; odd, so that the middle of the patch is one of them.
+_FINE = 15
 
 
 def describe(
@@ -77,6 +81,34 @@ def apply(rows: Array, values: Array, columns: Array) -> Array:
     images, height, width, channels = values.shape
     tall = rows @ values.reshape(images, height, width * channels)
     return columns @ tall.reshape(images, rows.shape[0], width, channels)
+
+
+def resampled(maps: Array, size: tuple[int, int]) -> Array:
+    """Bring maps [B, h, w] to another size [B, *size], float32: bilinear, or by averaging where they shrink."""
+    if tuple(maps.shape[1:]) == size:
+        return convert(maps, "float32")
+    return _by_axes(maps, [operator(length, 1, target) for length, target in zip(maps.shape[1:], size, strict=True)])
+
+
+def blurred(maps: Array, sigma: float) -> Array:
+    """Blur maps of patches [B, h, w] as if they were enlarged to pixels, blurred and read at the patches' middles.
+
+    sigma: standard deviation of the Gaussian in patches; 0 leaves maps as they are.
+    """
+    return _by_axes(maps, [_blurring(length, sigma) for length in maps.shape[1:]]) if sigma else maps
+
+
+def _by_axes(maps: Array, operators: Sequence[npt.NDArray[np.float32]]) -> Array:
+    """Apply one matrix along each axis of maps [B, h, w]."""
+    rows, columns = (like(matrix, maps) for matrix in operators)
+    return apply(rows, convert(maps, "float32")[..., None], columns)[..., 0]
+
+
+@lru_cache(maxsize=64)
+def _blurring(length: int, sigma: float) -> npt.NDArray[np.float32]:
+    """Build the matrix [length, length] of `blurred`, which works on `_FINE` places a patch."""
+    fine = ndimage.gaussian_filter1d(_resampling(length, _FINE * length), _FINE * sigma, axis=0, mode="reflect")
+    return np.ascontiguousarray(fine[_FINE // 2 :: _FINE], np.float32)
 
 
 @lru_cache(maxsize=64)

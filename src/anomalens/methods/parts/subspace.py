@@ -4,7 +4,7 @@
 
 "SubspaceAD" (CVPR 2026) fits this to the patches of a few references. All is computed in float64 and kept as float32:
 two tensors, no search, so it is small as a file and cheap as a graph. Sums over patches are all that is needed, so the
-fit takes one pass and no more memory than D x D.
+fit takes two passes over blocks of patches, and little more memory than D x D.
 
 Shapes: R patches, D channels, q directions.
 """
@@ -18,6 +18,8 @@ from anomalens.methods.parts.array_namespace import Array, convert, like, numpy_
 
 # Eigenvalues below this share of the largest are rounding errors.
 _RANK = 1e-10
+# Patches that are held in float64 at once.
+_ROWS = 8192
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,15 @@ def fit_subspace(rows: Array, share: float = 0.99, most: int | None = None) -> S
         raise ConfigError(f"share {share} of the variance must lie between 0 and 1 (0.9 and 0.99 are usual)")
     if rows.shape[0] == 0:
         raise InputError("no patches to fit a subspace to; give at least one good photograph")
-    values = convert(rows, "float64")
-    mean = values.mean(0)
-    off = values - mean
-    variance, directions = np.linalg.eigh(numpy_array(off.T @ off))
+    parts = [rows[start : start + _ROWS] for start in range(0, rows.shape[0], _ROWS)]
+    mean = sum(convert(part, "float64").sum(0) for part in parts) / rows.shape[0]
+    scatter = 0.0
+    for part in parts:
+        off = convert(part, "float64") - mean
+        scatter = scatter + off.T @ off
+    variance, directions = np.linalg.eigh(numpy_array(scatter))
     variance, directions = variance[::-1].clip(min=0), directions[:, ::-1]
     rank = int((variance > _RANK * max(variance[0], np.finfo(np.float64).tiny)).sum())
     explained = np.cumsum(variance) / max(float(variance.sum()), np.finfo(np.float64).tiny)
     count = max(0, min(int(np.searchsorted(explained, share)) + 1, rank - 1, most if most is not None else rank))
-    return Subspace(convert(mean, "float32"), like(directions[:, :count].copy(), values, "float32"))
+    return Subspace(convert(mean, "float32"), like(directions[:, :count].copy(), mean, "float32"))

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 
 from anomalens.errors import ConfigError
 from anomalens.methods.parts.array_namespace import Array, convert, like, namespace
-from anomalens.methods.parts.fusion import Fusion, Scale, fit_scale
 from anomalens.methods.parts.neighbours import Memory, build_memory, nearest
-from anomalens.methods.parts.patches import apply, describe, operator, with_position
+from anomalens.methods.parts.patches import describe, with_position
 from anomalens.methods.parts.subspace import fit_subspace
+from anomalens.methods.references.distances import add_words, fit_scales
 from anomalens.methods.references.reference_method import (
     Compared,
     Descriptors,
@@ -132,36 +132,11 @@ class PatchMemory(ReferenceMethod[Remembered]):
 
     def fit_join(self, ordinary: Compared, words: Words) -> Mapping[str, float]:
         """Fit mean and deviation of the distances and of the map of words."""
-        scales = {
-            "score": fit_scale([ordinary.for_score]),
-            "map": fit_scale([ordinary.for_map]),
-            "words": fit_scale([self._on_grid(words.map, ordinary.for_map)]),
-        }
-        return {
-            f"{name}_{part}": getattr(scale, part) for name, scale in scales.items() for part in ("mean", "deviation")
-        }
+        return fit_scales(ordinary, words)
 
     def join(self, compared: Compared, words: Words, fitted: Mapping[str, float]) -> Joined:
         """Add standardised maps."""
-        scales = {
-            name: Scale(fitted[f"{name}_mean"], fitted[f"{name}_deviation"]) for name in ("score", "map", "words")
-        }
-        said = self._on_grid(words.map, compared.for_map)
-        joined = {
-            name: Fusion(scales[name], scales["words"], self.config.words_weight).join(distances, said)
-            for name, distances in (("score", compared.for_score), ("map", compared.for_map))
-        }
-        return Joined(map=joined["map"], score_map=joined["score"])
-
-    @staticmethod
-    def _on_grid(maps: Array, like_grid: Array) -> Array:
-        """Bring maps [B, H, W] to the grid of the patches [B, h, w] by averaging."""
-        height, width = like_grid.shape[1:]
-        rows, columns = (
-            like(operator(length, 1, target), like_grid)
-            for length, target in zip(maps.shape[1:], (height, width), strict=True)
-        )
-        return apply(rows, like(maps, like_grid, "float32")[..., None], columns)[..., 0]
+        return add_words(compared, words, fitted, self.config.words_weight)
 
 
 def _search(patches: Array, rows: Array) -> Array:

@@ -29,6 +29,9 @@ from anomalens.options import refuse_unknown
 Descriptors: TypeAlias = tuple[Array, ...]
 """One or several grids of patch descriptors, each [V, h, w, D] with its own h, w and D."""
 
+QUARTERS = (0.25, 0.5, 0.75, 1.0)
+"""Depths of a tower, as shares of its blocks: the ends of its quarters."""
+
 Owners: TypeAlias = npt.NDArray[np.int64]
 """[V] number of the photograph that each view shows, 0..K-1; its first view is the photograph as it is."""
 
@@ -94,6 +97,9 @@ class ReferenceMethod(ABC, Generic[R]):
 
     # The zero-shot method that this one is part of and whose score it takes; None: any.
     words: ClassVar[str | None] = None
+    # Depths of the tower, as shares of its blocks, after which patch tokens are read; a convolutional stem hands out
+    # its own levels whatever they are. (): what the zero-shot method in `words` compares by itself.
+    depths: ClassVar[tuple[float, ...]] = QUARTERS
     # What is remembered, R.
     remembers: ClassVar[type[Any]]
     # Whether image scores are the mean of the largest 1 % of `Joined.score_map`; else `Joined.score` has them.
@@ -205,6 +211,12 @@ def create_reference(name: str, **options: Any) -> ReferenceMethod[Any]:
     registered = reference_entry(name)
     refuse_unknown(options, registered.options, name)
     return registered.build(registered.config(**options))
+
+
+def taps_at(layers: int, depths: Sequence[float]) -> tuple[int, ...]:
+    """Return the blocks, counted from 1, at depths of a tower of `layers` blocks; some may be the same block."""
+    # Depths are fractions that floating point may hold a little too small.
+    return tuple(max(1, int(layers * depth + 1e-6)) for depth in depths)
 
 
 def _import_all() -> None:

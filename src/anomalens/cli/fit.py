@@ -1,0 +1,110 @@
+"""Run `anomalens fit`: good photographs in, a taught part as one file out."""
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from anomalens.cli.console import Json
+from anomalens.cli.load_options import load_options
+from anomalens.errors import ConfigError
+from anomalens.options import BUNDLED, LoadOptions, refuse_unknown
+
+# Each photograph is compared with the others, so one alone teaches nothing.
+_FEWEST = 2
+
+
+@load_options(without=("recipe", "checkpoint", "calibration", "threshold", "pixel_threshold"))
+def fit(
+    photos: Annotated[list[str], typer.Argument(help="Good photos: images, folders (searched recursively), patterns.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write, NAME.anomalens, for `--recipe`.")],
+    add: Annotated[
+        bool, typer.Option("--add", help="Add the photos to the part that --out holds already; it keeps its options.")
+    ] = False,
+    fpr: Annotated[
+        float | None,
+        typer.Option(help="Largest rate of false alarms; unless given, the least that so many photos can promise."),
+    ] = None,
+    as_json: Json = False,
+    options: LoadOptions = LoadOptions(),
+) -> None:
+    """Learn a part from a few good photos, none with a defect; write all that was learned as one small file.
+
+    Four photos are enough to begin with; the more, the fewer false alarms are promised. --method names a method that
+    compares with photos (memory), or one that goes by words (anoclip), which is then joined with the memory; --set
+    gives options of either. Photos that cannot be used are named and left out.
+
+    Examples:
+
+      anomalens fit good_parts/ --out bottle.anomalens --object bottle
+
+      anomalens detect shots/ --recipe bottle.anomalens --out results
+
+      anomalens fit --add more_good_parts/ --out bottle.anomalens
+    """
+    from anomalens.cli.console import note, progress_bar, say, show_facts, working
+    from anomalens.cli.recipe import in_words, recipe_facts
+    from anomalens.decision.conformal import needed
+    from anomalens.detection.loading import load_detector
+    from anomalens.detection.recipe import SUFFIX, read_recipe
+    from anomalens.images.sources import list_images
+
+    if out.suffix != SUFFIX:
+        raise ConfigError(f"--out {out}: the file of a taught part ends in {SUFFIX}")
+    if not out.absolute().parent.is_dir():
+        raise ConfigError(f"{out.parent} is no folder; make it, or choose another --out")
+    images = list_images(photos)
+    known = len(read_recipe(out).lesson.photos) if add else 0
+    least = max(_FEWEST, needed(fpr) if fpr is not None else 0)
+    if len(images) + known < least:
+        rate = f"--fpr {fpr:g}" if fpr is not None else "a part"
+        raise ConfigError(
+            f"{rate} needs at least {least} good photos, found {len(images) + known}; add photos"
+            + (" or raise the rate" if fpr is not None and least > _FEWEST else "")
+        )
+    reference_options: dict[str, Any] = {}
+    if not add:
+        reference_options, words_options = split_options(options)
+        options = options.replace(method_options=words_options)
+    with working("loading the backbone"):
+        detector = load_detector(options.replace(recipe=str(out)) if add else options)
+    with progress_bar() as bar:
+        task = bar.add_task("learning", total=len(images))
+        taught = detector.fit(
+            images, fpr=fpr, seed=options.seed, progress=partial(bar.advance, task), **reference_options
+        )
+    try:
+        taught.save(out)
+    except OSError as error:
+        raise ConfigError(f"cannot write {out}: {error.strerror or error}; choose another --out") from error
+    left_out = list(taught.lesson.left_out) if taught.lesson else []
+    for reason in left_out:
+        note(f"left out: {reason}")
+    facts = recipe_facts(read_recipe(out), out)
+    if as_json:
+        show_facts(facts | {"left_out": left_out}, as_json=True)
+    else:
+        say(in_words(facts))
+        say(f"written to {out} ({facts['bytes'] / 1e6:.1f} MB)")
+
+
+def split_options(options: LoadOptions) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Sort the options of methods into those of the reference method and those of the zero-shot method.
+
+    An option that both have belongs to the reference method. Raises ConfigError for one that neither has, and for a
+    value that does not fit the reference method.
+    """
+    from anomalens.decision.calibration import bundled_calibration
+    from anomalens.detection.teaching import named_reference
+    from anomalens.engines.torch_engine import resolve_method
+    from anomalens.methods.base import entry
+    from anomalens.methods.references.reference_method import create_reference, reference_entry
+
+    reference = reference_entry(named_reference(options.method))
+    words = entry(resolve_method(options, bundled_calibration() if options.backbone == BUNDLED else None))
+    both = tuple(dict.fromkeys((*reference.options, *words.options)))
+    refuse_unknown(options.method_options, both, f"{reference.name} with {words.name}")
+    own = {name: value for name, value in options.method_options.items() if name in reference.options}
+    create_reference(reference.name, **own)
+    return own, {name: value for name, value in options.method_options.items() if name not in own}

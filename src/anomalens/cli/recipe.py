@@ -1,0 +1,160 @@
+"""Run `anomalens recipe show`: say what a taught part knows, without loading any weights."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from anomalens.cli.console import Json, with_verbosity
+from anomalens.errors import ConfigError
+
+if TYPE_CHECKING:
+    from anomalens.detection.recipe import Recipe
+
+app = typer.Typer(help="Taught parts: look into their files.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Keep `show` a command of its own: Typer would leave out the name of an only command."""
+
+
+@app.command("show")
+@with_verbosity
+def show(
+    file: Annotated[Path, typer.Argument(help="A file of `anomalens fit`.")],
+    thumbnails: Annotated[
+        Path | None, typer.Option("--thumbnails", help="Also draw the good photos as one picture, a .png file.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Print what a taught part knows: methods, photos, threshold and its promise, limits, sizes, versions."""
+    from anomalens.cli.console import note, say, show_facts
+    from anomalens.detection.recipe import read_recipe
+    from anomalens.reporting.contact_sheet import write_contact_sheet
+
+    if thumbnails is not None and thumbnails.suffix.lower() != ".png":
+        raise ConfigError(f"--thumbnails {thumbnails}: the picture is a .png file")
+    recipe = read_recipe(file)
+    facts = recipe_facts(recipe, file)
+    if thumbnails is not None:
+        try:
+            write_contact_sheet(recipe.lesson.photos, thumbnails)
+        except OSError as error:
+            raise ConfigError(f"cannot write {thumbnails}: {error.strerror or error}") from error
+    if as_json:
+        show_facts(facts, as_json=True)
+        return
+    say(in_words(facts))
+    rows = {
+        "images are seen": _seen_in_words(facts),
+        "thresholds": f"image {facts['threshold']:.6g}, pixel {facts['pixel_threshold']:.6g}",
+        "accepted": _accepted_in_words(facts),
+        "regions": _regions_in_words(facts),
+        "options": ", ".join(f"{name}={value}" for name, value in facts["method_options"].items()) or "none",
+        "weights": facts["weights"][:12],
+        "seed": facts["seed"],
+        "made by": f"anomalens {facts['version']}",
+        "size of the file": f"{facts['bytes'] / 1e6:.1f} MB",
+    }
+    show_facts(rows, as_json=False)
+    say("photos:")
+    for photo in facts["photos"]:
+        say(f"  {photo['name']}  (score {photo['score']:.4g} against the others)")
+    if thumbnails is not None:
+        note(f"the photos as a picture: {thumbnails}")
+
+
+def recipe_facts(recipe: "Recipe", file: Path) -> dict[str, Any]:
+    """Return all that is told about a taught part, JSON-ready by name; `file` is where it lies."""
+    from dataclasses import asdict
+
+    from anomalens.methods.references.reference_method import create_reference
+
+    lesson, options, calibration = recipe.lesson, recipe.options, recipe.calibration
+    return {
+        "file": str(file),
+        "bytes": file.stat().st_size,
+        "version": recipe.version,
+        "method": lesson.method,
+        "method_options": dict(lesson.options),
+        "words": recipe.words.method,
+        "uses_words": create_reference(lesson.method, **lesson.options).uses_words,
+        "words_options": dict(options.method_options),
+        "backbone": recipe.words.backbone,
+        "weights": recipe.words.weights,
+        "object": options.object_name,
+        "photos": [
+            {"name": photo.name, "score": score} for photo, score in zip(lesson.photos, lesson.scores, strict=True)
+        ],
+        "odd": list(lesson.odd),
+        "turn_ratio": lesson.turn_ratio,
+        "fpr": lesson.fpr,
+        "threshold": calibration.threshold,
+        "threshold_source": calibration.source,
+        "pixel_threshold": calibration.pixel_threshold,
+        "sizes": sorted(recipe.sizes),
+        "unlike_limits": {str(side): taught.limit for side, taught in sorted(recipe.sizes.items())},
+        "capture": asdict(recipe.capture) if recipe.capture else None,
+        "tile": options.tile,
+        "roi": None if recipe.roi is None else float(recipe.roi.mean()),
+        "min_area": options.min_area,
+        "mm_per_px": options.mm_per_px,
+        "seed": lesson.seed,
+    }
+
+
+def in_words(facts: Mapping[str, Any]) -> str:
+    """Return the lines that people read first: what was taught, what was decided and why, what the threshold promises.
+
+    facts: of `recipe_facts`.
+    """
+    count = len(facts["photos"])
+    method = facts["method"]
+    if facts["uses_words"]:
+        method = f"{method}, joined with the words of {facts['words']} about {facts['object']!r}"
+    lines = [
+        f"taught from {count} good photo{'' if count == 1 else 's'} by {method}, on {facts['backbone']}",
+        *_decisions(facts),
+        f"threshold {facts['threshold']:.4g} from {facts['threshold_source']}",
+    ]
+    if facts["odd"]:
+        lines.append(f"unlike the other photos, so have a look whether they are good: {', '.join(facts['odd'])}")
+    return "\n".join(lines)
+
+
+def _decisions(facts: Mapping[str, Any]) -> list[str]:
+    """Say whether turned copies and the place in the image count, and why."""
+    options, ratio = facts["method_options"], facts["turn_ratio"]
+    if ratio is None:
+        return [f"photos are also compared turned, at {options['turns']} angles"] if options["turns"] > 1 else []
+    measured = f"a turned photo is {ratio:.2g} times as unlike the other photos as it is unturned"
+    if options["turns"] > 1:
+        return [f"the part lies at any angle, so photos are also compared turned: {measured}"]
+    place = ", and where in the image something lies counts" if options.get("position") else ""
+    return [f"photos are compared as they lie{place}: {measured}"]
+
+
+def _seen_in_words(facts: Mapping[str, Any]) -> str:
+    sizes = " and ".join(f"{side} pixels" for side in facts["sizes"])
+    return f"at {sizes}" + (f", in tiles of {facts['tile']} pixels" if facts["tile"] else "")
+
+
+def _accepted_in_words(facts: Mapping[str, Any]) -> str:
+    unlike = ", ".join(f"{limit:.3g}" for limit in facts["unlike_limits"].values())
+    text = f"distance to the photos as a whole up to {unlike}"
+    capture = facts["capture"]
+    if capture is None:
+        return text
+    low, high = (capture["brightness"] + sign * capture["brightness_range"] for sign in (-1, 1))
+    return f"{text}; mean brightness {max(low, 0):.0f} to {min(high, 255):.0f} of 255"
+
+
+def _regions_in_words(facts: Mapping[str, Any]) -> str:
+    words = [f"of at least {facts['min_area']} pixels" if facts["min_area"] else "of any size"]
+    if facts["roi"] is not None:
+        words.append(f"in a region of interest of {100 * facts['roi']:.0f} % of the image")
+    if facts["mm_per_px"] is not None:
+        words.append(f"{facts['mm_per_px']:g} mm a pixel")
+    return ", ".join(words)
