@@ -21,10 +21,10 @@ def is_part_of_results(folder: Path) -> bool:
     return folder.name in PARTS_OF_A_RUN and holds_results(folder.parent)
 
 
-def is_saved_prediction(name: str, beside: Set[str]) -> bool:
-    """Return whether `Prediction.save` wrote the file `name`, whose folder has the files `beside`."""
+def is_saved_prediction(name: str, siblings: Set[str]) -> bool:
+    """Return whether `Prediction.save` wrote the file `name`, whose folder has the files `siblings`."""
     for ending, other in (("_overlay.png", "_mask.png"), ("_mask.png", "_overlay.png")):
         if name.endswith(ending):
             stem = name.removesuffix(ending)
-            return stem + other in beside and f"{stem}.json" in beside
+            return stem + other in siblings and f"{stem}.json" in siblings
     return False
