@@ -8,6 +8,7 @@ import torch
 from anomalens.backbones.bundle import save_bundle
 from anomalens.backbones.config import ClipConfig, TextConfig, VisionConfig
 from anomalens.backbones.tower import Clip
+from anomalens.decision.capture import Capture
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -46,3 +47,10 @@ def tiny_weights(tiny_clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> P
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's cache of text features."""
     monkeypatch.setenv("ANOMALENS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def blank_images_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let images of one colour, whose scores can be told by hand, be judged like photographs."""
+    sharp = Capture(brightness=120, lowest=0, low=0, highest=255, softness=0.2, edge=50, sharpness=3)
+    monkeypatch.setattr("anomalens.detection.tiling.measure_capture", lambda rgb: sharp)

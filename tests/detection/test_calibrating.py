@@ -16,6 +16,8 @@ from anomalens.detection.calibrating import calibrate, calibrate_on_labels
 from anomalens.errors import ConfigError, InputError
 from toys import grey, make, predictions, toy_of
 
+pytestmark = pytest.mark.usefixtures("blank_images_count")
+
 
 def labelled(root: Path, normal: list[int], anomalous: list[int]) -> Path:
     for label, values in (("normal", normal), ("anomalous", anomalous)):

@@ -22,6 +22,8 @@ from anomalens.options import LoadOptions
 from anomalens.prediction import Failure, Prediction
 from toys import NO_CHANGE, grey, make, predictions, torch_engine, toy_of
 
+pytestmark = pytest.mark.usefixtures("blank_images_count")
+
 
 def test_one_image_gives_one_prediction(tiny_clip: Clip) -> None:
     prediction = make(tiny_clip).predict(grey(204))
