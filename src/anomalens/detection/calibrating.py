@@ -147,7 +147,7 @@ def _refuse_sets(detector: Detector) -> None:
 
 
 def _predict(detector: Detector, images: Any, progress: Progress) -> Iterator[Prediction | Failure]:
-    """Yield what the detector says of each image; an image that cannot be judged is a failure, for it counts nowhere."""
+    """Yield what the detector says of each image; one that cannot be judged becomes a failure: it counts nowhere."""
     for result in detector.predict_iter(images):
         if isinstance(result, Prediction) and result.unusable:
             yield Failure(result.path, f"{result.path or 'image'}: {result.unusable}")

@@ -144,4 +144,5 @@ def _from_file(options: LoadOptions) -> Detector:
     if options.object_name == DEFAULT_OBJECT:
         # Whoever does not name the object takes the one in the file.
         options = options.replace(object_name=card.identity.object_name)
-    return Detector(engine, preprocess, card.calibration, options, card.pooling)
+    own = {name: getattr(card, name) for name in ("min_area", "mm_per_px") if name not in asked}
+    return Detector(engine, preprocess, card.calibration, options.replace(**own), card.pooling, card.roi, card.capture)

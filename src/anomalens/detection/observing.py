@@ -6,7 +6,7 @@ What is kept is small and complete: a part can be taught again, or taught more, 
 """
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ from anomalens.images.pixel_values import Rgb
 from anomalens.images.preprocessing import Preprocess
 from anomalens.methods.parts.array_namespace import numpy_array
 from anomalens.methods.parts.patches import resampled
-from anomalens.methods.parts.turning import views
-from anomalens.methods.references.reference_method import Descriptors, ReferenceMethod
+from anomalens.methods.parts.turning import turn, views, zoom
+from anomalens.methods.references.reference_method import FINER, Descriptors, ReferenceMethod
 from anomalens.options import LoadOptions
 from anomalens.threads import map_ordered
 
@@ -37,6 +37,8 @@ Numbers = npt.NDArray[np.int64]
 
 # Longest side of the pictures that show people what was taught, in pixels.
 _THUMBNAIL = 96
+# A copy of a single photograph, this much smaller, differs from it about as much as a second photograph would.
+_ZOOM = 0.94
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,14 @@ class Seen:
 
     # For each kind of patches: [O, h, w, D] float16.
     descriptors: Descriptors
-    # [O] each: numbers of the photograph, of its view (0: as it is) and of the tile.
+    # [O] each: numbers of the photograph, of its view (0: as it is, above: turned or mirrored, below: a copy that
+    # stands for a second photograph where there is none) and of the tile.
     photo: Numbers
     view: Numbers
     tile: Numbers
-    # [O] what words alone say: image scores, and maps [O, h, w] on the grid of the first kind of patches.
+    # [O] what words alone say: image scores, and maps [O, FINER h, FINER w] float16 for the grid of the first patches.
     word_scores: Floats
-    word_maps: Floats
+    word_maps: npt.NDArray[np.float16]
     # [O, G] unit vectors that describe looks as a whole.
     globals: Floats
 
@@ -115,6 +118,7 @@ def observe(
     options: LoadOptions,
     method: ReferenceMethod[Any],
     photos: Iterable[tuple[Rgb, int]],
+    single: bool = False,
 ) -> dict[int, Seen]:
     """Look at photographs as a detector will look at images.
 
@@ -124,6 +128,7 @@ def observe(
         options: tiles and batch size.
         method: describes patches, and says whether mirrored views are looked at too.
         photos: pixels, uint8 [H, W, 3], and how many turned views to look at, of each photograph.
+        single: look at copies too, because there is no second photograph to compare the only one with.
 
     Returns what was seen, by the shorter side of the pixels.
 
@@ -132,7 +137,10 @@ def observe(
     waiting: dict[int, list[_Look]] = {}
     seen: dict[int, list[Seen]] = {}
     for number, (rgb, turns) in enumerate(photos):
-        for look in _looks(number, views(rgb, turns, method.config.mirrored), sizes, options):
+        seen_as = dict(enumerate(views(rgb, turns, method.config.mirrored)))
+        if single:
+            seen_as |= {-1: zoom(rgb, _ZOOM), -2: turn(rgb, 180)}
+        for look in _looks(number, seen_as, sizes, options):
             side = min(look.pixels.shape[-2:])
             batch = waiting.setdefault(side, [])
             if batch and batch[0].pixels.shape != look.pixels.shape:
@@ -158,8 +166,10 @@ class _Look:
     key: int
 
 
-def _looks(number: int, turned: Sequence[Rgb], sizes: Sequence[Preprocess], options: LoadOptions) -> Iterator[_Look]:
-    for view, rgb in enumerate(turned):
+def _looks(
+    number: int, seen_as: Mapping[int, Rgb], sizes: Sequence[Preprocess], options: LoadOptions
+) -> Iterator[_Look]:
+    for view, rgb in seen_as.items():
         decoded = Decoded(rgb, rgb.shape[0], rgb.shape[1])
         image = cut(decoded, sizes, options.tile, options.overlap)
         for tiles in image.pixels:
@@ -177,7 +187,7 @@ def _see(engine: Engine, method: ReferenceMethod[Any], looks: Sequence[_Look]) -
         view=np.array([look.view for look in looks]),
         tile=np.array([look.tile for look in looks]),
         word_scores=np.asarray(answer.score, np.float32),
-        word_maps=np.asarray(resampled(answer.map, (height, width)), np.float32),
+        word_maps=resampled(answer.map, (FINER * height, FINER * width)).astype(np.float16),
         globals=np.asarray(numpy_array(global_features(answer.levels)), np.float32),
     )
 

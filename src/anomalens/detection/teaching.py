@@ -5,6 +5,7 @@
 Every number comes from the good photographs alone, each compared with a memory that lacks it (leave one out).
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -46,9 +47,11 @@ _ASKED = 6
 # At most this ratio of distances: parts lie at any angle. Above the other: they always lie alike.
 _ANY_ANGLE, _ALIKE = 1.0, 1.25
 # Weight of the place in the image for parts that always lie alike.
-_POSITION = 2.5
+_POSITION = 3.5
 # The least rate of false alarms that is aimed at where none is asked for, however many photographs there are.
 _LEAST_RATE = Fraction(1, 100)
+# The least threshold where one photograph was taught, in deviations from ordinary.
+_LEAST_SINGLE = 4.5
 # An image shows the same thing up to this half squared distance of its global features, or up to this many times the
 # median and the largest distance of good photographs to their nearest other, but never beyond the last.
 _UNLIKE, _OF_MEDIAN, _OF_LARGEST, _OTHER = 0.25, 3.0, 1.5, 0.5
@@ -146,7 +149,7 @@ def teach(
         ratio = _ratio(seen)
         decided = 4 if few and ratio is not None and ratio <= _ANY_ANGLE else 1
         reference = _decided(reference, turns=decided)
-        seen = {side: part if decided > 1 else part.only(part.view == 0) for side, part in seen.items()}
+        seen = {side: part.only(part.view < decided) for side, part in seen.items()}
     if getattr(reference.config, "position", 0) is None:
         alike = ratio is not None and ratio > _ALIKE and options.tile is None
         reference = _decided(reference, position=_POSITION if alike else 0.0)
@@ -166,12 +169,13 @@ def teach_more(
 ) -> Taught:
     """Add good photographs to an earlier lesson, which decides the method and its options; see `teach`."""
     reference = create_reference(lesson.method, **lesson.options)
-    known = [photo.key for photo in lesson.photos]
+    keys = [photo.key for photo in lesson.photos]
     looks = [reference.config.turns] * len(images)
-    photos, seen, left_out = _observe(engine, sizes, options, reference, images, looks, known, progress)
+    photos, seen, left_out = _observe(engine, sizes, options, reference, images, looks, keys, progress)
+    # With further photographs the copies of a single one are not needed any more.
+    known = {side: part.only(part.view >= 0) if photos else part for side, part in lesson.seen.items()}
     together = {
-        side: part.joined(seen[side], len(lesson.photos)) if side in seen else part
-        for side, part in lesson.seen.items()
+        side: part.joined(seen[side], len(lesson.photos)) if side in seen else part for side, part in known.items()
     }
     more = replace(lesson, photos=(*lesson.photos, *photos), seen=together, fpr=fpr or lesson.fpr, left_out=left_out)
     return learn(engine, options, more)
@@ -201,7 +205,8 @@ def _observe(
             if progress:
                 progress()
 
-    seen = observe(engine.with_levels(reference.depths), sizes, options, reference, usable())
+    single = len(images) + len(known) == 1
+    seen = observe(engine.with_levels(reference.depths), sizes, options, reference, usable(), single)
     return tuple(photos), seen, tuple(left_out)
 
 
@@ -262,26 +267,34 @@ def _ratio(seen: Mapping[int, Seen]) -> float | None:
 
 def _learn_size(reference: ReferenceMethod[Any], seen: Seen, seed: int) -> tuple[TaughtSize, Compared]:
     """Learn from what was seen at one size; also return the photographs as they are, compared with the others."""
-    descriptors = _float32(seen.descriptors)
-    remembered = reference.remember(descriptors, seen.photo, seed)
-    plain = np.flatnonzero(seen.view == 0)
-    ordinary = _against_others(reference, remembered, descriptors, seen, plain, seed)
-    words = Words(seen.word_scores[plain], seen.word_maps[plain])
-    fitted = dict(reference.fit_join(ordinary, words))
-    whole = seen.globals[plain]
-    return TaughtSize(remembered, fitted, whole, _limit(whole, seen.photo[plain])), ordinary
+    views, asked = seen.only(seen.view >= 0), _ordinary_looks(seen)
+    descriptors = _float32(views.descriptors)
+    remembered = reference.remember(descriptors, views.photo, seed)
+    if len(np.unique(views.photo)) > 1:
+        ordinary = _against_others(reference, remembered, descriptors, views, seed)
+    else:
+        ordinary = reference.compare(_float32(asked.descriptors), remembered)
+    fitted = dict(reference.fit_join(ordinary, _words(asked)))
+    plain = views.view == 0
+    whole = views.globals[plain]
+    return TaughtSize(remembered, fitted, whole, _limit(whole, views.photo[plain])), ordinary
+
+
+def _ordinary_looks(seen: Seen) -> Seen:
+    """Return the looks whose comparison with the memory says what is ordinary: photographs, or copies of the only one.
+
+    A single photograph that has no copies, because others were left out, stands for itself.
+    """
+    copies = seen.view < 0
+    return seen.only(copies if copies.any() else seen.view == 0)
 
 
 def _against_others(
-    reference: ReferenceMethod[Any],
-    remembered: Any,
-    descriptors: Descriptors,
-    seen: Seen,
-    plain: Any,
-    seed: int,
+    reference: ReferenceMethod[Any], remembered: Any, descriptors: Descriptors, seen: Seen, seed: int
 ) -> Compared:
     """Compare each photograph with a memory that lacks it."""
     parts = []
+    plain = np.flatnonzero(seen.view == 0)
     for number in np.unique(seen.photo):
         chosen = plain[seen.photo[plain] == number]
         others = reference.without(remembered, descriptors, seen.photo, int(number), seed)
@@ -302,16 +315,14 @@ def _image_scores(
     """Return the image score and the highest map value of each photograph, as if it were an image in question."""
     pooling = ScorePooling(1.0, 0.01)
     by_size_scores, by_size_maps = [], []
+    photo: Any = None
     for side, seen in lesson.seen.items():
-        plain = np.flatnonzero(seen.view == 0)
-        joined = reference.join(
-            ordinary[side], Words(seen.word_scores[plain], seen.word_maps[plain]), sizes[side].fitted
-        )
+        asked = _ordinary_looks(seen)
+        joined = reference.join(ordinary[side], _words(asked), sizes[side].fitted)
         maps = joined.map if joined.score_map is None else joined.score_map
         by_size_scores.append(pooling(maps[:, 0, 0], maps) if joined.score is None else joined.score)
-        by_size_maps.append(joined.map.reshape(len(plain), -1).max(1))
-    owners = next(iter(lesson.seen.values()))
-    photo = owners.photo[owners.view == 0]
+        by_size_maps.append(joined.map.reshape(len(maps), -1).max(1))
+        photo = asked.photo
     scores, peaks = np.mean(by_size_scores, axis=0), np.mean(by_size_maps, axis=0)
     return (
         [float(scores[photo == number].max()) for number in range(len(lesson.photos))],
@@ -327,6 +338,8 @@ def promised_rate(count: int, fpr: float | None) -> Rate:
 def _calibrate(scores: Sequence[float], peaks: Sequence[float], fpr: float | None, mixed: bool) -> Calibration:
     """Choose thresholds by the photographs' own scores, each against the others."""
     count = len(scores)
+    if count == 1 and fpr is None:
+        return _calibrate_single(scores[0], peaks[0])
     rate = promised_rate(count, fpr)
     cut, pixel_cut = conformal_threshold(scores, rate), conformal_threshold(peaks, rate)
     low, high = float(np.median(peaks)), pixel_cut
@@ -341,12 +354,28 @@ def _calibrate(scores: Sequence[float], peaks: Sequence[float], fpr: float | Non
     )
 
 
+def _calibrate_single(score: float, peak: float) -> Calibration:
+    """Choose thresholds where copies of a single photograph stand for others: nothing is promised."""
+    cut, pixel_cut = max(_LEAST_SINGLE, score + 0.5), peak + 0.5
+    return Calibration(
+        threshold=cut,
+        pixel_threshold=pixel_cut,
+        heat_range=(0.0, 2 * pixel_cut),
+        source="learned from 1 good photo, which promises no rate of false alarms; teach more",
+        normal_scores=(score,),
+    )
+
+
 def _limit(whole: Floats, photo: Any) -> float:
     """Return the largest distance of global features at which an image still shows what the photographs show."""
     if len(np.unique(photo)) < 2:
         return _UNLIKE
     distances = np.array([nearest(whole[[i]], whole[photo != photo[i]])[0] for i in range(len(whole))])
     return float(min(_OTHER, max(_UNLIKE, _OF_MEDIAN * np.median(distances), _OF_LARGEST * distances.max())))
+
+
+def _words(seen: Seen) -> Words:
+    return Words(seen.word_scores, seen.word_maps.astype(np.float32))
 
 
 def _float32(descriptors: Descriptors) -> Descriptors:

@@ -16,8 +16,8 @@ from anomalens.options import DEFAULT_OBJECT
 
 Floats = npt.NDArray[np.float32]
 
-GraphRun = Callable[[list[Floats]], tuple[Floats, Floats]]
-"""Run a graph: its inputs in order -> scores [B] and maps [B, H, W]."""
+GraphRun = Callable[[list[Floats]], dict[str, Floats]]
+"""Run a graph: its inputs in order -> its outputs by name: `score`, `map`, and other fields of `Scored` it has."""
 
 
 class Scored(NamedTuple):

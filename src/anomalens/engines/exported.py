@@ -7,19 +7,26 @@ The graph takes pixels in 0..1 at the size on the card and gives the method's ra
 and colours are on the card, so that they can be changed without touching the graph.
 """
 
+import base64
+import binascii
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import numpy as np
+import numpy.typing as npt
+from PIL import Image
 
 from anomalens.decision.calibration import Calibration, pooling_from_dict
+from anomalens.decision.capture import CaptureLimits
 from anomalens.decision.pooling import ScorePooling
 from anomalens.engines.contract import Floats, GraphRun, Identity, Scored
 from anomalens.engines.onnx_files import external_files
-from anomalens.errors import ConfigError, WeightsError, one_line
+from anomalens.errors import ConfigError, InputError, WeightsError, one_line
 from anomalens.files import file_digest
+from anomalens.images.decoding import decode
+from anomalens.images.encoding import encode_image
 from anomalens.images.preprocessing import Preprocess
 from anomalens.methods.parts.draws import Draws
 from anomalens.methods.references.reference_method import QUARTERS
@@ -51,6 +58,12 @@ class Card:
     batch_limit: int | None = None
     # The side may be any multiple of this, in pixels; None: it is that of `preprocess`.
     any_size: int | None = None
+    # Of a taught part: what good photographs say of brightness and sharpness, where defects count (a mask, bool
+    # [h, w]), the least area of a region in pixels, millimetres a pixel.
+    capture: CaptureLimits | None = None
+    roi: npt.NDArray[np.bool_] | None = None
+    min_area: int = 0
+    mm_per_px: float | None = None
     # Hash of each file of the model: see `files_of`.
     sha256: dict[str, str] = field(default_factory=dict)
     # Versions, and how far the graph is from PyTorch: for people who read the card.
@@ -70,6 +83,10 @@ class Card:
             "draws": asdict(self.draws) if self.draws else None,
             "batch_limit": self.batch_limit,
             "any_size": self.any_size,
+            "capture": asdict(self.capture) if self.capture else None,
+            "roi": None if self.roi is None else _roi_text(self.roi),
+            "min_area": self.min_area,
+            "mm_per_px": self.mm_per_px,
             "sha256": self.sha256,
             "made": self.made,
         }
@@ -84,10 +101,13 @@ class Card:
             own = {name: value[name] for name in ("format", "identity", "batch_limit", "any_size", "sha256", "made")}
             own["preprocess"] = checked_value("preprocess", value["preprocess"], dict[str, Any]) | normalised
             own["draws"] = value["draws"] or None
+            # Cards of detectors of words alone, and older ones, lack what is known of a part.
+            own |= {name: value[name] for name in ("capture", "min_area", "mm_per_px") if name in value}
             checked = {name: checked_value(name, part, _HINTS[name]) for name, part in own.items()}
             calibration = Calibration.from_dict(value["calibration"])
-            card = cls(**checked, calibration=calibration, pooling=pooling_from_dict(value["calibration"]))
-        except (KeyError, TypeError, AttributeError) as error:
+            roi = _roi_of_text(value["roi"]) if value.get("roi") else None
+            card = cls(**checked, calibration=calibration, pooling=pooling_from_dict(value["calibration"]), roi=roi)
+        except (KeyError, TypeError, AttributeError, binascii.Error, InputError) as error:
             raise ConfigError(one_line(error)) from error
         for size in (card.preprocess.size, card.preprocess.multiple, card.batch_limit or 1, card.any_size or 1):
             if not 0 < size <= _LARGEST:
@@ -108,6 +128,17 @@ class Card:
             raise WeightsError(
                 f"{path} is no description of an exported detector ({error}); export it again"
             ) from error
+
+
+def _roi_text(roi: npt.NDArray[np.bool_]) -> str:
+    """Return a mask as text: a PNG in base64."""
+    return base64.b64encode(encode_image(Image.fromarray(roi.astype(np.uint8) * np.uint8(255)))).decode("ascii")
+
+
+def _roi_of_text(text: str) -> npt.NDArray[np.bool_]:
+    """Return the mask that `_roi_text` wrote. Raises ValueError for other text, InputError for another image."""
+    inside: npt.NDArray[np.bool_] = decode(base64.b64decode(text, validate=True)).rgb.max(axis=2) > 0
+    return inside
 
 
 _HINTS = get_type_hints(Card)
@@ -183,10 +214,10 @@ class ExportedEngine:
             raise ConfigError(f"pixels {pixels.shape[-2:]}, but the graph was exported for {side} x {side}")
         step = self.card.batch_limit or len(pixels)
         parts = [self._score(pixels[i : i + step], keys[i : i + step]) for i in range(0, len(pixels), step)]
-        scores, maps = zip(*parts, strict=True)
-        return Scored(np.concatenate(scores), np.concatenate(maps))
+        outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return Scored(outputs["score"], outputs["map"], outputs.get("score_map"), outputs.get("unlike"))
 
-    def _score(self, pixels: Floats, keys: Sequence[int]) -> tuple[Floats, Floats]:
+    def _score(self, pixels: Floats, keys: Sequence[int]) -> dict[str, Floats]:
         return self._run([np.ascontiguousarray(pixels), *(self.card.draws.draw(keys) if self.card.draws else ())])
 
 

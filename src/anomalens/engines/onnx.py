@@ -32,11 +32,11 @@ def open_model(path: Path, device: str = "auto", dtype: Dtype = "float32") -> Gr
     except Exception as error:
         # ONNX Runtime's own exceptions share no base but this.
         raise WeightsError(f"{path}: ONNX Runtime cannot read it ({_first_line(error)}); export it again") from error
-    inputs = [node.name for node in session.get_inputs()]
+    inputs, outputs = ([node.name for node in nodes] for nodes in (session.get_inputs(), session.get_outputs()))
 
-    def run(values: list[Floats]) -> tuple[Floats, Floats]:
-        score, heat = session.run(["score", "map"], dict(zip(inputs, values, strict=True)))
-        return score, heat
+    def run(values: list[Floats]) -> dict[str, Floats]:
+        answers = session.run(outputs, dict(zip(inputs, values, strict=True)))
+        return dict(zip(outputs, answers, strict=True))
 
     return run
 

@@ -31,6 +31,7 @@ def open_model(path: Path, device: str = "auto", dtype: Dtype = "float32") -> Gr
     try:
         model = core.read_model(str(path))
         names = [node.get_any_name() for node in model.inputs]
+        output_names = [node.get_any_name() for node in model.outputs]
         compiled = core.compile_model(model, chosen, settings)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
@@ -39,15 +40,15 @@ def open_model(path: Path, device: str = "auto", dtype: Dtype = "float32") -> Gr
     # A request serves one thread at a time; each is kept for the next that needs one.
     idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
-    def run(values: list[Floats]) -> tuple[Floats, Floats]:
+    def run(values: list[Floats]) -> dict[str, Floats]:
         try:
             request = idle.get_nowait()
         except queue.Empty:
             request = compiled.create_infer_request()
         answers = request.infer(dict(zip(names, values, strict=True)))
         # The request writes into the same memory next time.
-        scores, maps = answers["score"].copy(), answers["map"].copy()
+        outputs = {name: answers[name].copy() for name in output_names}
         idle.put(request)
-        return scores, maps
+        return outputs
 
     return run

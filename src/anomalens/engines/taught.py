@@ -8,7 +8,7 @@ It is an engine itself, so everything above it (tiles, sizes, batches, streams, 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,22 @@ class TaughtSize:
     globals: Array
     # The largest half squared distance to the nearest of them at which an image still shows the same thing.
     limit: float
+
+    def moved(self, array: Array) -> "TaughtSize":
+        """Return the same with all arrays of the kind and on the device of `array`."""
+        if not is_tensor(array):
+            return self
+        remembered = {name: like(value, array) for name, value in vars(self.remembered).items()}
+        return replace(self, remembered=replace(self.remembered, **remembered), globals=like(self.globals, array))
+
+
+class JoinedArrays(NamedTuple):
+    """Hold the first fields of `Scored`, as arrays of NumPy or PyTorch."""
+
+    score: Array
+    map: Array
+    score_map: Array
+    unlike: Array
 
 
 class TaughtEngine:
@@ -74,37 +90,33 @@ class TaughtEngine:
             known = ", ".join(map(str, self.sizes))
             raise ConfigError(f"nothing was taught at {side} pixels, only at {known}; teach it again with this size")
         answer = self.words.score_batch(pixels, keys, sharing)
-        return join(answer, self.method, self.sizes[side])
+        levels = answer.levels
+        words = Words(like(answer.score, levels[0]), like(answer.map, levels[0]))
+        joined = join(words, levels, self.method, self.sizes[side].moved(levels[0]))
+        score, anomaly_map, score_map, unlike = (np.asarray(numpy_array(part), np.float32) for part in joined)
+        return Scored(score, anomaly_map, score_map, unlike)
 
 
-def join(answer: Scored, method: ReferenceMethod[Any], taught: TaughtSize) -> Scored:
-    """Join an engine's answer for words, which holds levels, with a comparison with what was learned."""
-    levels = answer.levels
-    compared = method.compare(method.describe(levels), move(taught.remembered, levels[0]))
-    joined = method.join(compared, Words(answer.score, answer.map), taught.fitted)
-    unlike = nearest(global_features(levels), like(taught.globals, levels[0])) / taught.limit
+def join(words: Words, levels: Sequence[Array], method: ReferenceMethod[Any], taught: TaughtSize) -> JoinedArrays:
+    """Join what words say with a comparison of features with what was learned; arrays of one kind in and out.
+
+    Args:
+        words: of B images.
+        levels: their grids of features [B, h, w, C].
+        method: how images are compared with photographs.
+        taught: what was learned, arrays of the same kind.
+    """
+    compared = method.compare(method.describe(levels), taught.remembered)
+    joined = method.join(compared, words, taught.fitted)
     score_map = joined.map if joined.score_map is None else joined.score_map
-    score = score_map.reshape(len(score_map), -1).max(-1) if joined.score is None else joined.score
-    return Scored(
-        score=_floats(score if isinstance(score, np.ndarray) else numpy_array(score)),
-        map=_floats(numpy_array(joined.map)),
-        score_map=None if joined.score_map is None else _floats(numpy_array(joined.score_map)),
-        unlike=_floats(numpy_array(unlike)),
-    )
+    score = joined.score
+    if score is None:
+        score = namespace(score_map).amax(score_map.reshape(score_map.shape[0], -1), -1)
+    unlike = nearest(global_features(levels), taught.globals) / taught.limit
+    return JoinedArrays(score, joined.map, score_map, unlike)
 
 
 def global_features(levels: Sequence[Array]) -> Array:
     """Describe whole images [B, G], unit vectors: the means over all places of the coarsest two levels, each unit."""
     means = [unit(level.reshape(level.shape[0], -1, level.shape[-1]).mean(1)) for level in levels[-2:]]
     return unit(namespace(levels[0]).concatenate(means, -1))
-
-
-def move(remembered: Any, array: Array) -> Any:
-    """Return a dataclass of NumPy arrays with all of them of the kind and on the device of `array`."""
-    if not is_tensor(array):
-        return remembered
-    return replace(remembered, **{name: like(value, array) for name, value in vars(remembered).items()})
-
-
-def _floats(values: Any) -> Floats:
-    return np.asarray(values, np.float32)

@@ -19,6 +19,7 @@ from anomalens.detection.detector import Detector
 from anomalens.detection.loading import load_detector
 from anomalens.engines import exported
 from anomalens.engines.exported import Card
+from anomalens.engines.taught import TaughtEngine
 from anomalens.engines.torch_engine import TorchEngine
 from anomalens.errors import ConfigError
 from anomalens.export import gate
@@ -110,7 +111,8 @@ def export(
         raise ConfigError("int8 is made for ONNX Runtime; use --format onnx, or leave --int8 out")
     with _workplace(out) as folder:
         model = folder / out.name
-        graph = Graph(engine, detector.preprocess, any_size)
+        taught = detector.engine if isinstance(detector.engine, TaughtEngine) else engine
+        graph = Graph(taught, detector.preprocess, any_size)
         write = write_onnx if kind == "onnx" else write_openvino
         write(graph, model)
         card = _card(detector, kind, graph)
@@ -197,6 +199,10 @@ def quantise(model: Path, shapes: set[tuple[int, ...]]) -> None:
 def _exportable(detector: Detector, any_size: bool) -> TorchEngine:
     """Return the engine of a detector that can be exported. Raises ConfigError, with the reason, for any other."""
     engine = detector.engine
+    if isinstance(engine, TaughtEngine):
+        if any_size or detector.options.extra_sizes:
+            raise ConfigError("a taught part is exported at the one size it was taught at; leave other sizes out")
+        engine = engine.words
     if not isinstance(engine, TorchEngine):
         raise ConfigError("this detector is an exported one already; name the method it was made from")
     if detector.options.extra_sizes and not any_size:
@@ -239,6 +245,10 @@ def _card(detector: Detector, kind: str, graph: Graph) -> Card:
         draws=graph.traits.draws,
         batch_limit=graph.traits.batch_limit,
         any_size=unit,
+        capture=detector.capture,
+        roi=detector.roi,
+        min_area=detector.options.min_area,
+        mm_per_px=detector.options.mm_per_px,
         made={
             "versions": versions(),
             "settings": detector.settings,

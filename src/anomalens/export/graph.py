@@ -1,7 +1,7 @@
 """Turn a detector in PyTorch into one graph of its normalisation, tower, method and text features.
 
     inputs    pixels [B, 3, S, S] in 0..1; for AnoCLIP+ also weight, bias, noise (`methods/parts/draws.py`)
-    outputs   score [B] and map [B, S, S], raw
+    outputs   score [B] and map [B, S, S], raw; of a taught part also score_map and unlike (`engines.contract.Scored`)
 
 B is free. S is fixed, and position table and map operators are constants; or it is open, any multiple of `unit`, and
 both are computed in the graph by formula (`backbones/resampling.py`).
@@ -10,18 +10,20 @@ both are computed in the graph by formula (`backbones/resampling.py`).
 import copy
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.tower import Clip, Positions, resize_positions
+from anomalens.engines.taught import JoinedArrays, TaughtEngine, join
 from anomalens.engines.torch_engine import TorchEngine
 from anomalens.errors import ConfigError
 from anomalens.extras import optional, quiet_logger
 from anomalens.images.preprocessing import Preprocess
 from anomalens.methods.base import ExportTraits, RandomFeatures
+from anomalens.methods.references.reference_method import Words
 
 _INPUTS = ("pixels", "weight", "bias", "noise")
 _PROTOBUF = 2**31  # bytes; the most that one .onnx file holds
@@ -33,8 +35,14 @@ class Graph(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, engine: TorchEngine, preprocess: Preprocess, any_size: bool = False) -> None:
+    def __init__(self, engine: TorchEngine | TaughtEngine, preprocess: Preprocess, any_size: bool = False) -> None:
         super().__init__()
+        self.taught = None
+        if isinstance(engine, TaughtEngine):
+            # The photographs are constants of the graph.
+            self.reference = engine.method
+            self.taught = engine.sizes[preprocess.size].moved(torch.empty(0))
+            engine = cast(TorchEngine, engine.words)
         self.method, self.side, self.any_size = engine.method, preprocess.size, any_size
         self.clip = engine.clip if any_size else _at_size(engine.clip, self.side, engine.method.positions)
         # The text features are computed anew: those of the engine were made in inference mode, which an exporter
@@ -55,17 +63,25 @@ class Graph(nn.Module):
         """Return what the method asks of a graph of this size."""
         return self.method.export_traits(self.side)
 
-    def forward(self, pixels: Tensor, *drawn: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Return the names of what the graph gives, in order."""
+        return ("score", "map") if self.taught is None else JoinedArrays._fields
+
+    def forward(self, pixels: Tensor, *drawn: Tensor) -> tuple[Tensor, ...]:
         """Score pixels [B, 3, S, S] in 0..1, with their random numbers where the method takes some.
 
-        Returns scores [B] and maps [B, S, S].
+        Returns what `outputs` names: scores [B], maps [B, S, S] and, of a taught part, further fields of `Scored`.
         """
         # The content key (0,) is not used: random numbers come in as `drawn`.
         features = self.method.encode(self.clip, (pixels - self.mean) / self.std, (0,))
         if isinstance(features, RandomFeatures):
             features.drawn = drawn
         result = self.method.score(features, self.text, (pixels.shape[-2], pixels.shape[-1]))
-        return result.score, result.map
+        if self.taught is None:
+            return result.score, result.map
+        words = Words(result.score.float(), result.map.float())
+        return tuple(join(words, self.method.levels(features), self.reference, self.taught))
 
 
 def _at_size(clip: Clip, side: int, mode: Positions) -> Clip:
@@ -119,6 +135,6 @@ def _export(graph: Graph) -> Any:
             dynamo=True,
             dynamic_shapes=shapes,
             input_names=_INPUTS[: len(example)],
-            output_names=("score", "map"),
+            output_names=graph.outputs,
             verbose=False,
         )

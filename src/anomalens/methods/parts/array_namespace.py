@@ -21,6 +21,11 @@ def is_tensor(array: Array) -> bool:
     return torch is not None and isinstance(array, torch.Tensor)
 
 
+def is_traced(array: Array) -> bool:
+    """Tell whether `array` is a tensor of a graph that is being written down."""
+    return is_tensor(array) and bool(sys.modules["torch"].compiler.is_compiling())
+
+
 def namespace(array: Array) -> Any:
     """Return the module whose functions work on `array`: torch for a tensor, numpy for everything else."""
     return sys.modules["torch"] if is_tensor(array) else np

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anomalens.errors import ConfigError, InputError
-from anomalens.methods.parts.array_namespace import Array, convert, like, namespace, numpy_array
+from anomalens.methods.parts.array_namespace import Array, convert, is_traced, like, namespace, numpy_array
 
 # Similarities in one block: 32 MB of float32.
 _BLOCK = 2**23
@@ -95,6 +95,10 @@ def nearest(queries: Array, rows: Array, block: int = _BLOCK) -> Array:
     xp = namespace(queries)
     half = 0.5 * (rows * rows).sum(-1)
     own = 0.5 * (queries * queries).sum(-1)
+    if is_traced(queries):
+        # A graph takes any number of queries, so it cannot be cut into blocks by that number.
+        distance = own - xp.amax(queries @ rows.T - half, -1)
+        return xp.where(distance > _ROUNDING * own, distance, xp.zeros_like(distance))
     down = max(1, min(queries.shape[0], 4096, block))
     across = max(1, block // down)
     parts = []

@@ -69,11 +69,13 @@ def with_position(descriptors: Array, weight: float) -> Array:
     Returns:
         [B, h, w, D + 2]; not of unit length any more, so distances must be Euclidean.
     """
-    images, height, width, _ = descriptors.shape
+    height, width = descriptors.shape[1:3]
     y = weight * (np.arange(height) + 0.5)[:, None] / height + np.zeros((height, width))
     x = weight * (np.arange(width) + 0.5)[None, :] / width + np.zeros((height, width))
-    place = np.broadcast_to(np.stack([y, x], -1).astype(np.float32), (images, height, width, 2))
-    return namespace(descriptors).concatenate([descriptors, like(place.copy(), descriptors)], -1)
+    place = like(np.stack([y, x], -1).astype(np.float32), descriptors)
+    xp = namespace(descriptors)
+    # Added to zeros, because the number of images may be open in a graph.
+    return xp.concatenate([descriptors, place + xp.zeros_like(descriptors[..., :2])], -1)
 
 
 def apply(rows: Array, values: Array, columns: Array) -> Array:

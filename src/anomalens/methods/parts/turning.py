@@ -32,7 +32,17 @@ def turn(rgb: Rgb, degrees: float) -> Rgb:
     angle = np.deg2rad(degrees)
     cosine, sine = np.cos(angle), np.sin(angle)
     # From a place (row, column) of the result to the place of the source that it shows.
-    matrix = np.array([[cosine, sine], [-sine, cosine]])
+    return _moved(rgb, np.array([[cosine, sine], [-sine, cosine]]))
+
+
+def zoom(rgb: Rgb, factor: float) -> Rgb:
+    """Enlarge an image [H, W, 3] about its middle on the same canvas; below 1 it shrinks, the border reflected."""
+    return _moved(rgb, np.eye(2) / factor)
+
+
+def _moved(rgb: Rgb, matrix: npt.NDArray[np.float64]) -> Rgb:
+    """Move every pixel as a matrix [2, 2] says, which leads from places of the result to places of the source."""
+    height, width = rgb.shape[:2]
     middle = np.array([(height - 1) / 2, (width - 1) / 2])
     offset = middle - matrix @ middle
     channels = [

@@ -6,10 +6,14 @@ A memory in the family of PatchCore (Roth et al., CVPR 2022) and AnomalyDINO (Da
     memory     the patches of all views of all photographs, thinned to `rows` by greedy k-centre selection
     distance   d = half squared distance to the nearest row of the memory                       (1 - cosine)
     place      for the map, parts that always lie alike also count how far apart two patches lie in the image
-    joined     z(d) + words_weight * z(map of words)        z by the photographs, each compared with the others only
-    score      mean of the largest 1 % of the joined map, without place
+    score      mean of the largest 1 % of  z(d without place) + words_weight * z(map of words)
+    map        z(d with place) + map_words_weight * z(map of words), four cells a patch
 
-All constants of the join come from the good photographs, so an image's score never depends on other images.
+z subtracts mean and divides by deviation, both of the photographs, each compared with the others only.
+
+Where the photographs are very unlike each other (mean of d above 0.2), no memory of a few says what is ordinary, and
+words decide alone. All constants of the join come from the good photographs, so an image's score never depends on other
+images.
 
 Ours: the join with words, and the decisions `turns` and `position` by the photographs themselves.
 """
@@ -19,11 +23,13 @@ from dataclasses import dataclass
 
 from anomalens.errors import ConfigError
 from anomalens.methods.parts.array_namespace import Array, convert, like, namespace
+from anomalens.methods.parts.fusion import Fusion, Scale
 from anomalens.methods.parts.neighbours import Memory, build_memory, nearest
-from anomalens.methods.parts.patches import describe, with_position
+from anomalens.methods.parts.patches import describe, resampled, with_position
 from anomalens.methods.parts.subspace import fit_subspace
-from anomalens.methods.references.distances import add_words, fit_scales
+from anomalens.methods.references.distances import fit_scales
 from anomalens.methods.references.reference_method import (
+    FINER,
     Compared,
     Descriptors,
     Joined,
@@ -34,6 +40,11 @@ from anomalens.methods.references.reference_method import (
     register_reference,
 )
 
+WORDS_ALONE = "words_alone"
+"""Name of the fitted number that is 1 where the photographs are too unlike each other to be compared with."""
+
+# Mean distance of photographs to the others beyond which words decide alone.
+_TOO_UNLIKE = 0.2
 # Principal axes on which the selection of rows looks at patches, and every how many patches they are fitted to.
 _AXES, _THINNING = 64, 4
 
@@ -48,8 +59,9 @@ class Config(ReferenceConfig):
     window: int = 3
     # Rows of the memory at most; 0 keeps all.
     rows: int = 3000
-    # Weight of words in the join; 0: photographs alone.
+    # Weights of words in the score and in the map; 0: photographs alone.
     words_weight: float = 0.5
+    map_words_weight: float = 0.25
     # Weight of the place in the image, in the map; None: decided by the photographs; 0: the place counts nothing.
     position: float | None = None
 
@@ -59,8 +71,8 @@ class Config(ReferenceConfig):
             raise ConfigError(f"window {self.window} must be an odd number of cells: 1, 3 or 5")
         if self.rows < 0:
             raise ConfigError(f"rows {self.rows} must be at least 1, or 0 for all")
-        if self.words_weight < 0 or (self.position or 0) < 0:
-            raise ConfigError("words_weight and position must not be negative")
+        if min(self.words_weight, self.map_words_weight, self.position or 0) < 0:
+            raise ConfigError("words_weight, map_words_weight and position must not be negative")
 
 
 @dataclass(frozen=True)
@@ -90,7 +102,7 @@ class PatchMemory(ReferenceMethod[Remembered]):
     @property
     def uses_words(self) -> bool:
         """Return whether words count."""
-        return self.config.words_weight > 0
+        return self.config.words_weight > 0 or self.config.map_words_weight > 0
 
     def describe(self, levels: Sequence[Array]) -> Descriptors:
         """Describe patches on the grid of the second of three levels (stride 16 of the stem), or of the only one."""
@@ -132,11 +144,25 @@ class PatchMemory(ReferenceMethod[Remembered]):
 
     def fit_join(self, ordinary: Compared, words: Words) -> Mapping[str, float]:
         """Fit mean and deviation of the distances and of the map of words."""
-        return fit_scales(ordinary, words)
+        alone = self.uses_words and float(ordinary.for_score.mean()) > _TOO_UNLIKE
+        return fit_scales(ordinary, words) | {WORDS_ALONE: float(alone)}
 
     def join(self, compared: Compared, words: Words, fitted: Mapping[str, float]) -> Joined:
         """Add standardised maps."""
-        return add_words(compared, words, fitted, self.config.words_weight)
+        distances, place, said = (
+            Scale(fitted[f"{name}_mean"], fitted[f"{name}_deviation"]) for name in ("score", "map", "words")
+        )
+        height, width = compared.for_map.shape[1:]
+        coarse, fine = (height, width), (FINER * height, FINER * width)
+        if fitted[WORDS_ALONE]:
+            maps = said.standardise(words.map)
+            return Joined(resampled(maps, fine), score_map=resampled(maps, coarse))
+        scoring = Fusion(distances, said, self.config.words_weight)
+        mapping = Fusion(place, said, self.config.map_words_weight)
+        return Joined(
+            map=mapping.join(resampled(compared.for_map, fine), resampled(words.map, fine)),
+            score_map=scoring.join(compared.for_score, resampled(words.map, coarse)),
+        )
 
 
 def _search(patches: Array, rows: Array) -> Array:

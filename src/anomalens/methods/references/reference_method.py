@@ -166,6 +166,9 @@ class ReferenceEntry:
 _REGISTRY: dict[str, ReferenceEntry] = {}
 _Class = TypeVar("_Class", bound=type[ReferenceMethod[Any]])
 
+FINER = 4
+"""Cells a patch, in height and width, at which maps of words are kept of good photographs."""
+
 DEFAULT = "memory"
 """The reference method that is joined with a zero-shot method where none is named."""
 

@@ -1,0 +1,35 @@
+"""Drawn photographs of one kind of part, good ones and faulty ones, for tests of what is learned from photographs."""
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+Rgb = npt.NDArray[np.uint8]
+
+SIDE = 160
+
+
+def good_part(seed: int, angle: float = 0.0) -> Rgb:
+    """Return a photograph of a sound part: a plate with a slot and a hole, a little light and noise of its own."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:SIDE, :SIDE] - SIDE / 2
+    turned = np.deg2rad(angle)
+    u, v = x * np.cos(turned) + y * np.sin(turned), y * np.cos(turned) - x * np.sin(turned)
+    plate = (np.abs(u) < 60) & (np.abs(v) < 45)
+    hole = (u - 30) ** 2 + (v - 10) ** 2 < 14**2
+    slot = (np.abs(u + 25) < 20) & (np.abs(v + 15) < 5)
+    values = np.where(plate & ~hole & ~slot, 170.0, 60.0) + 12 * np.sin(u / 4) * plate
+    values += random.normal(0, 4) + ndimage.gaussian_filter(random.normal(0, 12, values.shape), 1)
+    return np.repeat(values.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def faulty_part(seed: int, angle: float = 0.0) -> Rgb:
+    """Return a photograph of a part with a dark scratch across the plate, rows 96..103, columns 50..89."""
+    rgb = good_part(seed, angle).copy()
+    rgb[96:104, 50:90] = 25
+    return rgb
+
+
+def good_parts(count: int, first: int = 0) -> list[Rgb]:
+    """Return `count` photographs of sound parts."""
+    return [good_part(first + number) for number in range(count)]
