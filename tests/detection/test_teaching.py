@@ -81,7 +81,7 @@ def test_the_threshold_holds_for_the_photos_and_says_its_rate(taught: Detector) 
     assert len(taught.lesson.scores) == 6
     assert taught.calibration.threshold == max(taught.lesson.scores)
     assert "6 good photos" in taught.calibration.source
-    assert "14.3 %" in taught.calibration.source
+    assert "at most 1 in 7" in taught.calibration.source
 
 
 def test_a_rate_needs_enough_photos(words: Detector) -> None:

@@ -5,7 +5,6 @@
 Every number comes from the good photographs alone, each compared with a memory that lacks it (leave one out).
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction

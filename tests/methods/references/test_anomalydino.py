@@ -29,7 +29,9 @@ def test_distances_map_and_score_equal_plain_loops(make: Any) -> None:
         expected = 0.5 * nearest_loop(unit_loop(image), rows)
         np.testing.assert_allclose(numpy_array(compared.for_score)[number], expected, atol=1e-5)
         # 225 patches: the two largest.
-        assert float(numpy_array(joined.score)[number]) == pytest.approx(np.sort(expected.ravel())[-2:].mean(), abs=1e-5)
+        assert float(numpy_array(joined.score)[number]) == pytest.approx(
+            np.sort(expected.ravel())[-2:].mean(), abs=1e-5
+        )
         # 4 pixels of an image of 448: 15 patches of 15 pixels are 225 pixels.
         blurred = blurred_loop(expected, 15, 4 * 225 / 448)
         np.testing.assert_allclose(numpy_array(joined.map)[number], blurred, atol=1e-5)

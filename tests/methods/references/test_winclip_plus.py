@@ -47,7 +47,9 @@ def test_map_and_score_equal_plain_loops(make: Any) -> None:
         np.testing.assert_allclose(numpy_array(compared.for_map)[number], mean, atol=1e-5)
         expected = words.map[number] + enlarged(mean, (24, 28))
         np.testing.assert_allclose(numpy_array(joined.map)[number], expected, atol=1e-5)
-        assert float(numpy_array(joined.score)[number]) == pytest.approx((words.score[number] + mean.max()) / 2, abs=1e-5)
+        assert float(numpy_array(joined.score)[number]) == pytest.approx(
+            (words.score[number] + mean.max()) / 2, abs=1e-5
+        )
 
 
 def test_a_photograph_that_was_taught_leaves_words_alone(make: Any) -> None:
