@@ -28,12 +28,21 @@ class MissingExtraError(AnomalensError, ImportError):
     """Say that an optional dependency is not installed; the message names the extra that brings it."""
 
 
+_LONGEST = 300  # characters of a foreign message
+
+
 def one_line(error: BaseException) -> str:
     """Return the error's message as one line. A foreign error keeps its type's name in front, so that it explains
-    itself; a foreign error without a message is its type's name alone."""
+    itself; a foreign error without a message is its type's name alone. What a foreign message repeats of a damaged file
+    can be long, and is cut."""
     text = " ".join(str(error).split())
     if isinstance(error, AnomalensError):
         return text
+    if text.startswith("Exceeds the limit"):
+        # Python's own words advise to lift the limit.
+        return "a number of too many digits"
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
     if isinstance(error, OSError) and error.strerror and error.filename is None:
         return error.strerror
     name = type(error).__name__

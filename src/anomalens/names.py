@@ -29,3 +29,8 @@ def name_path(text: str) -> str:
 def is_text(value: str) -> bool:
     """Return whether `value` can be stored as UTF-8."""
     return _NO_TEXT.search(value) is None
+
+
+def printable(text: str) -> str:
+    """Return `text` with everything escaped that a terminal would act on (other than new lines) or cannot show."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in text)

@@ -184,7 +184,7 @@ def _in_words(value: Any) -> str:
         return ", ".join(map(_in_words, value))
     if isinstance(value, dict):
         return ", ".join(f"{name}={_in_words(part)}" for name, part in value.items())
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else f"{value!s:.100}"
 
 
 def refuse_unknown(values: Mapping[str, Any], known: tuple[str, ...], owner: str) -> None:

@@ -306,7 +306,7 @@ class Prediction:
         """
         target = Path(folder)
         stem = name or (Path(self.path).stem if self.path else "image")
-        if Path(stem).name != stem:
+        if Path(stem).name != stem or "\0" in stem:
             raise ConfigError(
                 f"{stem!r} is no file name: choose the folder by save(folder), and a name without folders"
             )

@@ -12,9 +12,11 @@ import os
 import stat
 import tomllib
 from collections.abc import Callable
+from functools import partial
 from typing import IO, Any
 
 from anomalens.errors import AnomalensError, ConfigError
+from anomalens.names import is_text
 from anomalens.typed_values import LARGEST
 
 Path = str | os.PathLike[str]
@@ -72,6 +74,7 @@ def read_json(
     error: Kind = ConfigError,
     most_bytes: int = MOST_BYTES,
     most_depth: int = MOST_DEPTH,
+    finite: bool = True,
 ) -> Any:
     """Return the value that a file of JSON, or its content, holds.
 
@@ -79,11 +82,12 @@ def read_json(
         source: a path, or the content as bytes.
         what, error, most_bytes: as for `read_bytes`.
         most_depth: how many tables and lists may lie within each other.
+        finite: refuse NaN and infinity, which are no JSON, though some programs write them.
 
     Raises `error` where the file cannot be read, is no JSON in UTF-8, or goes beyond a limit: of size, of depth, of
-    whole numbers (64 bits); and where it holds NaN or infinity, which are no JSON.
+    whole numbers (64 bits).
     """
-    return _read(source, json_value, "JSON", what, error, most_bytes, most_depth)
+    return _read(source, partial(json_value, finite=finite), "JSON", what, error, most_bytes, most_depth)
 
 
 def read_toml(
@@ -120,13 +124,19 @@ def read_header(source: Path | bytes, *, what: str, error: Kind = ConfigError) -
     return texts
 
 
-def json_value(text: str, most_depth: int = MOST_DEPTH) -> Any:
-    """Return the value of a JSON text. Raises ValueError in one line where it is none, or goes beyond a limit."""
+def json_value(text: str, most_depth: int = MOST_DEPTH, *, finite: bool = True, any_text: bool = False) -> Any:
+    """Return the value of a JSON text. Raises ValueError in one line where it is none, or goes beyond a limit.
+
+    `any_text`: allow half characters, by which JSON can spell the name of a file that is no text.
+    """
+    number = _finite if finite else float
     try:
-        value = json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=_finite)
+        value = json.loads(text, parse_int=_whole, parse_float=number, parse_constant=number)
     except RecursionError:
         raise ValueError(_too_deep(most_depth)) from None
-    _check_depth(value, most_depth)
+    parts = _check_depth(value, most_depth)
+    if not any_text and "\\u" in text and not all(is_text(part) for part in parts if isinstance(part, str)):
+        raise ValueError("text that is no Unicode")
     return value
 
 
@@ -191,13 +201,17 @@ def _too_deep(most_depth: int) -> str:
 
 
 def _check_depth(value: Any, most_depth: int) -> list[Any]:
-    """Return all values that are neither table nor list. Raises ValueError where they lie deeper than `most_depth`."""
+    """Return all keys, and all values that are neither table nor list.
+
+    Raises ValueError where values lie deeper than `most_depth`.
+    """
     plain: list[Any] = []
     level = [value]
     for _ in range(most_depth + 1):
         below: list[Any] = []
         for part in level:
             if isinstance(part, dict):
+                plain.extend(part)
                 below.extend(part.values())
             elif isinstance(part, list):
                 below.extend(part)

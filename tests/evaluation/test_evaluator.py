@@ -19,7 +19,8 @@ from anomalens.detection.detector import Detector
 from anomalens.errors import ConfigError, InputError, MissingExtraError
 from anomalens.evaluation.evaluator import EvaluationConfig, evaluate
 from anomalens.evaluation.gallery import MASK_COLOURS
-from anomalens.evaluation.result import Evaluation, read_evaluation
+from anomalens.evaluation.result import Evaluation
+from anomalens.evaluation.stored import read_evaluation
 from anomalens.files import file_key
 from anomalens.images.maps import resize_map
 from anomalens.metrics.summary import SUMMARY_KEYS, aupimo, pixel_intervals

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from anomalens.backbones.config import Activation, ClipConfig, TextConfig, VisionConfig
 from anomalens.backbones.weight_files import OPEN_CLIP_CONFIG, PREPROCESSOR_CONFIG
-from anomalens.errors import ConfigError, WeightsError
+from anomalens.errors import ConfigError, WeightsError, one_line
 from anomalens.images.normalisation import CLIP_MEAN, CLIP_STD, PixelFormat
 
 Json = dict[str, Any]
@@ -178,7 +178,7 @@ def config_from_hugging_face(value: Json) -> ClipConfig:
             activation=vision["hidden_act"],
         )
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise WeightsError(f"config.json: not the config of a CLIPModel ({error})") from error
+        raise WeightsError(f"config.json: not the config of a CLIPModel ({one_line(error)})") from error
 
 
 # The keys of open_clip's config that are understood; a tower that needs any other is refused.
@@ -211,7 +211,7 @@ def config_from_open_clip(value: Json) -> ClipConfig:
             activation="quick_gelu" if model.get("quick_gelu") else "gelu",
         )
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise WeightsError(f"open_clip_config.json: not the config of a CLIP ({error!r})") from error
+        raise WeightsError(f"open_clip_config.json: not the config of a CLIP ({one_line(error)})") from error
 
 
 # ----------------------------------------------------------------------------------------------- preprocessing

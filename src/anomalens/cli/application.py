@@ -9,6 +9,7 @@ from collections.abc import Callable
 import typer
 
 from anomalens.errors import AnomalensError
+from anomalens.names import printable
 
 _NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|bad_alloc", re.IGNORECASE)
 
@@ -61,7 +62,7 @@ def _reason(error: Exception) -> str | None:
     OSError: no such folder, no permission, a full disk. Libraries say in many ways that there is no memory.
     """
     if isinstance(error, (AnomalensError, OSError)):
-        return " ".join(str(error).split())
+        return printable(" ".join(str(error).split()))
     if isinstance(error, RecursionError):
         return "a file or folder is nested too deeply to be read"
     if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):

@@ -26,6 +26,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from anomalens.names import printable
+
 output = Console()
 errors = Console(stderr=True)
 
@@ -77,7 +79,7 @@ class _LogLines(logging.Handler):
 
 def complain(text: str) -> None:
     """Print what went wrong, a line on standard error."""
-    errors.print(text, markup=False, highlight=False, soft_wrap=True)
+    errors.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def note(text: str) -> None:
@@ -175,7 +177,7 @@ def _text(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.1f}" if math.isfinite(value) else "-"
-    return str(value)
+    return printable(str(value))
 
 
 class _Rate(ProgressColumn):

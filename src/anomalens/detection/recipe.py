@@ -151,7 +151,7 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     except (ValueError, KeyError, TypeError, AnomalensError, SafetensorError) as error:
         raise WeightsError(f"{name}: no recipe of `anomalens fit`, or a damaged one ({one_line(error)})") from error
     if schema != _SCHEMA:
-        raise WeightsError(f"{name}: a recipe of schema {schema!r}, this version reads {_SCHEMA}")
+        raise WeightsError(f"{name}: a recipe of schema {schema!r:.40}, this version reads {_SCHEMA}")
     if recorded != _digest(tensors):
         raise WeightsError(f"{name}: damaged: its tensors do not match its header; get the file again")
     try:

@@ -20,7 +20,6 @@ published = "mvtec"             # data set whose published numbers to compare wi
 Paths, also those of weights, checkpoints and calibrations, are relative to the file.
 """
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -30,6 +29,8 @@ from anomalens.datasets.layouts import parse_spec
 from anomalens.errors import ConfigError
 from anomalens.evaluation.evaluator import EvaluationConfig
 from anomalens.options import RENAMED, LoadOptions, refuse_unknown
+from anomalens.typed_values import build, checked_value
+from anomalens.untrusted import read_toml
 
 _OLD_NAMES = RENAMED | {"name": "method", "any_backbone": "strict_backbone (which means the opposite)"}
 
@@ -77,12 +78,9 @@ def refuse_repeated(names: list[str], things: str, remedy: str) -> None:
 def read_plan(path: str | Path) -> BenchmarkPlan:
     """Read a TOML file of the form above. Raises ConfigError naming what is missing, unknown or of a wrong type."""
     file = Path(path)
+    content = read_toml(file, what="benchmark file")
     try:
-        return _plan(tomllib.loads(file.read_text(encoding="utf-8")), file.parent)
-    except OSError as error:
-        raise ConfigError(f"benchmark file {file}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"benchmark file {file} is no TOML: {error}") from error
+        return _plan(content, file.parent)
     except ConfigError as error:
         raise ConfigError(f"benchmark file {file}: {error}") from error
 
@@ -117,7 +115,7 @@ def _method(settings: Mapping[str, Any], entry: dict[str, Any], folder: Path) ->
         if name in values and (path.is_file() or (name == "backbone" and path.is_dir())):
             values[name] = str(path)
     options = LoadOptions(**values)
-    return BenchmarkMethod(options.method if label is None else str(label), options)
+    return BenchmarkMethod(options.method if label is None else checked_value("label", label, str), options)
 
 
 def _data(entry: dict[str, Any], folder: Path) -> BenchmarkData:
@@ -125,7 +123,8 @@ def _data(entry: dict[str, Any], folder: Path) -> BenchmarkData:
     if not isinstance(entry.get("path"), str):
         raise ConfigError("every [[data]] needs a path, for instance path = 'mvtec:datasets/mvtec'")
     layout, path = parse_spec(entry["path"])
-    return BenchmarkData(**entry | {"path": f"{layout}:{folder / path}" if layout else str(folder / path)})
+    located = {"path": f"{layout}:{folder / path}" if layout else str(folder / path)}
+    return build(BenchmarkData, entry | located, "[[data]]")
 
 
 def _names(kind: type) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ data, is run again. Settings hold everything that decides a number: options, wei
 settings, and the size and time of every file of the data set.
 """
 
-import json
 import re
 import time
 import traceback
@@ -27,9 +26,12 @@ from anomalens.detection.loading import load_detector
 from anomalens.errors import ConfigError, one_line
 from anomalens.evaluation.benchmark_plan import BenchmarkData, BenchmarkMethod, BenchmarkPlan, refuse_repeated
 from anomalens.evaluation.evaluator import EvaluationConfig, evaluate, tested
+from anomalens.evaluation.stored import checked_metrics
 from anomalens.files import atomic_write, digest, file_digest, json_ready, stamp, write_json
 from anomalens.locks import held_folder
 from anomalens.options import BUNDLED, LoadOptions
+from anomalens.typed_values import checked_value
+from anomalens.untrusted import read_json
 
 State = Literal["done", "failed", "not run"]
 Value = TypeVar("Value")
@@ -203,14 +205,14 @@ def _run(
 def _read(cell: BenchmarkCell, settings: dict[str, Any] | None) -> BenchmarkCell:
     """Return the cell as an earlier run under the same settings left it; as it is where there is none, or a damaged."""
     try:
-        record = json.loads((cell.folder / "cell.json").read_text(encoding="utf-8"))
+        record = read_json(cell.folder / "cell.json", what="")
         if record["settings"] != json_ready(settings):
             return cell
-        metrics = None
-        if record["state"] == "done":
-            metrics = json.loads((cell.folder / "metrics.json").read_text(encoding="utf-8"))
-        return replace(cell, state=record["state"], reason=record["reason"], metrics=metrics)
-    except (OSError, ValueError, KeyError, TypeError):
+        state: State = checked_value("state", record["state"], State)
+        reason = checked_value("reason", record["reason"], str)
+        metrics = checked_metrics(read_json(cell.folder / "metrics.json", what="")) if state == "done" else None
+        return replace(cell, state=state, reason=reason, metrics=metrics)
+    except (ConfigError, KeyError, TypeError):
         return cell
 
 

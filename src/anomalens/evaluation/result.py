@@ -1,4 +1,4 @@
-"""Hold the result of an evaluation, and write and read its files.
+"""Hold the result of an evaluation, and write its files.
 
 DIR/metrics.json    numbers per class in per cent, their mean, 95 % intervals, the protocol
 DIR/metrics.csv     the same numbers as a table
@@ -8,16 +8,13 @@ DIR/report.json     what `anomalens report` draws: curves of at most 200 points 
 DIR/gallery/        pictures of the example cases (see gallery.py)
 """
 
-import csv
 import importlib.util
 import io
-import json
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from anomalens.errors import InputError
+from anomalens.csv_tables import to_csv
 from anomalens.evaluation.gallery import Gallery
 from anomalens.extras import optional
 from anomalens.files import atomic_write, make_folder, write_json
@@ -28,7 +25,7 @@ ClassNumbers = dict[str, float | int | None]
 Intervals = dict[str, list[float] | None]
 """95 % interval [low, high] of each metric, in per cent; None where it is not defined."""
 
-_COUNTS = ("n_normal", "n_anomalous")
+COUNTS = ("n_normal", "n_anomalous")
 
 
 @dataclass
@@ -48,7 +45,7 @@ class ImageRow:
     error: str | None = None
 
 
-_ROW_COLUMNS = [column.name for column in fields(ImageRow)]
+ROW_COLUMNS = [column.name for column in fields(ImageRow)]
 
 
 @dataclass
@@ -69,7 +66,7 @@ class Evaluation:
     @property
     def metrics(self) -> tuple[str, ...]:
         """Return the names of the metrics, in the order of the tables."""
-        return tuple(key for key in next(iter(self.classes.values()), {}) if key not in _COUNTS)
+        return tuple(key for key in next(iter(self.classes.values()), {}) if key not in COUNTS)
 
     @property
     def mean(self) -> dict[str, float | None]:
@@ -104,71 +101,13 @@ class Evaluation:
         """
         make_folder(folder)
         rows = [asdict(row) for row in self.rows]
-        atomic_write(folder / "scores.csv", _to_csv(_ROW_COLUMNS, rows))
+        atomic_write(folder / "scores.csv", to_csv(ROW_COLUMNS, rows))
         if importlib.util.find_spec("pyarrow") is not None:
             parquet = io.BytesIO()
             table = optional("pyarrow", "data").Table.from_pylist(rows)
             optional("pyarrow.parquet", "data").write_table(table, parquet)
             atomic_write(folder / "scores.parquet", parquet.getvalue())
         numbers = [{"class": name, **values} for name, values in (*self.classes.items(), ("mean", self.mean))]
-        atomic_write(folder / "metrics.csv", _to_csv(["class", *_COUNTS, *self.metrics], numbers))
+        atomic_write(folder / "metrics.csv", to_csv(["class", *COUNTS, *self.metrics], numbers))
         write_json(folder / "report.json", {"curves": self.curves, "gallery": self.gallery.write(folder / "gallery")})
         write_json(folder / "metrics.json", self.to_dict())
-
-
-@dataclass(frozen=True)
-class StoredEvaluation:
-    """Hold an evaluation as its files hold it."""
-
-    folder: Path
-    # The content of metrics.json.
-    metrics: dict[str, Any]
-    # Per class: curves and thresholds.
-    curves: dict[str, dict[str, Any]]
-    # One row an example case: its facts, and names of files in gallery/.
-    cases: list[dict[str, Any]]
-    rows: list[ImageRow]
-
-
-def read_evaluation(folder: Path) -> StoredEvaluation:
-    """Read the files of an evaluation.
-
-    Raises InputError where `folder` holds no evaluation, or a damaged one; MissingExtraError where its rows are kept as
-    scores.parquet alone (anomalens 0.1) and pyarrow is missing.
-    """
-    if not (folder / "metrics.json").is_file():
-        below = sorted(path.parent for path in folder.glob("**/metrics.json")) if folder.is_dir() else []
-        hint = f"; there is one in: {', '.join(map(str, below[:5]))}" if below else ""
-        raise InputError(f"{folder}: no evaluation in this folder (metrics.json is missing){hint}; run evaluate first")
-    try:
-        metrics, report = (json.loads((folder / name).read_text("utf-8")) for name in ("metrics.json", "report.json"))
-        return StoredEvaluation(folder, metrics, report["curves"], report["gallery"], _read_rows(folder))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder}: this evaluation is damaged ({error}); run evaluate again") from error
-
-
-def _read_rows(folder: Path) -> list[ImageRow]:
-    if not (folder / "scores.csv").is_file():
-        table = optional("pyarrow.parquet", "data").read_table(folder / "scores.parquet")
-        return [ImageRow(**row) for row in table.to_pylist()]
-    rows = []
-    with (folder / "scores.csv").open(encoding="utf-8", newline="") as lines:
-        reader = csv.DictReader(lines)
-        if reader.fieldnames != _ROW_COLUMNS:
-            raise ValueError(f"scores.csv has columns {reader.fieldnames}")
-        for line in reader:
-            label, score = int(line.pop("label")), line.pop("score")
-            decision, error = line.pop("decision") or None, line.pop("error") or None
-            rows.append(
-                ImageRow(**line, label=label, score=float(score) if score else None, decision=decision, error=error)
-            )
-    return rows
-
-
-def _to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return a table of comma-separated values; None and what a row lacks are empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)
-    return text.getvalue()

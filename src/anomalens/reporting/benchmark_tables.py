@@ -1,11 +1,10 @@
 """Write a benchmark's tables: Markdown to read and commit, CSV with every number, HTML to look at. All in per cent."""
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from anomalens import csv_tables
 from anomalens.evaluation.benchmarking import BenchmarkCell
 from anomalens.evaluation.comparison import Number, numbers
 from anomalens.files import atomic_write
@@ -35,18 +34,16 @@ def to_html(cells: Sequence[BenchmarkCell]) -> str:
 
 def to_csv(cells: Sequence[BenchmarkCell]) -> str:
     """Return one row a number: every class and the mean, with what was published; a cell without numbers is one row."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
+    rows: list[dict[str, Any]] = []
     for cell in cells:
         head: dict[str, Any] = {"label": cell.label, "method": cell.method, "data": cell.data}
         head |= {"state": cell.state, "reason": cell.reason}
         if cell.metrics is None:
-            writer.writerow(head)
+            rows.append(head)
         else:
             head |= {"method": cell.metrics["method"], "backbone": cell.metrics["backbone"]}
-            writer.writerows(head | _csv_row(number, cell.metrics["classes"]) for number in _numbers(cell))
-    return text.getvalue()
+            rows += [head | _csv_row(number, cell.metrics["classes"]) for number in _numbers(cell)]
+    return csv_tables.to_csv(_COLUMNS, rows)
 
 
 def _csv_row(number: Number, classes: dict[str, dict[str, float | None]]) -> dict[str, Any]:

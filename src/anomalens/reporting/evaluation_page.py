@@ -9,17 +9,22 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from anomalens.errors import ConfigError
 from anomalens.evaluation.gallery import MASK_COLOURS
-from anomalens.evaluation.result import ImageRow, StoredEvaluation, read_evaluation
+from anomalens.evaluation.result import ImageRow
+from anomalens.evaluation.stored import StoredEvaluation, read_evaluation
 from anomalens.files import atomic_write
 from anomalens.reporting.charts import Chart, Mark, curve_chart, histogram
 from anomalens.reporting.rendering import render
+from anomalens.untrusted import read_bytes
 
 _GROUPS = (
     ("Worst", ("lowest anomalous", "highest normal"), "What the scores get most wrong, or least right."),
     ("Borderline", ("nearest threshold",), "Nearest to the threshold the detector decided by."),
     ("Best", ("highest anomalous", "lowest normal"), "What the scores get most clearly right."),
 )
+_LARGEST_PICTURE = 2**22  # bytes; the gallery's are about 40 kB
+_PICTURES = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n": "png"}  # how a file of each kind begins
 _FAULTS_NAMED = 50  # images that could not be used and are named on the page; scores.csv has all
 
 
@@ -106,17 +111,22 @@ def _case_values(case: Mapping[str, Any], gallery: Path) -> dict[str, Any]:
         "right": called == label,
         "score": f"{case['score']:.4g}",
         "has_truth": "masks" in case,
-        **{picture: _data_uri(gallery / case[picture]) for picture in ("image", "heatmap", "masks") if picture in case},
+        **{picture: _data_uri(gallery, case[picture]) for picture in ("image", "heatmap", "masks") if picture in case},
     }
 
 
-def _data_uri(picture: Path) -> str | None:
-    """Return a picture as a data URI; None where it cannot be read."""
+def _data_uri(gallery: Path, name: str) -> str | None:
+    """Return a picture of the gallery as a data URI; None where it cannot be read, or is no picture of the gallery."""
+    picture = gallery / name
     try:
-        content = base64.b64encode(picture.read_bytes()).decode("ascii")
-    except OSError:
+        # A name, or a link, could lead to any file of whoever makes the page.
+        if Path(name).name != name or picture.resolve().parent != gallery.resolve():
+            return None
+        content = read_bytes(picture, what="picture", most_bytes=_LARGEST_PICTURE)
+    except (ConfigError, OSError, ValueError):
         return None
-    return f"data:image/{'png' if picture.suffix == '.png' else 'jpeg'};base64,{content}"
+    kind = next((kind for start, kind in _PICTURES.items() if content.startswith(start)), None)
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}" if kind else None
 
 
 def _settings(protocol: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

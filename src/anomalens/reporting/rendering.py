@@ -10,6 +10,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from anomalens.metrics.summary import METRIC_NAMES
 
+# A backslash would undo the one before the bar.
+_MARKDOWN = str.maketrans({"\\": "&#92;", "|": "\\|", "<": "&lt;", "[": "&#91;"})
+
 
 def render(template: str, **values: Any) -> str:
     """Return the text of `template`, a file of templates/, filled with `values`."""
@@ -43,5 +46,6 @@ def _count(number: int, singular: str, plural: str = "") -> str:
 
 
 def _cell(value: object) -> str:
-    """Return `value` as the text of a cell of a Markdown table."""
-    return str(value).replace("\n", " ").replace("|", "\\|").replace("<", "&lt;")
+    """Return `value` as the text of a cell of a Markdown table: one line, no markup, links or pictures."""
+    line = "".join(sign if sign.isprintable() else " " for sign in " ".join(str(value).split()))
+    return line.translate(_MARKDOWN)

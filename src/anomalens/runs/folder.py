@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from anomalens.detection.detector import Detector
 from anomalens.detection.together import predict_together
-from anomalens.errors import ConfigError, InputError
+from anomalens.errors import ConfigError, InputError, one_line
 from anomalens.files import digest, file_digest
 from anomalens.images.image_files import quoted
 from anomalens.locks import held_folder
@@ -28,6 +28,11 @@ from anomalens.prediction import Failure, Prediction, Result
 from anomalens.runs.record import ROWS, open_folder, read_record, write_record
 from anomalens.runs.store import Row, RunCounts, RunSummary, fill
 from anomalens.threads import map_ordered
+from anomalens.typed_values import checked_value
+from anomalens.untrusted import json_value
+
+# Types of what is counted in rows.
+_COUNTED: dict[str, Any] = {"score": float, "label": str, "confidence": float, "reason": str | None}
 
 MapFormat = Literal["none", "png", "npy"]
 
@@ -132,13 +137,20 @@ class JsonLines:
         """Count a row. Raises ConfigError where it is damaged or not that of the next input."""
         try:
             # Rows of version 0.1 hold names that are no text as raw bytes.
-            row = json.loads(line.decode("utf-8", "surrogateescape"))
-            path = row["path"]
+            row = checked_value(
+                "a row", json_value(line.decode("utf-8", "surrogateescape"), any_text=True), dict[str, Any]
+            )
+            path = checked_value("path", row["path"], str)
+            for name in _COUNTED.keys() & row.keys():
+                checked_value(name, row[name], _COUNTED[name])
         except (ValueError, TypeError, KeyError) as error:
-            raise ConfigError(f"{self.folder / ROWS} is damaged ({error}); move it away to start anew") from error
+            reason = one_line(error)
+            raise ConfigError(f"{self.folder / ROWS} is damaged ({reason}); move it away to start anew") from error
         index = self._counts.rows
         if index < len(self.inputs) and path not in (name_text(self.inputs[index]), str(self.inputs[index])):
-            raise ConfigError(f"cannot resume: the run had {path!r} where there is {quoted(self.inputs[index])} now")
+            raise ConfigError(
+                f"cannot resume: the run had {path!r:.300} where there is {quoted(self.inputs[index])} now"
+            )
         self._counts += RunCounts.of(row)
 
 

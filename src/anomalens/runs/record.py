@@ -10,6 +10,8 @@ from anomalens.extras import versions
 from anomalens.files import digest, make_folder, remove_unfinished, write_json
 from anomalens.options import differences
 from anomalens.runs.store import RunSummary
+from anomalens.typed_values import checked_value
+from anomalens.untrusted import read_json
 
 ROWS, PARTS = "predictions.jsonl", "rows"  # results of a run in one process, and of a run on a Ray cluster
 _ENGINES = {ROWS: "local", PARTS: "ray"}
@@ -48,9 +50,9 @@ def read_record(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     Raises ConfigError where it is missing or damaged, and where the run was made with other settings.
     """
     try:
-        record: dict[str, Any] = json.loads((folder / _NAME).read_text(encoding="utf-8"))
-        before: dict[str, Any] = record["settings"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        record: dict[str, Any] = checked_value(_NAME, read_json(folder / _NAME, what=""), dict[str, Any])
+        before = checked_value("settings", record["settings"], dict[str, Any])
+    except (ConfigError, KeyError) as error:
         raise ConfigError(f"{folder / _NAME} is missing or damaged, so the run cannot go on") from error
     changes = differences(_flat(before), _flat(settings))
     if changes:

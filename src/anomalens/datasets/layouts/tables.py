@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,9 @@ from anomalens.errors import InputError, one_line
 from anomalens.extras import optional
 from anomalens.images.sources import natural_key
 from anomalens.names import name_path, name_text
+from anomalens.untrusted import json_value, read_bytes, read_json
 
+_MOST_BYTES = 2**29  # of a table
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
 _LABELS: dict[str, Label | None] = {
@@ -40,7 +41,7 @@ def read_visa(table: Path) -> Reading:
 def read_meta(path: Path) -> Reading:
     """Read the papers' `meta.json`: {split: {class: [{img_path, mask_path, cls_name, specie_name, anomaly}]}}."""
     try:
-        meta = json.loads(path.read_text(encoding="utf-8-sig"))
+        meta = read_json(path, what="", error=InputError, most_bytes=_MOST_BYTES, finite=False)
         rows = [
             {
                 "image": item["img_path"],
@@ -198,7 +199,7 @@ def _read_json_lines(path: Path) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json_value(line, finite=False)
         except ValueError as error:
             raise InputError(
                 f"{path}, line {number}: not JSON ({one_line(error)}); each line must be one object"
@@ -211,8 +212,10 @@ def _read_json_lines(path: Path) -> list[dict[str, Any]]:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_bytes(path, what="", error=InputError, most_bytes=_MOST_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise InputError(
             f"{path}: cannot be read as UTF-8 text ({one_line(error)}); save the table as UTF-8"
         ) from error
+    # As a file opened for text is read.
+    return text.replace("\r\n", "\n").replace("\r", "\n")
