@@ -21,7 +21,7 @@ DUAL = (Dense("value-value"),)
 
 
 def tower(name: str, size: int) -> Callable[[], object]:
-    """One image through the dual path. Random weights do for sizes: nothing here depends on their values."""
+    """Make a run of one image through the dual path. The weights are random: no time depends on their values."""
     torch.manual_seed(0)
     if name == "bundled":
         loaded = load_weights("bundled")

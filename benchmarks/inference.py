@@ -31,7 +31,7 @@ BATCH = 8  # images whose adaptation is compared with their tower pass
 
 
 def attention_flops(query: Any, key: Any, value: Any, *_: object, out_shape: object = None, **__: object) -> int:
-    """Operations of fused attention on a CPU, which the counter does not know."""
+    """Count the operations of fused attention on a CPU, which the counter does not know."""
     return int(sdpa_flop_count(query, key, value))
 
 
@@ -39,7 +39,7 @@ COUNTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention
 
 
 def model(name: str) -> tuple[Clip, int]:
-    """A tower and its pixels a side; the text tower is a stub where the backbone is large: it is never in the loop."""
+    """Make a tower and its pixels a side; the text tower, never in the loop, is a stub where the backbone is large."""
     torch.manual_seed(0)
     if name == "bundled":
         loaded = load_weights("bundled")
@@ -53,7 +53,7 @@ def model(name: str) -> tuple[Clip, int]:
 
 
 def detector(name: str, clip: Clip, side: int, **options: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The image side of a method and what it does with the features, text known."""
+    """Return the image side of a method and what it does with the features, text known."""
     method = base.create(name, clip.config, **options).eval().requires_grad_(False)
     with torch.inference_mode():
         text = method.text(PromptEncoder(clip), "object")
@@ -61,7 +61,7 @@ def detector(name: str, clip: Clip, side: int, **options: Any) -> tuple[Callable
 
 
 def work(run: Callable[[], object]) -> int:
-    """Operations of one call."""
+    """Count the operations of one call."""
     with FlopCounterMode(display=False, custom_mapping=COUNTED) as counter:
         run()
     return int(counter.get_total_flops())
@@ -109,7 +109,7 @@ def report(name: str, repeats: int) -> None:
 
 
 def adaptation(name: str, views: int, repeats: int) -> None:
-    """What AnoCLIP+'s five steps on a batch cost beside the batch's passes through the tower."""
+    """Measure what AnoCLIP+'s five steps on a batch cost beside the batch's passes through the tower."""
     clip, side = model(name)
     encode, score = detector("anoclip", clip, side, views=views)
     _, adapted = detector("anoclip+", clip, side, views=views)
@@ -131,7 +131,7 @@ def adaptation(name: str, views: int, repeats: int) -> None:
 
 
 def main() -> None:
-    """Every tower asked for, one after the other."""
+    """Measure every tower asked for, one after the other."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = ["L/14", "ViT-B-16-plus-240", "bundled"]
     parser.add_argument("--model", nargs="+", choices=names, default=names)

@@ -56,7 +56,7 @@ def matmul_peak(dtype: torch.dtype = torch.float32, size: int = 2048, repeats: i
 
 
 def machine() -> str:
-    """One line that says what was measured on."""
+    """Return one line that says what was measured on."""
     return (
         f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"matmul probe {matmul_peak():.0f} GFLOP/s fp32, {matmul_peak(torch.bfloat16):.0f} bf16"

@@ -30,7 +30,7 @@ LIMIT = 0.3
 
 
 def pairs(count: int, size: int, seed: int = 0) -> Iterator[Pair]:
-    """Maps such as a ViT gives (37 x 37 logits upsampled, sigmoid) with up to four blobs in three of four images."""
+    """Draw maps like a ViT's (37 x 37 logits upsampled, sigmoid) with up to four blobs in three of four images."""
     for index in range(count):
         generator = np.random.default_rng((seed, index))
         coarse = ndimage.gaussian_filter(generator.normal(size=(37, 37)), 1.0) * 3.0 - 2.0
@@ -46,7 +46,7 @@ def pairs(count: int, size: int, seed: int = 0) -> Iterator[Pair]:
 
 
 def stacked(count: int, size: int) -> Pair:
-    """The same maps as arrays [count, size, size], filled in place so that only they count as memory."""
+    """Return the same maps as arrays [count, size, size], filled in place so that only they count as memory."""
     maps, masks = np.empty((count, size, size), np.float32), np.empty((count, size, size), np.bool_)
     for index, (scores, mask) in enumerate(pairs(count, size)):
         maps[index], masks[index] = scores, mask
@@ -54,7 +54,7 @@ def stacked(count: int, size: int) -> Pair:
 
 
 def threshold_loop(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> float:
-    """The papers' evaluation: label and measure every region anew at each of 200 thresholds."""
+    """Evaluate as the papers do: label and measure every region anew at each of 200 thresholds."""
     from skimage import measure
 
     low, high = float(maps.min()), float(maps.max())
@@ -100,7 +100,7 @@ def scikit_learn(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> float:
 
 
 def adeval(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> float:
-    """The package's AUROC, AUPR and AUPRO over 1,000 even bins."""
+    """Return the package's AUROC, AUPR and AUPRO over 1,000 even bins."""
     if "trapz" not in vars(np):
         vars(np)["trapz"] = np.trapezoid  # adeval 1.1 predates NumPy 2.4, which dropped the old name
     from adeval import auroc_aupr_aupro
@@ -109,14 +109,14 @@ def adeval(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> float:
 
 
 def exact_aupro(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> float:
-    """Our exact AUPRO."""
+    """Return our exact AUPRO."""
     from anomalens.metrics.summary import aupro
 
     return aupro(maps, masks, LIMIT) or 0.0
 
 
 def exact_all(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> float:
-    """Our exact AUROC, AP, F1-max, AUPRO and 200-threshold AUPRO together."""
+    """Return our exact AUROC, AP, F1-max, AUPRO and 200-threshold AUPRO together."""
     from anomalens.metrics.summary import PixelAccumulator
 
     accumulator = PixelAccumulator("exact")
@@ -138,7 +138,7 @@ STREAMED = {
 
 
 def run_candidate(name: str, count: int, size: int) -> dict[str, float]:
-    """Seconds, value and memory of one candidate, in this process. Making the maps is not timed.
+    """Measure seconds, value and memory of one candidate, in this process. Making the maps is not timed.
 
     Memory is counted above what the process held before the first map: the maps where all are needed at once, and
     whatever the method adds.
@@ -179,7 +179,7 @@ def peak_megabytes() -> float:
 
 
 def measured(name: str, count: int, size: int) -> dict[str, float] | None:
-    """`run_candidate` in a fresh process; None where its package is not installed."""
+    """Call `run_candidate` in a fresh process; None where its package is not installed."""
     command = [sys.executable, __file__, "--candidate", name, "--maps", str(count), "--size", str(size)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode and "ModuleNotFoundError" in done.stderr:

@@ -43,7 +43,7 @@ from measure import machine, report_peak
 
 
 class Figures(NamedTuple):
-    """Measurements of one run of the engine."""
+    """Hold the measurements of one run of the engine."""
 
     # Seconds from the call until every actor has finished a part.
     start: float

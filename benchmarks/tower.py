@@ -30,7 +30,7 @@ def written_out(q: Tensor, k: Tensor, v: Tensor, is_causal: bool = False) -> Ten
 
 
 def candidates(size: int, layers: int, dtype: torch.dtype) -> dict[str, Callable[[], object]]:
-    """What is compared, on one set of random weights."""
+    """Return what is compared, on one set of random weights."""
     torch.manual_seed(0)
     vision = VisionConfig(image_size=336, patch=14, width=1024, layers=layers, heads=16)
     clip = Clip(ClipConfig(vision, TextConfig(64, 1, 1), 768)).eval().requires_grad_(False).to(dtype)

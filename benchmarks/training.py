@@ -29,7 +29,7 @@ from tower import written_out
 
 
 def padded_encode(text: TextTower, x: Tensor, end: Tensor, deep: Tensor | None = None) -> Tensor:
-    """`TextTower.encode` on 77 rows, as the published code runs it."""
+    """Run `TextTower.encode` on 77 rows, as the published code runs it."""
     return ENCODE(text, F.pad(x, (0, 0, 0, 77 - x.shape[1])), end, deep)
 
 
@@ -37,7 +37,7 @@ ENCODE = TextTower.encode
 
 
 def pixel_loss(method: Crane, features: Features, encoder: PromptEncoder, masks: Tensor, labels: Tensor) -> Loss:
-    """Crane's loss with whole sentences of 77 rows for every image and maps of the masks' size."""
+    """Compute Crane's loss with whole sentences of 77 rows for every image and maps of the masks' size."""
     text = method.text(encoder, "object")
     text.prefix = None
     with mock.patch.object(TextTower, "encode", padded_encode):

@@ -18,7 +18,7 @@ from measure import interleaved, machine
 
 
 def similarities(images: int, tokens: int, subspaces: int) -> torch.Tensor:
-    """Cosines [B, M, Q] with the spread and imbalance of real ones."""
+    """Draw cosines [B, M, Q] with the spread and imbalance of real ones."""
     generator = torch.Generator().manual_seed(0)
     return 0.2 + 0.05 * torch.randn(images, tokens, subspaces, generator=generator) + torch.linspace(0, 0.1, subspaces)
 

@@ -40,7 +40,7 @@ addEventListener("load", () => {
 
 
 def look(page: Path, scheme: Scheme, scratch: Path) -> dict[str, Any]:
-    """What a headless browser saw of `page`, and `console`: its messages. Skips where no browser is installed."""
+    """Return what a headless browser saw of `page`, and `console`: its messages. Skips where there is none."""
     browser = next((path for name in _NAMES if (path := shutil.which(name))), None)
     if browser is None:
         pytest.skip("no Chromium is installed to look at the page with")

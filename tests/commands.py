@@ -9,7 +9,7 @@ from anomalens.cli import main
 
 
 class Ran(NamedTuple):
-    """What came of a command."""
+    """Hold what came of a command."""
 
     code: int
     out: str
@@ -17,13 +17,13 @@ class Ran(NamedTuple):
 
 
 class Command(Protocol):
-    """`run("detect", path, "--out", folder)`."""
+    """Run a command: `run("detect", path, "--out", folder)`."""
 
     def __call__(self, *arguments: object) -> Ran: ...
 
 
 def runner(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    """A function that runs `anomalens` with the arguments it is given, on a terminal 240 characters wide."""
+    """Return a function that runs `anomalens` with the arguments it is given, on a terminal 240 characters wide."""
     monkeypatch.setenv("COLUMNS", "240")
 
     def run(*arguments: object) -> Ran:

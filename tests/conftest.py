@@ -15,7 +15,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The reference material beside the project; tests that need it skip where it is missing."""
+    """Return the reference material beside the project; tests that need it skip where it is missing."""
     if not SHARED.is_dir():
         pytest.skip(f"reference material is not at {SHARED.name}/ beside the project")
     return SHARED
@@ -23,21 +23,21 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_config() -> ClipConfig:
-    """A dual encoder small enough for every test: 4 x 4 patches at 64 pixels, 6 blocks."""
+    """Return a dual encoder small enough for every test: 4 x 4 patches at 64 pixels, 6 blocks."""
     vision = VisionConfig(image_size=64, patch=16, width=128, layers=6, heads=2)
     return ClipConfig(vision, TextConfig(width=64, layers=3, heads=1), joint=32, activation="gelu")
 
 
 @pytest.fixture(scope="session")
 def tiny_clip(tiny_config: ClipConfig) -> Clip:
-    """Random weights of `tiny_config`; frozen, in eval mode. Tests must not change it."""
+    """Return random weights of `tiny_config`, frozen, in eval mode. Tests must not change it."""
     torch.manual_seed(0)
     return Clip(tiny_config).eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="session")
 def tiny_weights(tiny_clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`tiny_clip` as a file that says its own sizes, for everything that starts from weights on disk."""
+    """Write `tiny_clip` as a file that says its own sizes, for everything that starts from weights on disk."""
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_bundle(path, tiny_clip, licence="none", version="0")
     return path
@@ -45,7 +45,7 @@ def tiny_weights(tiny_clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes the user's cache of text features."""
+    """Keep tests from reading and writing the user's cache of text features."""
     monkeypatch.setenv("ANOMALENS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 

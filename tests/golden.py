@@ -10,7 +10,7 @@ FOLDER = Path(__file__).with_name("golden")
 
 @cache
 def load(name: str) -> dict[str, Any]:
-    """The figures of one method ("anoclip", "anomalyclip", "aprilgan", "crane", "winclip"); do not change them.
+    """Return the figures of one method ("anoclip", "anomalyclip", "aprilgan", "crane", "winclip"); do not change them.
 
     `clip` is the geometry for `synthetic.state_dict`, `inputs` the rules for `synthetic.make` and its neighbours,
     `values` the entries for `synthetic.compare`.

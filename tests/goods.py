@@ -9,7 +9,7 @@ from anomalens.images.pixel_values import Rgb
 
 
 def good_photo(number: int, side: int = 96) -> Rgb:
-    """A sound part, uint8 [side, side, 3]; each number gives another photograph."""
+    """Return a sound part, uint8 [side, side, 3]; each number gives another photograph."""
     pattern = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
     picture = Image.fromarray(pattern).resize((side, side), Image.Resampling.BICUBIC)
     noise = np.random.default_rng(number + 1).integers(-9, 10, (side, side, 3))
@@ -17,7 +17,7 @@ def good_photo(number: int, side: int = 96) -> Rgb:
 
 
 def faulty_photo(number: int, side: int = 96) -> Rgb:
-    """A part with a black square in it."""
+    """Return a part with a black square in it."""
     pixels = good_photo(number, side)
     pixels[side // 3 : side // 2, side // 3 : side // 2] = 0
     return pixels

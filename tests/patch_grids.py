@@ -9,7 +9,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def grids(*shapes: tuple[int, int, int], images: int = 3, seed: int = 0) -> list[npt.NDArray[np.float32]]:
-    """Random levels [images, h, w, C], one for each shape."""
+    """Draw random levels [images, h, w, C], one for each shape."""
     rng = np.random.default_rng(seed)
     return [(rng.standard_normal((images, *shape)) * 3 + 1).astype(np.float32) for shape in shapes]
 
@@ -28,7 +28,7 @@ def unit_loop(image: Floats) -> Floats:
 
 
 def enlarged(image: Floats, size: tuple[int, int], aligned: bool = False) -> Floats:
-    """Bilinear enlarging [h, w] -> size, written out by coordinates; the border is repeated."""
+    """Enlarge bilinearly [h, w] -> size, written out by coordinates; the border is repeated."""
     axes = []
     for length, target in zip(image.shape, size, strict=True):
         if aligned:

@@ -13,13 +13,13 @@ Regions = list[list[tuple[int, int]]]
 
 
 def known(value: Value | None) -> Value:
-    """A value that is defined."""
+    """Return a value that is defined."""
     assert value is not None
     return value
 
 
 def regions_of(mask: Array) -> Regions:
-    """8-connected regions of a mask as lists of (row, column), by flooding."""
+    """Return 8-connected regions of a mask as lists of (row, column), by flooding."""
     left = {tuple(place) for place in np.argwhere(mask)}
     regions = []
     while left:
@@ -68,7 +68,7 @@ def aupro_by_thresholds(maps: Any, masks: Any, limit: float) -> float:
 
 
 def aupro_closed_form(maps: Any, masks: Any, limit: float) -> float:
-    """The sum over anomalous pixels that the fast code rests on, pixel by pixel."""
+    """Return the sum over anomalous pixels that the fast code rests on, pixel by pixel."""
     normal = np.concatenate([scores[~mask] for scores, mask in zip(maps, masks, strict=True)])
     total, count = 0.0, 0
     for scores, mask in zip(maps, masks, strict=True):
@@ -87,7 +87,7 @@ def aupro_closed_form(maps: Any, masks: Any, limit: float) -> float:
 
 
 def aupro_200(maps: Any, masks: Any, limit: float) -> float | None:
-    """The papers' sweep; None where nothing can be rescaled."""
+    """Return the papers' sweep; None where nothing can be rescaled."""
     low, high = all_scores(maps)[-1], all_scores(maps)[0]
     points = []
     for step in range(200):
@@ -114,7 +114,7 @@ def f1_max(scores: Any, labels: Any) -> tuple[float, float]:
 
 
 def aupimo(maps: Any, masks: Any, lower: float, upper: float) -> list[float]:
-    """AUPIMO of each anomalous image: overlap at the lowest threshold whose rate is allowed, mean over ln(rate)."""
+    """Compute AUPIMO of each anomalous image: overlap at the lowest threshold that is allowed, mean over ln(rate)."""
     normal = [scores for scores, mask in zip(maps, masks, strict=True) if not mask.any()]
     steps = [  # (rate, threshold), rate ascending
         (float(np.mean([np.mean(scores >= threshold) for scores in normal])), threshold)

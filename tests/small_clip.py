@@ -16,7 +16,7 @@ IMAGE, PATCH, WIDTH, TEXT_WIDTH, JOINT, VOCAB, CONTEXT = 48, 16, 128, 64, 32, 30
 
 
 def hugging_face(activation: Activation = "quick_gelu", seed: int = 0) -> CLIPModel:
-    """The independent implementation, in eval mode. Weights are large enough for every part to matter."""
+    """Return the independent implementation, in eval mode. Weights are large enough for every part to matter."""
     torch.manual_seed(seed)
     common = {"hidden_act": activation, "attention_dropout": 0.0}
     model = CLIPModel(
@@ -44,7 +44,7 @@ def hugging_face(activation: Activation = "quick_gelu", seed: int = 0) -> CLIPMo
 
 
 def openai_names(model: CLIPModel) -> dict[str, Tensor]:
-    """The same weights in OpenAI's names, written out by hand rather than by the code under test."""
+    """Return the same weights in OpenAI's names, written out by hand rather than by the code under test."""
     source = model.state_dict()
     out = {
         "logit_scale": source["logit_scale"],
@@ -74,7 +74,7 @@ def openai_names(model: CLIPModel) -> dict[str, Tensor]:
 
 
 def state() -> dict[str, Tensor]:
-    """Weights of the small CLIP in OpenAI's names. The tensors are shared between calls: change the dictionary only."""
+    """Return the small CLIP's weights in OpenAI's names. Calls share the tensors: change the dictionary only."""
     return dict(_state())
 
 
@@ -84,7 +84,7 @@ def _state() -> dict[str, Tensor]:
 
 
 def open_clip_config(activation: Activation = "quick_gelu") -> dict[str, Any]:
-    """`open_clip_config.json` of the same model."""
+    """Return `open_clip_config.json` of the same model."""
     model: dict[str, Any] = {
         "embed_dim": JOINT,
         "vision_cfg": {"image_size": IMAGE, "layers": 3, "width": WIDTH, "patch_size": PATCH},
@@ -97,13 +97,13 @@ def open_clip_config(activation: Activation = "quick_gelu") -> dict[str, Any]:
 
 
 def write_hugging_face(folder: Path, model: CLIPModel) -> Path:
-    """`model.safetensors` and `config.json`, as `save_pretrained` leaves them."""
+    """Write `model.safetensors` and `config.json`, as `save_pretrained` leaves them."""
     model.save_pretrained(folder)
     return folder
 
 
 def write_open_clip(folder: Path, state: dict[str, Tensor], activation: Activation, custom_text: bool = False) -> Path:
-    """`open_clip_model.safetensors` and its config; `custom_text` puts the text tower under `text.`."""
+    """Write `open_clip_model.safetensors` and its config; `custom_text` puts the text tower under `text.`."""
     folder.mkdir(parents=True, exist_ok=True)
     if custom_text:
         own = ("visual.", "logit_scale")
@@ -114,7 +114,7 @@ def write_open_clip(folder: Path, state: dict[str, Tensor], activation: Activati
 
 
 def write_openai(path: Path, state: dict[str, Tensor], half: bool = False) -> Path:
-    """A plain `.pt` state dict with OpenAI's three size scalars."""
+    """Return a plain `.pt` state dict with OpenAI's three size scalars."""
     path.parent.mkdir(parents=True, exist_ok=True)
     sizes = {"input_resolution": IMAGE, "context_length": CONTEXT, "vocab_size": VOCAB}
     scalars = {name: torch.tensor(value) for name, value in sizes.items()}

@@ -69,7 +69,7 @@ def _scaled(name: str, z: Array) -> Array:
 
 
 def state_dict(cfg: Rule) -> dict[str, torch.Tensor]:
-    """All weights as float32 tensors in OpenAI's names. The tensors are shared between calls: do not change them."""
+    """Return all weights as float32 tensors in OpenAI's names. Calls share the tensors: do not change them."""
     return dict(_state_dict(tuple(sorted((key, int(value)) for key, value in cfg.items()))))
 
 
@@ -85,7 +85,7 @@ def _state_dict(cfg: tuple[tuple[str, int], ...]) -> dict[str, torch.Tensor]:
 
 
 def config(cfg: Rule, activation: str = "quick_gelu") -> ClipConfig:
-    """The ClipConfig of a golden file's `clip` entry."""
+    """Return the ClipConfig of a golden file's `clip` entry."""
     return ClipConfig(
         vision=VisionConfig(
             image_size=cfg["grid"] * cfg["patch"],
@@ -102,8 +102,10 @@ def config(cfg: Rule, activation: str = "quick_gelu") -> ClipConfig:
 
 # -------------------------------------------------------------------------------------------------------- inputs
 def make(rule: Rule) -> Array:
-    """The array of an input rule: {"dist": "normal", seed, shape, scale, shift} or {"dist": "uniform", seed, shape,
-    low, high}."""
+    """Draw the array of an input rule.
+
+    {"dist": "normal", seed, shape, scale, shift} or {"dist": "uniform", seed, shape, low, high}.
+    """
     rng = np.random.RandomState(rule["seed"])
     if rule["dist"] == "uniform":
         return rng.uniform(rule["low"], rule["high"], tuple(rule["shape"])).astype(np.float32)
@@ -125,7 +127,7 @@ def prompts(seed: int, width: int, scale: float = 0.05, n_ctx: int = 12, length:
 
 
 def pad_ids(rows: list[list[int]]) -> torch.Tensor:
-    """Rows of token ids -> [P, 77] int64, zero-padded."""
+    """Pad rows of token ids -> [P, 77] int64, zero-padded."""
     out = torch.zeros(len(rows), CONTEXT, dtype=torch.long)
     for i, row in enumerate(rows):
         out[i, : len(row)] = torch.tensor(row)
@@ -133,7 +135,7 @@ def pad_ids(rows: list[list[int]]) -> torch.Tensor:
 
 
 def masks(rects: list[list[int] | None], size: int) -> Array:
-    """[n, size, size]: zeros, or ones on rows r0..r1-1 and columns c0..c1-1 of each [r0, r1, c0, c1]."""
+    """Return [n, size, size]: zeros, or ones on rows r0..r1-1 and columns c0..c1-1 of each [r0, r1, c0, c1]."""
     out = np.zeros((len(rects), size, size), dtype=np.float32)
     for mask, rect in zip(out, rects, strict=True):
         if rect is not None:
@@ -176,13 +178,13 @@ def _unit(rows: Array) -> Array:
 
 
 def token_noise(seed: int, step: int, shape: list[int], std: float = 0.055) -> Array:
-    """Noise of adaptation step `step`, counted from 0."""
+    """Draw the noise of adaptation step `step`, counted from 0."""
     return (std * np.random.RandomState(seed + step).standard_normal(tuple(shape))).astype(np.float32)
 
 
 # ---------------------------------------------------------------------------------------------------- comparison
 def compare(entry: Rule, array: Any) -> tuple[bool, Rule]:
-    """Whether an array (numpy or tensor) agrees with a golden entry, and the largest differences found.
+    """Tell whether an array (numpy or tensor) agrees with a golden entry, and the largest differences found.
 
     Agreement: the shape; every stored sample, the mean, std, min and max within entry["atol"]; the L2 norm within
     atol * sqrt(size); nothing but finite numbers.
@@ -202,7 +204,7 @@ def compare(entry: Rule, array: Any) -> tuple[bool, Rule]:
 
 
 def digest(value: list[str] | Any) -> str:
-    """sha256 of strings joined by newlines, or of an integer array as little-endian int64 in C order."""
+    """Return the sha256 of strings joined by newlines, or of an integer array as little-endian int64 in C order."""
     if isinstance(value, list):
         return hashlib.sha256("\n".join(value).encode()).hexdigest()
     return hashlib.sha256(np.ascontiguousarray(value, dtype="<i8").tobytes()).hexdigest()

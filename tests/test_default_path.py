@@ -13,7 +13,7 @@ STORED = Path(__file__).parent / "golden" / "default_path.npz"
 
 
 def picture() -> np.ndarray:
-    """A striped sheet with a dark spot, the same on every machine."""
+    """Return a striped sheet with a dark spot, the same on every machine."""
     rows, columns = np.mgrid[0:256, 0:256]
     sheet = 150 + 40 * np.sin(columns / 6) + 10 * np.cos(rows / 11)
     sheet[(rows - 90) ** 2 + (columns - 170) ** 2 < 18**2] = 30

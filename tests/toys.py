@@ -22,7 +22,7 @@ from anomalens.prediction import Failure, Prediction
 
 
 class Brightness(Method):
-    """The map is the red channel, the score its mean: both can be told by hand."""
+    """Take the red channel as the map, its mean as the score: both can be told by hand."""
 
     def encode(self, clip: Clip, pixels: Tensor, keys: Sequence[int] = ()) -> Features:
         self.batches = [*getattr(self, "batches", []), (pixels.shape[0], tuple(keys))]
@@ -80,7 +80,7 @@ def grey(value: int, height: int = 64, width: int = 64) -> np.ndarray:
 
 
 def speckled(value: int, height: int = 64, width: int = 64) -> np.ndarray:
-    """An image that can be judged: red, all that the toy looks at, is `value` everywhere; the rest is noise."""
+    """Return an image that can be judged: red, all that the toy looks at, is `value` everywhere; the rest is noise."""
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     pixels[..., 0] = value
     return pixels

@@ -8,6 +8,7 @@ from pathlib import Path
 from anomalens.decision.calibration import Calibration
 from anomalens.detection.detector import Detector
 from anomalens.engines.contract import Floats, Identity, Scored
+from anomalens.errors import ConfigError
 from anomalens.images.preprocessing import Preprocess
 from anomalens.options import LoadOptions
 
@@ -15,7 +16,7 @@ DEADLY, UNLUCKY, BROKEN = 250, 240, 230  # grey values: always kills, kills once
 
 
 class Red:
-    """The map is the red channel, the score its mean. Writes a line into `log` for every image it sees."""
+    """Take the red channel as the map, its mean as the score. Write a line into `log` for every image that is seen."""
 
     parallel = 1
 
@@ -24,6 +25,9 @@ class Red:
 
     def for_object(self, name: str) -> "Red":
         return Red(self.log, name)
+
+    def with_levels(self, depths: Sequence[float] = ()) -> "Red":
+        raise ConfigError("red has no features")
 
     def score_batch(self, pixels: Floats, keys: Sequence[int], sharing: int = 1) -> Scored:
         red = pixels[:, 0]
@@ -42,6 +46,6 @@ class Red:
 
 
 def load(log: Path, options: LoadOptions = LoadOptions()) -> Detector:
-    """A detector with `Red`; the threshold lies at half brightness."""
+    """Return a detector with `Red`; the threshold lies at half brightness."""
     sizes = Preprocess(size=16, multiple=16, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     return Detector(Red(log), sizes, Calibration(0.5, 0.6, (0.0, 1.0), "by hand"), options)

@@ -59,7 +59,7 @@ VARIANTS: dict[str, tuple[str, PretrainConfig]] = {  # scenes, config
 
 
 def shipped_stem() -> tuple[LiteStem, LoadedWeights]:
-    """The stem of the shipped backbone, and the weights it is of."""
+    """Return the stem of the shipped backbone, and the weights it is of."""
     loaded = load_weights("bundled")
     stem = loaded.clip().visual.stem
     assert isinstance(stem, LiteStem)
@@ -67,7 +67,7 @@ def shipped_stem() -> tuple[LiteStem, LoadedWeights]:
 
 
 class StemAlone:
-    """Maps of the shipped backbone's stem: its standardised novelty channels, summed."""
+    """Compute maps of the shipped backbone's stem: its standardised novelty channels, summed."""
 
     def __init__(self) -> None:
         self.stem, loaded = shipped_stem()
@@ -75,7 +75,7 @@ class StemAlone:
 
     @torch.inference_mode()
     def __call__(self, path: Path, side: int) -> npt.NDArray[np.float32]:
-        """[side, side]."""
+        """Return the map [side, side]."""
         gathered = self.stem.gather(torch.from_numpy(preprocess(decode(path).rgb, self.preprocess))[None])
         count = len(self.stem.SHARPNESS) * 6  # the last channels: those beside themselves in units of their spread
         differing = gathered[:, -count:].sum(dim=1, keepdim=True)
@@ -84,7 +84,7 @@ class StemAlone:
 
 
 def accuracy(name: str, work: Path, data: Path) -> dict[str, Values]:
-    """Metrics by class of one variant, trained first where it is one that is."""
+    """Compute metrics by class of one variant, trained first where it is one that is."""
     if name == "stem":
         look = StemAlone()
         return {k: v for dataset in real_sets(data) for k, v in untrained(dataset, SIDE, look).items()}

@@ -33,7 +33,7 @@ Look = Callable[[Path, int], npt.NDArray[np.float32]]
 
 
 def contrast(path: Path, side: int) -> npt.NDArray[np.float32]:
-    """Local contrast map [side, side] of a picture."""
+    """Compute the local contrast map [side, side] of a picture."""
     with Image.open(path) as opened:
         pixels = np.asarray(opened.convert("RGB").resize((side, side)), np.float32) / 255
     near, far = (gaussian_filter(pixels, (side / part, side / part, 0)) for part in (128, 12))
@@ -41,7 +41,7 @@ def contrast(path: Path, side: int) -> npt.NDArray[np.float32]:
 
 
 def untrained(dataset: Dataset, side: int, look: Look = contrast) -> dict[str, Values]:
-    """Metrics by class of maps [side, side] that `look` makes of pictures."""
+    """Compute metrics by class of maps [side, side] that `look` makes of pictures."""
     numbers: dict[str, Values] = {}
     for name, samples in tested(dataset).items():
         pixels, scores = PixelAccumulator("histogram"), []
@@ -61,12 +61,12 @@ def untrained(dataset: Dataset, side: int, look: Look = contrast) -> dict[str, V
 
 
 def real_sets(folder: Path) -> list[Dataset]:
-    """Every folder below `folder` that holds classes in MVTec layout."""
+    """Open every folder below `folder` that holds classes in MVTec layout."""
     return [open_dataset(f"mvtec:{path}") for path in sorted(folder.iterdir()) if path.is_dir()]
 
 
 def measured(detector: Detector, datasets: list[Dataset], side: int) -> dict[str, Values]:
-    """Metrics by class of a detector."""
+    """Compute metrics by class of a detector."""
     rows: dict[str, Values] = {}
     for dataset in datasets:
         result = evaluate(detector, dataset, EvaluationConfig(size=side, gallery=0))
@@ -75,7 +75,7 @@ def measured(detector: Detector, datasets: list[Dataset], side: int) -> dict[str
 
 
 def calibrated(detector: Detector, scenes: Path, photographs: str | None) -> Detector:
-    """The detector with its pooling chosen as that of the shipped weights was, on scenes (painted where missing)."""
+    """Choose the detector's pooling as that of the shipped weights was, on scenes (painted where missing)."""
     known, real = calibrate.held_out_scenes(scenes), calibrate.labelled_images(photographs)
     chosen, quality = calibrate.calibrate_method(detector, known, real)
     print(f"{chosen.pooling}; quality on scenes {100 * quality:.1f}", flush=True)
@@ -83,7 +83,7 @@ def calibrated(detector: Detector, scenes: Path, photographs: str | None) -> Det
 
 
 def means(rows: dict[str, Values]) -> str:
-    """Cells of a Markdown row: each metric's mean over the classes where it is defined."""
+    """Return the cells of a Markdown row: each metric's mean over the classes where it is defined."""
     columns = ([float(v) for row in rows.values() if (v := row[c]) is not None] for c in COLUMNS)
     return " | ".join(f"{np.mean(values):.1f}" if values else "-" for values in columns)
 

@@ -48,7 +48,7 @@ def _smooth(outputs: int) -> tuple[nn.Module, nn.Module]:
 
 
 class Head(nn.Module):
-    """A map of logits from what a frozen stem gathered."""
+    """Compute a map of logits from what a frozen stem gathered."""
 
     def __init__(self, stem: LiteStem, fine: bool) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Head(nn.Module):
         self.join = nn.Sequential(*_smooth(NARROW), *_smooth(1)) if fine else None
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Pixels [B, 3, SIDE, SIDE] in 0..1 -> logits [B, h, w] at stride 16, or at 8 where fine."""
+        """Map pixels [B, 3, SIDE, SIDE] in 0..1 -> logits [B, h, w] at stride 16, or at 8 where fine."""
         with torch.no_grad():
             seen = (self.stem.gather(normalise(pixels)) - self.stem.shift) * self.stem.scale
         x = self.proj(seen)
@@ -80,7 +80,7 @@ class Head(nn.Module):
 
 
 def trained(name: str, scenes: Scenes) -> Head:
-    """The head called `name` after one schedule: focal and Dice loss, twins, the running average of the weights."""
+    """Train the head called `name` by one schedule: focal and Dice loss, twins, the running average of the weights."""
     torch.manual_seed(0)
     head = Head(shipped_stem()[0], name == "fine")
     learned = {n: p for n, p in head.named_parameters() if p.requires_grad}
@@ -132,7 +132,7 @@ def measured(head: Head | None, scenes: Scenes) -> dict[str, float | None]:
 
 
 def probabilities(head: Head, scenes: Scenes, index: int) -> npt.NDArray[np.float32]:
-    """The map of one scene, as large as the head gives it."""
+    """Return the map of one scene, as large as the head gives it."""
     image = torch.from_numpy(scenes.image(index).copy()).permute(2, 0, 1)[None].float() / 255
     small = F.interpolate(image, size=(SIDE, SIDE), mode="bilinear", antialias=True).clamp(0, 1)
     return np.asarray(head(small)[0].sigmoid().numpy(), np.float32)

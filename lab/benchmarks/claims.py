@@ -48,7 +48,7 @@ RATES = {name: plan.lr for name, plan in shipped.PLANS.items()}
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of a table."""
+    """Describe one row of a table."""
 
     family: str  # tokenclip | sweeps | crane | anoclip
     name: str
@@ -77,7 +77,7 @@ VARIANTS = [
 
 
 class Bench:
-    """The backbone, the test images' features and the training data, made once."""
+    """Hold the backbone, the test images' features and the training data, made once."""
 
     def __init__(self, data: Path, work: Path) -> None:
         self.work = work
@@ -91,7 +91,7 @@ class Bench:
                     self.real.setdefault(sample.class_name, []).append(sample)
 
     def auxiliary(self, regime: str) -> list[Sample]:
-        """What a regime learns from."""
+        """Return what a regime learns from."""
         if regime == "procedural":
             place = shipped.scenes(self.work / "scenes", SCENES, self.loaded.image_size)
             return list(open_dataset(place).samples())
@@ -102,11 +102,11 @@ class Bench:
         return chosen
 
     def tested(self, regime: str) -> dict[str, list[Sample]]:
-        """What it is tested on, by class."""
+        """Return what it is tested on, by class."""
         return {n: s for n, s in self.real.items() if regime == "procedural" or n not in LEARNED_FROM}
 
     def features(self, method: Method) -> tuple[list[Sample], Cached]:
-        """Features of all test images as `method` reads them."""
+        """Compute features of all test images as `method` reads them."""
         samples = [s for group in self.real.values() for s in group]
         loaded = self.loaded
         patch, pixels = loaded.config.vision.patch, loaded.pixels
@@ -165,7 +165,7 @@ def learned(bench: Bench, variant: Variant, regime: str, seed: int) -> dict[str,
 
 @dataclass(frozen=True)
 class Untrained:
-    """AnoCLIP by tokens, prompts and steps of the adaptation, which alone draws random numbers."""
+    """Describe AnoCLIP by tokens, prompts and steps of the adaptation, which alone draws random numbers."""
 
     stream: StreamName
     prompts: str  # general | domain-aware
@@ -173,12 +173,12 @@ class Untrained:
 
     @property
     def name(self) -> str:
-        """Of the table's row."""
+        """Return the name of the table's row."""
         tokens = "q-k" if self.stream == "plain" else "v-v"
         return f"{tokens} tokens, {self.prompts} prompts, {self.steps} steps"
 
     def scored(self, bench: Bench, seed: int) -> dict[str, float]:
-        """Its metrics."""
+        """Compute its metrics."""
         adapting: dict[str, Any] = {"adapt": self.steps > 0, "steps": max(1, self.steps), "seed": seed}
         method = base.create("anoclip", bench.loaded.config, views=1, **adapting)
         method.dense = (Dense(self.stream).resolve(bench.loaded.config.vision.layers),)
@@ -200,7 +200,7 @@ UNTRAINED = [
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown: mean ± spread over seeds."""
+    """Return Markdown: mean ± spread over seeds."""
     lines = ["| | seeds | image AUROC | pixel AUROC | AUPRO |", "|---|---|---|---|---|"]
     for name in dict.fromkeys(row["name"] for row in rows):
         chosen = [row for row in rows if row["name"] == name]

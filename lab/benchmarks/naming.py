@@ -38,13 +38,13 @@ TILES = {
 
 @torch.inference_mode()
 def words(clip: Clip, phrases: Mapping[str, Sequence[str]]) -> Tensor:
-    """[K, E] unit mean of each kind's phrases."""
+    """Compute the unit mean [K, E] of each kind's phrases."""
     return torch.stack([F.normalize(clip.text(tokenize(p)).mean(0), dim=0) for p in phrases.values()])
 
 
 @torch.inference_mode()
 def read(clip: Clip, image: np.ndarray, mask: np.ndarray) -> Tensor:
-    """[E] unit mean of the tokens under the mask. Sides are multiples of 16."""
+    """Compute the unit mean [E] of the tokens under the mask. Sides are multiples of 16."""
     pixels = normalise(torch.tensor(image).permute(2, 0, 1)[None].float() / 255)
     tokens = F.normalize(clip.visual(pixels, (Dense("value-value"),), cls=None).dense[0][0][0], dim=1)
     cover = F.avg_pool2d(torch.tensor(mask, dtype=torch.float32)[None], 16).flatten()
@@ -66,7 +66,7 @@ def report(title: str, names: list[str], confusion: np.ndarray) -> None:
 
 
 def draw(path: Path, names: list[str], confusion: np.ndarray) -> None:
-    """The confusion matrix, rows in per cent."""
+    """Return the confusion matrix, rows in per cent."""
     import matplotlib
 
     matplotlib.use("Agg")

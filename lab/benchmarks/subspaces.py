@@ -34,7 +34,7 @@ SCENES = 48
 
 
 def neighbours_alike(labels: npt.NDArray[np.int64]) -> float:
-    """Share of neighbouring pairs of patches [h, w] with the same subspace."""
+    """Return the share of neighbouring pairs of patches [h, w] with the same subspace."""
     across, down = labels[:, 1:] == labels[:, :-1], labels[1:] == labels[:-1]
     return float(np.concatenate([across.ravel(), down.ravel()]).mean())
 

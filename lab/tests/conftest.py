@@ -12,7 +12,7 @@ from anomalens.backbones.tower import Clip
 
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of random weights of a dual encoder small enough for every test: 4 x 4 patches at 64 pixels."""
+    """Return a file of random weights of a dual encoder small enough for every test: 4 x 4 patches at 64 pixels."""
     torch.manual_seed(0)
     vision = VisionConfig(image_size=64, patch=16, width=128, layers=6, heads=2)
     clip = Clip(ClipConfig(vision, TextConfig(width=64, layers=3, heads=1), joint=32, activation="gelu"))
@@ -23,5 +23,5 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes the user's cache of text features."""
+    """Keep tests from reading and writing the user's cache of text features."""
     monkeypatch.setenv("ANOMALENS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))

@@ -45,7 +45,7 @@ SCENES = 4  # of each kind of defect
 
 
 def digest(parts: Iterator[Any]) -> str:
-    """Sixteen digits that tell sequences of arrays and texts apart."""
+    """Return sixteen digits that tell sequences of arrays and texts apart."""
     total = hashlib.sha256()
     for part in parts:
         total.update(part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode())
@@ -53,7 +53,7 @@ def digest(parts: Iterator[Any]) -> str:
 
 
 def arithmetic() -> str:
-    """Digest of operations whose last digit depends on processor and library."""
+    """Return the digest of operations whose last digit depends on processor and library."""
     grid = np.linspace(-3, 3, 4001)
     square = np.random.Generator(np.random.Philox(key=1)).standard_normal((96, 96), dtype=np.float32)
 
@@ -76,20 +76,20 @@ def arithmetic() -> str:
 
 
 def contents(pictures: Iterator[Scene]) -> Iterator[Any]:
-    """All that a scene holds."""
+    """Return all that a scene holds."""
     for picture in pictures:
         yield from (picture.image, picture.mask, picture.kinds)
         yield (picture.family, picture.subject, picture.caption, picture.defect_words, picture.seed)
 
 
 def of_family(family: str) -> Iterator[Scene]:
-    """Twins of one family: every item of its plans and its structural faults."""
+    """Draw twins of one family: every item of its plans and its structural faults."""
     config = SynthesisConfig(size=64, include=(family,))
     return (picture for seed in range(PAIRS) for picture in twins(seed, config))
 
 
 def of_fault(name: str) -> Iterator[Any]:
-    """Every family of parts that can have this structural fault, painted with it, visible or not."""
+    """Draw every family of parts that can have this structural fault, painted with it, visible or not."""
     for family, part in PARTS.items():
         for seed in range(FAULTY):
             rng = generator(seed, stream=5)
@@ -100,19 +100,19 @@ def of_fault(name: str) -> Iterator[Any]:
 
 
 def of_kind(kind: str) -> Iterator[Scene]:
-    """Scenes with one kind of defect, on anything."""
+    """Draw scenes with one kind of defect, on anything."""
     config = SynthesisConfig(size=64, kinds=(kind,), normal_share=0)
     return (scene(seed, config) for seed in range(SCENES))
 
 
 def of_default() -> Iterator[Scene]:
-    """Scenes as they are drawn unless anything is asked for, at two sizes."""
+    """Draw scenes as they are drawn unless anything is asked for, at two sizes."""
     yield from (scene(seed, SynthesisConfig(size=96)) for seed in range(1000, 1016))
     yield from (scene(seed) for seed in (5, 2**40))
 
 
 def of_photographs(folder: Path) -> Iterator[Scene]:
-    """Scenes whose surfaces are photographs."""
+    """Draw scenes whose surfaces are photographs."""
     rng = np.random.Generator(np.random.Philox(key=3))
     for number, side in enumerate((90, 200, 1100)):
         noise = ndimage.uniform_filter(rng.integers(0, 256, (side, 180, 3)).astype(np.float32), (5, 3, 0))
@@ -122,7 +122,7 @@ def of_photographs(folder: Path) -> Iterator[Scene]:
 
 
 def sentences() -> Iterator[str]:
-    """Prompts and captions as training draws them."""
+    """Draw prompts and captions as training draws them."""
     rng = np.random.default_rng(0)
     for number in range(400):
         kind = KINDS[number % len(KINDS)]
@@ -134,7 +134,7 @@ def sentences() -> Iterator[str]:
 
 
 def groups(folder: Path) -> Iterator[tuple[str, str]]:
-    """Name and digest of every group."""
+    """Yield name and digest of every group."""
     yield "sentences", digest(iter(sentences()))
     yield "default", digest(contents(of_default()))
     yield "photographs", digest(contents(of_photographs(folder)))

@@ -44,7 +44,7 @@ def train(config: PretrainConfig, scenes: Path, out: Path, **options: Any) -> Pa
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One shard of noise in which every second scene has a square defect. Tests must not change it."""
+    """Write one shard of noise in which every second scene has a square defect. Tests must not change it."""
     folder = tmp_path_factory.mktemp("scenes")
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (SHARD, 48, 48, 3), dtype=np.uint8)
@@ -57,7 +57,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run of TINY. Tests must not change it."""
+    """Return the folder of a finished run of TINY. Tests must not change it."""
     out = tmp_path_factory.mktemp("trained")
     train(TINY, scenes, out)
     return out

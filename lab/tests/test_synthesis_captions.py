@@ -17,7 +17,7 @@ from anomalens_lab.synthesis.words import ABNORMAL_STATES, KIND_STATES, NORMAL_S
 
 
 def state_of(caption: str, subjects: Sequence[str]) -> set[str]:
-    """The state a caption speaks of: undo the template, the article and the noun."""
+    """Return the state a caption speaks of: undo the template, the article and the noun."""
     state = set()
     for template in TEMPLATES:
         before, after = template.split("{}")

@@ -14,7 +14,7 @@ ROWS = attention._LONG
 
 
 def qkv(rows: int, dtype: torch.dtype) -> list[torch.Tensor]:
-    """Queries of a part of the rows, and keys and values of all, strided as the tower's."""
+    """Return queries of a part of the rows, and keys and values of all, strided as the tower's."""
     packed = torch.randn(2, rows + 3, 3, 4, 16, generator=torch.Generator().manual_seed(3)).to(dtype)
     q, k, v = packed.permute(2, 0, 3, 1, 4)
     return [q[:, :, 3:], k, v]

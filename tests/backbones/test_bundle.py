@@ -22,7 +22,7 @@ from anomalens.images.normalisation import PixelFormat
 
 @pytest.fixture
 def clip() -> Clip:
-    """The small CLIP, free to change."""
+    """Return the small CLIP, free to change."""
     state = {name: value.clone() for name, value in small_clip.state().items()}
     return Clip.from_state_dict(layouts.infer_config(state, "gelu"), state)
 

@@ -26,7 +26,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Hub:
-    """What the server offers and what it was asked."""
+    """Hold what the server offers and what it was asked."""
 
     url: str
     files: dict[str, bytes] = field(default_factory=dict)  # "org/name/file" -> content
@@ -40,7 +40,7 @@ class Hub:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A server on 127.0.0.1 with the hub's headers, and the client told to use it."""
+    """Return a server on 127.0.0.1 with the hub's headers, and the client told to use it."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -100,7 +100,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 @pytest.fixture
 def repository(hub: Hub, tmp_path: Path) -> Hub:
-    """org/tiny: a CLIPModel as `save_pretrained` leaves it, with its preprocessing."""
+    """Make org/tiny: a CLIPModel as `save_pretrained` leaves it, with its preprocessing."""
     folder = small_clip.write_hugging_face(tmp_path / "made", small_clip.hugging_face())
     prepared = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "resample": 3}
     (folder / "preprocessor_config.json").write_text(json.dumps(prepared))
@@ -182,7 +182,7 @@ def test_no_network(repository: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyP
 # ------------------------------------------------------------------------------------------------ names of the table
 @pytest.fixture
 def named(repository: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    """The entry TinyCLIP-ViT-8M-16 stands for org/tiny, hash known."""
+    """Let the entry TinyCLIP-ViT-8M-16 stand for org/tiny, hash known."""
     from dataclasses import replace
 
     content = repository.files["org/tiny/model.safetensors"]

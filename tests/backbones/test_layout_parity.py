@@ -17,7 +17,7 @@ TOLERANCE = 1e-5
 
 @cache
 def reference(activation: Activation) -> tuple[Any, Tensor, Tensor, Tensor, Tensor]:
-    """The other implementation with its inputs and features: model, pixels, ids, image and text features."""
+    """Return the other implementation with its inputs and features: model, pixels, ids, image and text features."""
     model = small_clip.hugging_face(activation)
     pixels = torch.randn(2, 3, small_clip.IMAGE, small_clip.IMAGE, generator=torch.Generator().manual_seed(1))
     ids = torch.zeros(3, small_clip.CONTEXT, dtype=torch.long)

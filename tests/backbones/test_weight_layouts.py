@@ -14,7 +14,7 @@ from anomalens.images.normalisation import CLIP_PIXELS, PixelFormat
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder in open_clip's layout."""
+    """Return a folder in open_clip's layout."""
     return small_clip.write_open_clip(tmp_path / "weights", small_clip.state(), "quick_gelu")
 
 

@@ -33,13 +33,13 @@ def state() -> dict[str, Tensor]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder in open_clip's layout."""
+    """Return a folder in open_clip's layout."""
     return small_clip.write_open_clip(tmp_path / "weights", small_clip.state(), "quick_gelu")
 
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing in this file may open a connection."""
+    """Let nothing in this file open a connection."""
 
     def refuse(*args: Any) -> None:
         raise AssertionError("a connection was opened")
@@ -135,7 +135,7 @@ def test_a_bare_state_dict_of_unique_sizes_has_its_activation(
 # ------------------------------------------------------------------------------------------------ names of the table
 @pytest.fixture
 def known(tmp_path: Path, state: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The entry ViT-B-32 stands for the small CLIP; its folder, with its file in it."""
+    """Let the entry ViT-B-32 stand for the small CLIP and return its folder, with its file in it."""
     home = tmp_path / "cache" / "ViT-B-32"
     home.mkdir(parents=True)
     torch.save(state, home / "pytorch_model.bin")

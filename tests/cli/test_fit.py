@@ -29,7 +29,7 @@ def fit(run: Command, tiny_weights: Path) -> Command:
 
 @pytest.fixture
 def nut(fit: Command, tmp_path: Path) -> Path:
-    """A part that was taught from five photographs."""
+    """Return a part that was taught from five photographs."""
     assert fit(write_goods(tmp_path / "good"), "--out", "nut.anomalens", "--object", "nut").code == 0
     return tmp_path / "nut.anomalens"
 

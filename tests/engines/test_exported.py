@@ -24,7 +24,7 @@ run = pytest.fixture(runner)
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundled backbone at a small size for both runtimes, and a picture."""
+    """Return the bundled backbone at a small size for both runtimes, and a picture."""
     folder = tmp_path_factory.mktemp("models")
     noise = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
     Image.fromarray(noise).save(folder / "picture.png")
@@ -38,7 +38,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def one_export(real: Callable[[graph.Graph], Any]) -> Callable[[graph.Graph], Any]:
-    """The exporter takes seconds: both formats share what it gives."""
+    """Export once for both formats, because the exporter takes seconds."""
     kept: list[Any] = []
 
     def remembered(source: graph.Graph) -> Any:

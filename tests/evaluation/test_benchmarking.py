@@ -38,7 +38,7 @@ def part(root: Path, classes: tuple[str, ...] = ("nut",), holes: int = 2) -> Pat
 
 @pytest.fixture
 def loaded(tiny_clip: Clip, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every method is the toy; the names in the order in which detectors were loaded."""
+    """Let every method be the toy; return the names in the order in which detectors were loaded."""
     names: list[str] = []
 
     def load(options: LoadOptions) -> Detector:
@@ -67,7 +67,7 @@ def plan(
 
 
 class Counter:
-    """Counts what is evaluated; interrupts after so many images."""
+    """Count what is evaluated; interrupt after so many images."""
 
     def __init__(self, stop: int | None = None) -> None:
         self.images, self.stop = 0, stop

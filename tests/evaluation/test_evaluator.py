@@ -36,14 +36,14 @@ def detector(tiny_clip: Clip) -> Detector:
 
 
 def with_identity(detector: Detector, **facts: Any) -> Detector:
-    """The same detector, saying other things of what it has learned."""
+    """Return the same detector, saying other things of what it has learned."""
     engine = copy.copy(detector.engine)
     engine.identity = replace(engine.identity, **facts)  # type: ignore[misc]
     return detector.replace(engine=engine)
 
 
 def picture(path: Path, value: int, spot: int | None = None) -> Path:
-    """A grey 64 x 64 image; `spot` is the brightness of its upper left quarter."""
+    """Return a grey 64 x 64 image; `spot` is the brightness of its upper left quarter."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = grey(value)
     if spot is not None:
@@ -53,7 +53,7 @@ def picture(path: Path, value: int, spot: int | None = None) -> Path:
 
 
 def mask(path: Path, right: bool = True) -> Path:
-    """The upper left quarter; else the lower right one."""
+    """Return the upper left quarter; else the lower right one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.zeros((64, 64), np.uint8)
     pixels[(slice(0, 32),) * 2 if right else (slice(32, 64),) * 2] = 255
@@ -62,7 +62,7 @@ def mask(path: Path, right: bool = True) -> Path:
 
 
 def part(root: Path, name: str, normal: int = 2, holes: int = 2, masks: bool = True) -> Path:
-    """A class of MVTec's layout that the toy method solves perfectly."""
+    """Return a class of MVTec's layout that the toy method solves perfectly."""
     for i in range(normal):
         picture(root / name / "test" / "good" / f"{i}.png", 10 + i)
     for i in range(holes):

@@ -47,7 +47,7 @@ IMAGES = [np.random.default_rng(i).integers(0, 256, (50, 60, 3), dtype=np.uint8)
 
 @pytest.fixture(scope="module")
 def small() -> Clip:
-    """Two blocks, 3 x 3 patches; the position table has another grid."""
+    """Make two blocks for 3 x 3 patches; the position table has another grid."""
     torch.manual_seed(0)
     vision = VisionConfig(image_size=64, patch=16, width=64, layers=2, heads=1)
     return Clip(ClipConfig(vision, TextConfig(32, 1, 1), joint=32, activation="gelu")).eval().requires_grad_(False)

@@ -23,13 +23,13 @@ from anomalens.threads import map_ordered
 
 
 def photo(height: int = 24, width: int = 40, seed: int = 0) -> np.ndarray:
-    """A smooth colour image, uint8 [height, width, 3]."""
+    """Return a smooth colour image, uint8 [height, width, 3]."""
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A small PNG that says it is large: 1-bit grey, one row of data."""
+    """Return a small PNG that says it is large: 1-bit grey, one row of data."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -21,7 +21,7 @@ from anomalens.methods.parts.checkpoints import read_checkpoint
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """One class, eight normal images and eight with a bright square."""
+    """Make one class, eight normal images and eight with a bright square."""
     root = tmp_path_factory.mktemp("held") / "scans"
     for number in range(16):
         image = np.random.default_rng(number).integers(60, 120, (64, 64, 3), np.uint8)

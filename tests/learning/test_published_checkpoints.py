@@ -66,7 +66,7 @@ def test_the_published_norms_are_those_of_the_files(shared: Path) -> None:
 
 
 def published(table: Tensor, unused: bool = True) -> dict[str, Any]:
-    """A file as AnomalyCLIP writes it, for a token table [vocab, 64]."""
+    """Return a file as AnomalyCLIP writes it, for a token table [vocab, 64]."""
     torch.manual_seed(3)
     width = table.shape[1]
     state: dict[str, Tensor] = {}

@@ -43,7 +43,7 @@ def loaded(tiny_config: ClipConfig, tiny_clip: Clip) -> LoadedWeights:
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
-    """Two classes of three normal and two anomalous images: bright squares on noise."""
+    """Make two classes of three normal and two anomalous images: bright squares on noise."""
     root = tmp_path_factory.mktemp("data")
     generator = np.random.default_rng(0)
     for name in ("bottle", "cable"):
@@ -64,7 +64,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
 
 
 def options(name: str) -> dict[str, Any]:
-    """The tiny tower's text is wider than its joint space, so Crane goes without the image token."""
+    """Leave out Crane's image token: the tiny tower's text is wider than its joint space."""
     return {"train_context": False} if name.startswith("crane") else {}
 
 

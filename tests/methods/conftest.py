@@ -12,5 +12,5 @@ Make = Callable[[Any], Any]
 
 @pytest.fixture(params=["numpy", "torch"])
 def make(request: pytest.FixtureRequest) -> Make:
-    """A function that turns a NumPy array into an array of the kind under test."""
+    """Return a function that turns a NumPy array into an array of the kind under test."""
     return torch.from_numpy if request.param == "torch" else np.asarray

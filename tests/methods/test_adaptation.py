@@ -137,7 +137,7 @@ def test_recorded_run_over_two_tiles(clip: Clip, pair: tuple[Tensor, Tensor]) ->
 
 # ------------------------------------------------------------------------------------------ against autograd, float64
 class Problem(NamedTuple):
-    """An adaptation of `images` images of 3 x 4 tokens, 8 wide, to a table of ten sentences, in float64."""
+    """Describe an adaptation of `images` images of 3 x 4 tokens, 8 wide, to a table of ten sentences, in float64."""
 
     tokens: Tensor
     noise: Tensor

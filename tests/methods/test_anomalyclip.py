@@ -31,7 +31,7 @@ def clip() -> Clip:
 
 
 def build(**options: Any) -> AnomalyCLIP:
-    """The method with the learned prompts of the figures."""
+    """Return the method with the learned prompts of the figures."""
     method = base.create("anomalyclip", clip().config, **({"half_deep": True} | options))
     assert isinstance(method, AnomalyCLIP)
     rule = synthetic.prompts(**figures()["inputs"]["prompts"])

@@ -33,7 +33,7 @@ def loaded(tiny_weights: Path) -> LoadedWeights:
 
 
 def made(loaded: LoadedWeights, name: str = "anomalyclip", seed: int = 5, **options: Any) -> Checkpoint:
-    """A checkpoint of random prompts."""
+    """Return a checkpoint of random prompts."""
     torch.manual_seed(seed)
     method = base.create(name, loaded.config, **options)
     info = CheckpointInfo(

@@ -23,7 +23,7 @@ SIZE = (126, 126)
 
 
 class GivenFeatures:
-    """A guide that gives the figures' own features."""
+    """Give the figures' own features as a guide."""
 
     def features(self, pixels: Tensor, mean: Triple, std: Triple) -> Tensor:
         dino = torch.from_numpy(synthetic.make(figures()["inputs"]["dino"])).flatten(2).transpose(1, 2)
@@ -41,7 +41,7 @@ def clip() -> Clip:
 
 
 def build(name: str, **options: Any) -> Crane:
-    """A method with the learned prompts of the figures."""
+    """Return a method with the learned prompts of the figures."""
     options = {"half_deep": True} | options
     if name == "crane+":
         method: Crane = CranePlus(clip().config, PlusConfig(**options), GivenFeatures())

@@ -101,7 +101,7 @@ def test_a_value_of_another_type_is_refused_in_plain_words(name: str, tiny_confi
 
 
 def other_value(option: str, name: str) -> Any:
-    """A value that an option does not have by default."""
+    """Return a value that an option does not have by default."""
     config = base.entry(name).config
     hint, value = get_type_hints(config)[option], getattr(config(), option)
     if get_origin(hint) is Literal:

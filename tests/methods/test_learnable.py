@@ -19,13 +19,13 @@ WIDTH = 64
 
 @cache
 def clip() -> Clip:
-    """The synthetic dual encoder of the Crane figures (24 and 12 blocks)."""
+    """Return the synthetic dual encoder of the Crane figures (24 and 12 blocks)."""
     cfg = golden.load("crane")["clip"]
     return Clip.from_state_dict(synthetic.config(cfg), synthetic.state_dict(cfg))
 
 
 def learned(half_deep: bool = True) -> Prompts:
-    """The learned prompts of the figures."""
+    """Return the learned prompts of the figures."""
     rule = synthetic.prompts(**golden.load("crane")["inputs"]["prompts"])
     prompts = Prompts(clip().config.text, PromptConfig(half_deep=half_deep))
     deep = torch.stack([torch.from_numpy(d) for d in rule["deep"]])
@@ -75,7 +75,7 @@ def test_gradients_of_the_shared_prefix_equal_those_of_whole_sequences() -> None
 
 
 def rows_through(text: TextTower, work: Any) -> int:
-    """How many token rows pass the feed-forward of the second block while `work` runs."""
+    """Return how many token rows pass the feed-forward of the second block while `work` runs."""
     count = 0
 
     def add(_module: Any, args: tuple[Tensor, ...], _out: Tensor) -> None:

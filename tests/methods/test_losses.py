@@ -20,7 +20,7 @@ from anomalens.methods.parts.losses import (
 
 
 def literal_focal(p: np.ndarray, y: np.ndarray) -> float:
-    """The published two-channel form: one-hot labels clamped to [ε, 1 - ε], p_t = Σ_c y_c p_c + ε."""
+    """Return the published two-channel form: one-hot labels clamped to [ε, 1 - ε], p_t = Σ_c y_c p_c + ε."""
     eps = 1e-5
     onehot = np.clip(np.stack([1 - y, y]), eps, 1 - eps)
     pt = (onehot * np.stack([1 - p, p])).sum(0) + eps

@@ -15,7 +15,7 @@ ALL_COLUMNS = ("uniform", "similarity", "relaxed", "capped", "free")
 
 
 def affinity(seed: int = 0, images: int = 2, tokens: int = 60, subspaces: int = 5, spread: float = 0.1) -> Tensor:
-    """Cosines around a common level, unbalanced between subspaces as real ones are."""
+    """Draw cosines around a common level, unbalanced between subspaces as real ones are."""
     generator = torch.Generator().manual_seed(seed)
     popular = torch.linspace(0, spread, subspaces)
     return 0.2 + popular + spread * torch.randn(images, tokens, subspaces, generator=generator)

@@ -28,7 +28,7 @@ ENLARGED = dict.fromkeys(NAMES, 1) | {"aprilgan": 4}
 
 
 class CountMaps(TorchFunctionMode):
-    """Counts the maps that matrix products enlarge to the size MAP."""
+    """Count the maps that matrix products enlarge to the size MAP."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -37,7 +37,7 @@ FLOATS = st.one_of(
 
 @st.composite
 def images(draw: Draw) -> Pairs:
-    """One to five images of different sizes, each a map and a mask; any of them may be normal or all defect."""
+    """Draw one to five images of different sizes, each a map and a mask; any of them may be normal or all defect."""
     pairs = []
     for _ in range(draw(st.integers(1, 5))):
         shape = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
@@ -54,7 +54,7 @@ def fed(mode: Mode, pairs: Pairs) -> PixelAccumulator:
 
 
 def ordinary(count: int, size: int = 48, seed: int = 0) -> Pairs:
-    """Maps in (0, 1) with blobs, smooth enough for regions of all sizes."""
+    """Draw maps in (0, 1) with blobs, smooth enough for regions of all sizes."""
     generator = np.random.default_rng(seed)
     pairs = []
     for index in range(count):

@@ -34,7 +34,7 @@ SCORES = st.one_of(
 
 @st.composite
 def scored(draw: Draw) -> Pair:
-    """Scores and labels of both kinds."""
+    """Draw scores and labels of both kinds."""
     scores = draw(SCORES)
     labels = draw(hnp.arrays(np.bool_, scores.shape))
     labels[0], labels[-1] = False, True
@@ -43,7 +43,7 @@ def scored(draw: Draw) -> Pair:
 
 @st.composite
 def mapped(draw: Draw, elements: Any = None) -> Pair:
-    """One to three small maps and masks, with a normal pixel and a region among them."""
+    """Draw one to three small maps and masks, with a normal pixel and a region among them."""
     shape = draw(st.tuples(st.integers(1, 3), st.integers(2, 6), st.integers(2, 6)))
     kind = draw(st.sampled_from([TIED, ANY_FLOAT, st.just(0.5)])) if elements is None else elements
     maps = draw(hnp.arrays(np.float32, shape, elements=kind))

@@ -69,7 +69,7 @@ def test_csv_has_every_number() -> None:
 
 
 class Reader(HTMLParser):
-    """Collects rows of text and everything that would be fetched."""
+    """Collect rows of text and everything that would be fetched."""
 
     def __init__(self) -> None:
         super().__init__()

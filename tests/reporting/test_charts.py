@@ -11,7 +11,7 @@ from anomalens.reporting.rendering import environment
 
 
 def drawn(chart: Chart) -> str:
-    """The chart as the page has it."""
+    """Return the chart as the page has it."""
     return str(environment().get_template("parts.html").module.chart(chart))  # type: ignore[attr-defined]
 
 

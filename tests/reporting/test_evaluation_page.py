@@ -22,7 +22,7 @@ from toys import grey, make
 
 @pytest.fixture(scope="module")
 def evaluated(tiny_clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An evaluation of two classes, one of them without masks, with a broken image and names full of markup."""
+    """Return an evaluation of two classes, one of them without masks, with a broken image and names full of markup."""
     root = tmp_path_factory.mktemp("report")
     for name, masks in (("nut", True), ("<i>bolt & co", False)):
         folder = root / "data" / name

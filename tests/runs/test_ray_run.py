@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Two workers, for all tests of this file; runs use it because it is connected already."""
+    """Start two workers for all tests of this file; runs use it because it is connected already."""
     import ray
 
     with pytest.MonkeyPatch.context() as patch:
@@ -130,7 +130,14 @@ def test_a_stopped_driver_goes_on_with_the_rest(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         detect_scaled(
-            paths, out, LoadOptions(), {}, load=functools.partial(load, tmp_path / "first"), part_size=2, progress=stop
+            paths,
+            out,
+            LoadOptions(),
+            {},
+            load=functools.partial(load, tmp_path / "first"),
+            actors=1,
+            part_size=2,
+            progress=stop,
         )
     before = {file: file.stat().st_mtime_ns for file in (out / "rows").rglob("*.parquet")}
     done = [row["path"] for row in rows(out)]
@@ -138,7 +145,7 @@ def test_a_stopped_driver_goes_on_with_the_rest(tmp_path: Path) -> None:
     assert not json.loads((out / "run.json").read_text())["finished"]
 
     once_more = functools.partial(
-        detect_scaled, paths, out, LoadOptions(), {}, load=functools.partial(load, tmp_path / "second")
+        detect_scaled, paths, out, LoadOptions(), {}, actors=1, load=functools.partial(load, tmp_path / "second")
     )
     with pytest.raises(ConfigError, match="--resume"):
         once_more()
@@ -161,6 +168,7 @@ def test_a_detector_that_fails_stops_the_run_with_its_reason(tmp_path: Path, mon
             LoadOptions(),
             {},
             load=functools.partial(load, tmp_path / "log"),
+            actors=1,
             part_size=1,
         )
     assert not json.loads((tmp_path / "out" / "run.json").read_text())["finished"]
@@ -168,7 +176,7 @@ def test_a_detector_that_fails_stops_the_run_with_its_reason(tmp_path: Path, mon
     monkeypatch.syspath_prepend(str(tmp_path))
     unknown = importlib.import_module("only_here").load
     with pytest.raises(AnomalensError, match=r"No module named 'only_here'.*--resume"):
-        detect_scaled([tmp_path / "in"], tmp_path / "out", LoadOptions(), {}, load=unknown, resume=True)
+        detect_scaled([tmp_path / "in"], tmp_path / "out", LoadOptions(), {}, load=unknown, actors=1, resume=True)
     with pytest.raises(ConfigError, match="3 actors do not fit"):
         detect_scaled(
             [tmp_path / "in"],

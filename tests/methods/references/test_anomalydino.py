@@ -59,7 +59,7 @@ def test_the_middle_level_of_a_stem_and_the_only_one_of_a_tower_are_read() -> No
 
 
 def part_before_background(strength: float = 30.0) -> np.ndarray:
-    """Tokens [12, 12, 8] whose rows 3 to 8, columns 3 to 8 show a part, far along one direction."""
+    """Return tokens [12, 12, 8] whose rows 3 to 8, columns 3 to 8 show a part, far along one direction."""
     tokens = np.random.default_rng(0).standard_normal((12, 12, 8)).astype(np.float32)
     tokens[3:9, 3:9] += strength * np.array([1, -1, 0, 2, 0, 0, 0, 0], np.float32)
     return tokens

@@ -19,7 +19,7 @@ NO_WORDS = Words(np.zeros(2, np.float32), np.zeros((2, 60, 60), np.float32))
 
 
 def published(levels: list[np.ndarray], channels: int) -> torch.Tensor:
-    """The public code's steps, one by one: unfold, enlarge every value, pool, stack, pool -> [B, h, w, channels]."""
+    """Follow the public code step by step: unfold, enlarge every value, pool, stack, pool -> [B, h, w, channels]."""
     height, width = levels[0].shape[1:3]
     pooled = []
     for level in levels:
