@@ -87,7 +87,7 @@ def speckled(value: int, height: int = 64, width: int = 64) -> np.ndarray:
 
 
 class Patches:
-    """An engine whose features are the pixels of 8 x 8 cells, so that equal cells are equal patches. No network.
+    """Hand out the pixels of 8 x 8 cells as features, so that equal cells are equal patches. No network.
 
     Words' map is the red channel, their score its mean.
     """
@@ -100,7 +100,7 @@ class Patches:
     def for_object(self, name: str) -> "Patches":
         return self if name == self.identity.object_name else Patches(replace(self.identity, object_name=name))
 
-    def with_levels(self, depths: Sequence[Fraction] | None = None) -> "Patches":
+    def with_levels(self, depths: Sequence[float] = ()) -> "Patches":
         return Patches(self.identity, hands_out=True)
 
     def score_batch(self, pixels: Floats, keys: Sequence[int], sharing: int = 1) -> Scored:
