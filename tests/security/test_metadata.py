@@ -75,7 +75,8 @@ def _card() -> dict[str, Any]:
     identity = Identity("anoclip+", "tiny", "w", "l", {"views": 1}, trained_images=frozenset({1, 2}))
     preprocess = Preprocess(64, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     draws = Draws(2, 16, 32, 3, 0.1, 0)
-    return Card("onnx", identity, preprocess, CALIBRATION, ScorePooling(0.5), draws, 4, 16, {".onnx": "x"}).to_dict()
+    pooling, files = ScorePooling(0.5), {".onnx": "x"}
+    return Card("onnx", identity, preprocess, CALIBRATION, pooling, draws, 4, 16, sha256=files).to_dict()
 
 
 @pytest.fixture(scope="module")
