@@ -16,6 +16,7 @@ from anomalens.engines.contract import Floats, Identity, Scored
 from anomalens.engines.torch_engine import TorchEngine
 from anomalens.images.preprocessing import Preprocess
 from anomalens.methods.base import Method, ScoreMap
+from anomalens.methods.references.reference_method import QUARTERS
 from anomalens.options import LoadOptions
 from anomalens.prediction import Failure, Prediction
 
@@ -99,7 +100,7 @@ class Patches:
     def for_object(self, name: str) -> "Patches":
         return self if name == self.identity.object_name else Patches(replace(self.identity, object_name=name))
 
-    def with_levels(self, depths: Sequence[float] = ()) -> "Patches":
+    def with_levels(self, depths: Sequence[float] = QUARTERS) -> "Patches":
         return Patches(self.identity, hands_out=True)
 
     def score_batch(self, pixels: Floats, keys: Sequence[int], sharing: int = 1) -> Scored:

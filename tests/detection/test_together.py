@@ -195,7 +195,7 @@ def test_good_photos_are_chosen_from_an_unlabelled_set(tmp_path: Path) -> None:
         "photo 14: the image is black",
     ]
     assert steps == 15 + 12
-    condition = "false alarms, provided that those chosen from the unlabelled photos are all sound"
+    condition = "is called anomalous, provided that those chosen from the unlabelled photos are all sound"
     part = part.replace(options=LoadOptions())
     part.save(tmp_path / "part.anomalens")
     assert read_recipe(tmp_path / "part.anomalens").lesson.mixed

@@ -157,8 +157,6 @@ def _compared(detector: "Detector", paths: list[Path], together: Together) -> "D
     from anomalens.detection.together import LEAST_TOGETHER, looks_like_one_part
 
     if detector.compares_sets:
-        if together is Together.no:
-            raise ConfigError(f"--method {detector.options.method} is there to compare images; leave out --together no")
         note(f"{len(paths)} images are compared with each other")
         return detector
     if together is Together.yes:

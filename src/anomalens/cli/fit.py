@@ -22,6 +22,13 @@ def fit(
     add: Annotated[
         bool, typer.Option("--add", help="Add the photos to the part that --out holds already; it keeps its options.")
     ] = False,
+    mixed: Annotated[
+        bool,
+        typer.Option(
+            "--mixed",
+            help="The photos are not sorted and some are faulty: those unlike most of the others are left out.",
+        ),
+    ] = False,
     fpr: Annotated[
         float | None,
         typer.Option(help="Largest rate of false alarms; unless given, the least that so many photos can promise."),
@@ -42,6 +49,8 @@ def fit(
       anomalens detect shots/ --recipe bottle.anomalens --out results
 
       anomalens fit --add more_good_parts/ --out bottle.anomalens
+
+      anomalens fit unsorted/ --mixed --out bottle.anomalens
     """
     from anomalens.cli.console import note, progress_bar, say, show_facts, working
     from anomalens.cli.recipe import in_words, recipe_facts
@@ -54,6 +63,8 @@ def fit(
         raise ConfigError(f"--out {out}: the file of a taught part ends in {SUFFIX}")
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"{out.parent} is no folder; make it, or choose another --out")
+    if add and mixed:
+        raise ConfigError("--add takes good photos only; leave out --mixed, or learn all photos anew without --add")
     images = list_images(photos)
     known = len(read_recipe(out).lesson.photos) if add else 0
     least = max(_FEWEST, needed(fpr) if fpr is not None else 0)
@@ -70,10 +81,10 @@ def fit(
     with working("loading the backbone"):
         detector = load_detector(options.replace(recipe=str(out)) if add else options)
     with progress_bar() as bar:
-        task = bar.add_task("learning", total=len(images))
-        taught = detector.fit(
-            images, fpr=fpr, seed=options.seed, progress=partial(bar.advance, task), **reference_options
-        )
+        # Mixed photos are looked at once to choose among them, and once to learn.
+        task = bar.add_task("learning", total=len(images) * (2 if mixed else 1))
+        step = partial(bar.advance, task)
+        taught = detector.fit(images, mixed=mixed, fpr=fpr, seed=options.seed, progress=step, **reference_options)
     try:
         taught.save(out)
     except OSError as error:

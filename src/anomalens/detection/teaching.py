@@ -35,6 +35,7 @@ from anomalens.methods.references.reference_method import (
     create_reference,
     is_reference_method,
 )
+from anomalens.methods.sets.set_method import is_set_method
 from anomalens.options import LoadOptions
 
 Progress = Callable[[], object] | None
@@ -210,7 +211,15 @@ def _observe(
 
 
 def named_reference(method: str) -> str:
-    """Return the reference method that goes with a method asked for: itself where it is one, else the default."""
+    """Return the reference method that goes with a method asked for: itself where it is one, else the default.
+
+    Raises ConfigError for a method that compares the images of a set with each other, and so learns nothing.
+    """
+    if is_set_method(method):
+        raise ConfigError(
+            f"{method} compares a folder with itself and learns nothing; name another method to learn from photos, "
+            "which may be a mixed, unsorted folder"
+        )
     return method if is_reference_method(method) else DEFAULT
 
 

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from anomalens.engines.contract import Engine, Floats
 from anomalens.errors import ConfigError
+from anomalens.methods.references.reference_method import QUARTERS
 from anomalens.methods.sets.set_method import SetMethod
 
 
@@ -34,7 +35,7 @@ class SetEngine:
         words = self.words.for_object(name)
         return self if words is self.words else SetEngine(words, self.method)
 
-    def with_levels(self) -> NoReturn:
+    def with_levels(self, depths: Sequence[float] = QUARTERS) -> NoReturn:
         """Raise ConfigError: images are compared with each other already."""
         raise ConfigError(
             f"{self.method.name} compares a folder with itself and learns nothing; load another method to teach it"

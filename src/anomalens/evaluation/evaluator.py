@@ -5,7 +5,7 @@ bilinear, masks antialiased bilinear and above one half. Anomalous images withou
 The result is an `Evaluation`; result.py says which files it writes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
@@ -122,8 +122,7 @@ def evaluate(
     for name, members in samples.items():
         class_detector = detector.for_object(name) if config.class_names else detector
         measured = _ClassMeasurement(config)
-        predictions = class_detector.predict_iter([sample.image for sample in members])
-        for sample, prediction in zip(members, predictions, strict=True):
+        for sample, prediction in zip(members, _results(class_detector, members), strict=True):
             row = measured.add(sample, prediction)
             if isinstance(prediction, Prediction):
                 if row.error is None:
@@ -137,6 +136,19 @@ def evaluate(
         result.classes[name], result.intervals[name], result.curves[name] = measured.finish()
     protocol["failed_images"] = len(result.failed)
     return result
+
+
+def _results(detector: Detector, members: Sequence[Sample]) -> Iterator[Result]:
+    """Predict the images of a class, which a detector that compares images takes for one set.
+
+    Too small a set gives a Failure for each of its images.
+    """
+    try:
+        yield from detector.predict_iter([sample.image for sample in members])
+    except InputError as error:
+        if not detector.compares_sets:
+            raise
+        yield from (Failure.of(str(sample.image), error) for sample in members)
 
 
 class _ClassMeasurement:

@@ -203,6 +203,11 @@ def _exportable(detector: Detector, any_size: bool) -> TorchEngine:
         if any_size or detector.options.extra_sizes:
             raise ConfigError("a taught part is exported at the one size it was taught at; leave other sizes out")
         engine = engine.words
+    if detector.compares_sets:
+        raise ConfigError(
+            f"{detector.method_name} compares the images of a set with each other, which a graph for single images "
+            "cannot do; export another method"
+        )
     if not isinstance(engine, TorchEngine):
         raise ConfigError("this detector is an exported one already; name the method it was made from")
     if detector.options.extra_sizes and not any_size:
