@@ -175,7 +175,9 @@ def test_bfloat16_towers_give_float32_results(compact: Clip) -> None:
         for model in (compact, rough)
     )
     assert rounded.map.dtype == rounded.score.dtype == torch.float32
-    torch.testing.assert_close(rounded.map, exact.map, rtol=0, atol=0.05)
+    spread = exact.map.max() - exact.map.min()
+    assert spread > 0
+    assert (rounded.map - exact.map).abs().max() < 0.1 * spread
 
 
 def test_the_fixed_colour_scale_follows_the_temperature(compact: Clip) -> None:
