@@ -12,7 +12,9 @@ from typing import Any
 from anomalens._version import __version__
 from anomalens.errors import MissingExtraError
 
-_REPORTS_OFF = {"HF_HUB_DISABLE_TELEMETRY": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+# Variables by which packages are told to report nothing; ONNX Runtime, left to itself, also keeps a data base of what
+# it reports in the user's cache.
+_REPORTS_OFF = {"HF_HUB_DISABLE_TELEMETRY": "1", "RAY_USAGE_STATS_ENABLED": "0", "ORT_DISABLE_TELEMETRY": "1"}
 
 
 def optional(module: str, extra: str) -> Any:
@@ -35,8 +37,7 @@ def _silence_reports() -> None:
     # OpenVINO does without this package where it is missing. With it, an import looks up a host and writes a number
     # into the user's home folder.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    for variable, value in _REPORTS_OFF.items():
-        os.environ.setdefault(variable, value)
+    os.environ.update(_REPORTS_OFF)
 
 
 @contextmanager

@@ -32,6 +32,8 @@ class Hub:
     files: dict[str, bytes] = field(default_factory=dict)  # "org/name/file" -> content
     requests: list[str] = field(default_factory=list)  # "GET org/name/file"
     cut_at: int | None = None  # bytes after which a transfer breaks off
+    # Whether a byte arrives now and then.
+    slow: bool = False
     gated: bool = False  # whether access is by permission
 
     def count(self, method: str) -> int:
@@ -77,7 +79,12 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
             self.send_header("Accept-Ranges", "bytes")
             self.send_header("Content-Length", str(len(content) - start))
             self.end_headers()
-            if body:
+            if body and state.slow:
+                for number in range(20):
+                    threading.Event().wait(0.1)
+                    self.wfile.write(content[number : number + 1])
+                    self.wfile.flush()
+            elif body:
                 end = len(content) if state.cut_at is None else min(len(content), start + state.cut_at)
                 self.wfile.write(content[start:end])
                 if end < len(content):
@@ -171,6 +178,27 @@ def test_a_transfer_that_breaks_off_leaves_nothing_half_done(repository: Hub, tm
     repository.cut_at = None
     loaded = load_weights("org/tiny", cache_dir=tmp_path / "cache")
     assert loaded.hash == load_weights(tmp_path / "made").hash
+
+
+def test_a_hub_that_never_ends_is_given_up(repository: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then keeps the client waiting for ever."""
+    repository.slow = True
+    monkeypatch.setenv("ANOMALENS_FETCH_SECONDS", "0.3")
+    with pytest.raises(WeightsError, match=r"org/tiny: \S+ did not arrive in 0 seconds; try again, or set ANOMALENS_F"):
+        load_weights("org/tiny", cache_dir=tmp_path / "cache")
+    repository.files.clear()
+    for unfit in ("x", "-1", "nan", "inf", "1e999"):
+        monkeypatch.setenv("ANOMALENS_FETCH_SECONDS", unfit)
+        with pytest.raises(WeightsError, match="must be a number of seconds above 0"):
+            load_weights("org/tiny", cache_dir=tmp_path / "cache")
+
+
+def test_a_damaged_file_of_the_cache_is_named_with_what_to_delete(repository: Hub, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    repository.files["org/tiny/model.safetensors"] = repository.files["org/tiny/model.safetensors"][:-500]
+    folder = cache / "models--org--tiny"
+    with pytest.raises(WeightsError, match=rf"damaged or cut off .*; to fetch it anew, delete the folder {folder}"):
+        load_weights("org/tiny", cache_dir=cache)
 
 
 def test_no_network(repository: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from anomalens.backbones.tower import Clip
 from anomalens.datasets.layouts import open_dataset
 from anomalens.evaluation.evaluator import EvaluationConfig, evaluate
 from commands import runner
-from toys import grey, make
+from toys import make
 
 run = pytest.fixture(runner)
 
@@ -21,9 +21,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "nut"
     for part in ("test/good", "test/hole", "ground_truth/hole"):
         (folder / part).mkdir(parents=True)
+    chance = np.random.default_rng(0)
     for number in range(4):
-        Image.fromarray(grey(10 + number)).save(folder / "test" / "good" / f"{number}.png")
-        spot = grey(10)
+        # With a grain, because a plain sheet is no photograph to be judged.
+        good, spot = (chance.integers(20, 60, (64, 64, 3), np.uint8) for _ in range(2))
+        Image.fromarray(good).save(folder / "test" / "good" / f"{number}.png")
         spot[: 32 + number, :32] = 220
         Image.fromarray(spot).save(folder / "test" / "hole" / f"{number}.png")
         truth = (spot[..., 0] > 100).astype(np.uint8) * 255

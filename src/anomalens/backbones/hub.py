@@ -2,7 +2,10 @@
 the Hugging Face hub."""
 
 import os
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 
 from anomalens.backbones.registry import Backbone, find
@@ -16,6 +19,9 @@ from anomalens.backbones.weight_files import (
 )
 from anomalens.errors import WeightsError
 from anomalens.files import cache_folder
+
+_TIME_LIMIT = "ANOMALENS_FETCH_SECONDS"  # the user's own time limit for each file
+_CONFIG_SECONDS, _WEIGHTS_SECONDS = 60.0, 3600.0
 
 
 def is_available(name: str, cache_dir: str | Path | None = None) -> bool:
@@ -75,11 +81,9 @@ def fetch_repository(hub_id: str, *, offline: bool, cache_dir: str | Path | None
     Raises:
         WeightsError: no such repository, no weights in it, or not on this machine while offline.
     """
-    from huggingface_hub import constants
-
     path = _collect(lambda name: _get(hub_id, name, cache_dir, cached_only=True))
     if path is None and is_offline(offline):
-        folder = Path(cache_dir or constants.HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}"
+        folder = cached_folder(hub_id, cache_dir)
         raise WeightsError(
             f"the hub repository {hub_id} is not in the cache {folder}, and offline nothing is fetched: "
             "run once without offline mode, or download the repository and give the folder as the backbone"
@@ -107,9 +111,48 @@ def _collect(get: Callable[[str], Path | None]) -> Path | None:
     return None
 
 
+def cached_folder(hub_id: str, cache_dir: str | Path | None = None) -> Path:
+    """Return the folder in which the client keeps what it fetched of a hub repository."""
+    from huggingface_hub import constants
+
+    return Path(cache_dir or constants.HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}"
+
+
 def is_offline(asked: bool) -> bool:
     """Return whether the network is forbidden, by the caller or by the hub client's own variable."""
     return asked or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def _seconds(name: str) -> float:
+    """Return how long the fetching of a file may take in all, in seconds. Raises WeightsError for an unfit variable."""
+    asked = os.environ.get(_TIME_LIMIT, "")
+    if not asked:
+        return _CONFIG_SECONDS if name.endswith(".json") else _WEIGHTS_SECONDS
+    try:
+        seconds = float(asked)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < threading.TIMEOUT_MAX:
+        raise WeightsError(f"{_TIME_LIMIT} must be a number of seconds above 0, not {asked!r:.40}")
+    return seconds
+
+
+def _in_time(work: Callable[[], str], seconds: float) -> str:
+    """Return what `work` gives. Raises TimeoutError where it takes longer, and what `work` raises.
+
+    The client begins again for as long as some bytes arrive, however few, so the time is measured from outside. A
+    thread that is left behind ends with the process.
+    """
+    result: Future[str] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(work())
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=run, name="anomalens-fetch", daemon=True).start()
+    return result.result(timeout=seconds)
 
 
 def _get(hub_id: str, name: str, cache_dir: str | Path | None, *, cached_only: bool = False) -> Path | None:
@@ -118,7 +161,8 @@ def _get(hub_id: str, name: str, cache_dir: str | Path | None, *, cached_only: b
     With `cached_only` the network is not touched, and None means that the file was not fetched before.
 
     Raises:
-        WeightsError: no such repository, no access, no network, a transfer that broke off, a full disk.
+        WeightsError: no such repository, no access, no network, a transfer that broke off or takes too long, a full
+            disk.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
@@ -132,9 +176,13 @@ def _get(hub_id: str, name: str, cache_dir: str | Path | None, *, cached_only: b
     label = f"hub repository {hub_id}"
     # The client reads its own variable at import; a mirror set later must count as well.
     mirror = os.environ.get("HF_ENDPOINT") or None
+    fetch = partial(hf_hub_download, hub_id, name, cache_dir=cache_dir, endpoint=mirror, local_files_only=cached_only)
     try:
-        path = hf_hub_download(hub_id, name, cache_dir=cache_dir, endpoint=mirror, local_files_only=cached_only)
-        return Path(path)
+        return Path(fetch() if cached_only else _in_time(fetch, _seconds(name)))
+    except TimeoutError as error:
+        raise WeightsError(
+            f"{label}: {name} did not arrive in {_seconds(name):.0f} seconds; try again, or set {_TIME_LIMIT} to more"
+        ) from error
     except HFValidationError as error:
         raise WeightsError(f"{hub_id!r} is no hub id (org/name)") from error
     except GatedRepoError as error:

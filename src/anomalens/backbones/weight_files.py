@@ -3,6 +3,7 @@
 import os
 import pickle
 import shlex
+import warnings
 import zipfile
 from pathlib import Path
 from typing import IO, Any
@@ -65,7 +66,8 @@ def load_torch(path: Path, device: str | torch.device = "cpu") -> Any:
     try:
         with open_regular(path) as stream:
             _check_archive(stream, path)
-        content = torch.load(path, map_location=device, weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # advice about kinds of pickles
+            content = torch.load(path, map_location=device, weights_only=True)
         _check_stored(content, path)
         return content
     except WeightsError:

@@ -78,7 +78,7 @@ def _from_hugging_face(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for name, value in state.items():
         projection = re.fullmatch(r"(.*)\.self_attn\.([qkv])_proj\.(weight|bias)", name)
         if projection is None:
-            transposed = name in ("visual_projection.weight", "text_projection.weight")
+            transposed = name in ("visual_projection.weight", "text_projection.weight") and value.dim() == 2
             out[_renamed(name)] = value.T.contiguous() if transposed else value
         elif projection[2] == "q":
             names = [f"{projection[1]}.self_attn.{letter}_proj.{projection[3]}" for letter in "qkv"]

@@ -7,6 +7,8 @@ Nothing is unpickled but tensors, and the network is touched only where a name o
 
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from anomalens.backbones import weight_layouts as layouts
 from anomalens.backbones.bundle import BUNDLED_FILE, FORMAT, BundleInfo, read_bundle_info
 from anomalens.backbones.checks import check, fingerprint
 from anomalens.backbones.config import ClipConfig
-from anomalens.backbones.hub import fetch, fetch_repository
+from anomalens.backbones.hub import cached_folder, fetch, fetch_repository
 from anomalens.backbones.registry import BACKBONES, Backbone, canonical_name, find, unknown
 from anomalens.backbones.tower import Clip
 from anomalens.backbones.weight_files import (
@@ -109,13 +111,27 @@ def _load_named(backbone: Backbone, offline: bool, cache_dir: str | Path | None)
     if backbone.name == "bundled":
         return _load_file(BUNDLED_FILE, name=backbone.name, source=backbone.source, backbone=backbone)
     path = fetch(backbone, offline=offline, cache_dir=cache_dir)
-    _check_sha256(path, backbone)
-    return _load_file(path, name=backbone.name, source=f"{backbone.source}: {path}", backbone=backbone)
+    with _names_the_cache(path, backbone.hub, cache_dir):
+        _check_sha256(path, backbone)
+        return _load_file(path, name=backbone.name, source=f"{backbone.source}: {path}", backbone=backbone)
 
 
 def _load_hub(hub_id: str, offline: bool, cache_dir: str | Path | None) -> LoadedWeights:
     path = fetch_repository(hub_id, offline=offline, cache_dir=cache_dir)
-    return _load_file(path, name=hub_id, source=f"hub repository {hub_id}: {path}")
+    with _names_the_cache(path, hub_id, cache_dir):
+        return _load_file(path, name=hub_id, source=f"hub repository {hub_id}: {path}")
+
+
+@contextmanager
+def _names_the_cache(path: Path, hub_id: str | None, cache_dir: str | Path | None) -> Iterator[None]:
+    """Have a WeightsError about a file of the hub's cache say what to delete, because it would be read again."""
+    try:
+        yield
+    except WeightsError as error:
+        folder = cached_folder(hub_id, cache_dir) if hub_id else None
+        if folder is None or folder not in path.parents:
+            raise
+        raise WeightsError(f"{error}; to fetch it anew, delete the folder {folder}") from error
 
 
 def _load_file(path: Path, *, name: str, source: str, backbone: Backbone | None = None) -> LoadedWeights:

@@ -14,7 +14,7 @@ def open_model(path: Path, device: str = "auto", dtype: Dtype = "float32") -> Gr
     Raises MissingExtraError, ConfigError for a device or precision it has not, WeightsError for a file it cannot read.
     """
     runtime = optional("onnxruntime", "onnx")
-    # On Windows it would report its use to its makers.
+    # Where another package imported it before, with its reports on.
     runtime.disable_telemetry_events()
     if dtype != "float32":
         raise ConfigError(f"ONNX Runtime computes a graph as it was exported, not in {dtype}; leave --dtype out")
