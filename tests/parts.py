@@ -1,7 +1,10 @@
 """Drawn photographs of one kind of part, good ones and faulty ones, for tests of what is learned from photographs."""
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 from scipy import ndimage
 
 Rgb = npt.NDArray[np.uint8]
@@ -33,3 +36,11 @@ def faulty_part(seed: int, angle: float = 0.0) -> Rgb:
 def good_parts(count: int, first: int = 0) -> list[Rgb]:
     """Return `count` photographs of sound parts."""
     return [good_part(first + number) for number in range(count)]
+
+
+def write_parts(folder: Path, count: int = 5, first: int = 0) -> Path:
+    """Write photographs of sound parts into a folder, which is made, as 0.png, 1.png, ...; return the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(first, first + count):
+        Image.fromarray(good_part(number)).save(folder / f"{number}.png")
+    return folder

@@ -69,7 +69,7 @@ def test_stopped_and_resumed(
     flags = (*settings, "--method", "anoclip", "--method", "winclip")
     real, calls = evaluate, 0
 
-    def stopping(*arguments: Any, progress: Callable[[], object]) -> Evaluation:
+    def stopping(*arguments: Any, progress: Callable[[], object], **more: Any) -> Evaluation:
         def image_done() -> None:
             nonlocal calls
             calls += 1
@@ -77,7 +77,7 @@ def test_stopped_and_resumed(
                 raise KeyboardInterrupt
             progress()
 
-        return real(*arguments, progress=image_done)
+        return real(*arguments, progress=image_done, **more)
 
     monkeypatch.setattr(benchmarking, "evaluate", stopping)
     ran = benchmark(*flags)

@@ -1,6 +1,7 @@
 """`anomalens evaluate` from the outside."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -96,3 +97,51 @@ def test_what_cannot_be_measured_is_said_first(evaluate: Command, tmp_path: Path
     ran = evaluate("--data", f"imagenet:{good}", "--out", tmp_path / "out")
     assert ran.code == 2
     assert "is not a layout" in ran.err
+
+
+def test_few_shots(evaluate: Command, tmp_path: Path) -> None:
+    folder(tmp_path / "in" / "nut", images=4)
+    (tmp_path / "in" / "bolt" / "normal").mkdir(parents=True)
+    folder(tmp_path / "bolt", images=2)
+    for label in ("normal", "anomalous"):
+        shutil.copytree(tmp_path / "bolt" / label, tmp_path / "in" / "bolt" / label, dirs_exist_ok=True)
+    out = tmp_path / "out"
+    ran = evaluate(
+        "--data", f"folders:{tmp_path / 'in'}", "--out", out, "--shots", 3, "--draws", 2, "--set", "turns=1", "--set",
+        "views=1",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    content = json.loads((out / "metrics.json").read_text())
+    assert content["method"] == "anoclip + memory"
+    nut = content["classes"]["nut"]
+    assert (nut["n_normal"], nut["n_anomalous"]) == (1, 4)
+    assert nut["image_auroc_std"] is not None
+    assert set(nut["decisions"]) == {"found", "missed", "false_alarms", "passed", "unusable"}
+    assert sum(nut["decisions"].values()) == 5
+    assert [len(entry["photos"]) for entry in content["taught"]["nut"]] == [3, 3]
+    assert content["protocol"]["prompts"]["options"]["views"] == 1
+    assert "too few" in content["classes"]["bolt"]["reason"]
+    assert "not measured: bolt: 2 normal test images, too few to learn from 3" in ran.err
+    assert "±" in ran.out
+    assert "found" in ran.out
+    shown = evaluate("--data", tmp_path / "in", "--out", out, "--shots", 3, "--json")
+    rows = json.loads(shown.out)
+    assert [row["class"] for row in rows] == ["nut", "bolt", "mean"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (("--draws", 3), "--shots"),
+        (("--shots", 0), "shots"),
+        (("--shots", 2, "--draws", 0), "draws"),
+        (("--shots", 2, "--recipe", "nut.anomalens"), "give one of them"),
+        (("--shots", 2, "--set", "nonsense=1"), "memory with anoclip has"),
+        (("--recipe", "nut.anomalens"), "no such file"),
+    ],
+)
+def test_wrong_usage_of_shots(evaluate: Command, tmp_path: Path, flags: tuple[object, ...], reason: str) -> None:
+    ran = evaluate("--data", folder(tmp_path / "in"), "--out", tmp_path / "out", *flags)
+    assert ran.code == 2
+    assert reason in ran.err
+    assert not (tmp_path / "out" / "metrics.json").exists()

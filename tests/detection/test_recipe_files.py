@@ -14,14 +14,14 @@ from safetensors.numpy import load, save
 from anomalens.detection.loading import load_detector
 from anomalens.detection.recipe import _digest, read_recipe
 from anomalens.errors import ConfigError, WeightsError
-from goods import faulty_photo, good_photo
+from parts import faulty_part, good_part
 
 
 @pytest.fixture(scope="module")
 def part(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Path:
     path = tmp_path_factory.mktemp("part") / "nut.anomalens"
     detector = load_detector("anoclip", str(tiny_weights), size=64)
-    detector.fit([good_photo(number) for number in range(4)]).save(path)
+    detector.fit([good_part(number) for number in range(4)]).save(path)
     return path
 
 
@@ -205,13 +205,13 @@ def test_other_weights_are_refused_with_the_reason(part: Path, tmp_path: Path) -
 
 
 def test_a_part_survives_its_file(part: Path, tiny_weights: Path) -> None:
-    taught = load_detector("anoclip", str(tiny_weights), size=64).fit([good_photo(number) for number in range(4)])
+    taught = load_detector("anoclip", str(tiny_weights), size=64).fit([good_part(number) for number in range(4)])
     loaded = load_detector(str(part))
-    for image in (good_photo(1), good_photo(9), faulty_photo(3)):
+    for image in (good_part(1), good_part(9), faulty_part(3)):
         before, after = taught.predict(image), loaded.predict(image)
         assert after.score == pytest.approx(before.score, abs=1e-5)
         assert np.allclose(after.anomaly_map, before.anomaly_map, atol=1e-5)
         assert (after.label, after.threshold) == (before.label, before.threshold)
     assert loaded.lesson is not None
     with pytest.raises(ConfigError, match="keeps its options"):
-        loaded.fit([good_photo(7)], turns=2)
+        loaded.fit([good_part(7)], turns=2)

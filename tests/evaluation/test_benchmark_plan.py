@@ -122,3 +122,34 @@ def test_flags_are_a_plan_too() -> None:
         BenchmarkMethod("winclip", LoadOptions(method="winclip", size=64)),
     )
     assert (plan.data, plan.evaluation) == ((BenchmarkData("a"),), EvaluationConfig(size=32))
+
+
+def test_shots_belong_to_a_method_and_recipes_lie_beside_the_file(tmp_path: Path) -> None:
+    (tmp_path / "nut.anomalens").write_bytes(b"")
+    file = tmp_path / "plan.toml"
+    file.write_text(
+        """
+[evaluation]
+draws = 3
+[[method]]
+method = "anoclip"
+[[method]]
+method = "anoclip"
+label = "taught"
+shots = 4
+[[method]]
+recipe = "nut.anomalens"
+shots = 0
+[[data]]
+path = "set"
+"""
+    )
+    words, taught, recipe = (plan := read_plan(file)).methods
+    assert recipe.label == "nut"
+    assert recipe.options.recipe == str(tmp_path / "nut.anomalens")
+    settings = [method.evaluation(plan.evaluation) for method in (words, taught, recipe)]
+    assert [(each.shots, each.draws) for each in settings] == [(0, 3), (4, 3), (0, 3)]
+    for line in ("shots = -1", "shots = 'four'", "draws = 0"):
+        file.write_text(f"[[method]]\nmethod = 'anoclip'\n{line}\n[[data]]\npath = 'set'\n")
+        with pytest.raises(ConfigError, match=line.split()[0]):
+            read_plan(file)

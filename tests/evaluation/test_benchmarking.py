@@ -18,7 +18,7 @@ from anomalens.evaluation.evaluator import EvaluationConfig
 from anomalens.metrics.summary import SUMMARY_KEYS
 from anomalens.options import LoadOptions
 from anomalens.reporting.benchmark_tables import to_markdown, write_tables
-from toys import grey, make
+from toys import grey, make, speckled
 
 
 def part(root: Path, classes: tuple[str, ...] = ("nut",), holes: int = 2) -> Path:
@@ -26,9 +26,9 @@ def part(root: Path, classes: tuple[str, ...] = ("nut",), holes: int = 2) -> Pat
         for folder in ("test/good", "test/hole", "ground_truth/hole"):
             (root / name / folder).mkdir(parents=True, exist_ok=True)
         for i in range(holes):
-            Image.fromarray(grey(10 + i)).save(root / name / "test" / "good" / f"{i}.png")
-            spot = grey(10)
-            spot[:32, :32] = 220
+            Image.fromarray(speckled(10 + i)).save(root / name / "test" / "good" / f"{i}.png")
+            spot = speckled(10)
+            spot[:32, :32, 0] = 220
             Image.fromarray(spot).save(root / name / "test" / "hole" / f"{i}.png")
             Image.fromarray((spot[..., 0] > 100).astype(np.uint8) * 255).save(
                 root / name / "ground_truth" / "hole" / f"{i}_mask.png"

@@ -25,7 +25,7 @@ from anomalens.files import file_key
 from anomalens.images.maps import resize_map
 from anomalens.metrics.summary import SUMMARY_KEYS, aupimo, pixel_intervals
 from anomalens.prediction import Prediction
-from toys import grey, make
+from toys import grey, make, speckled
 
 SMALL = EvaluationConfig(size=32)
 
@@ -43,11 +43,11 @@ def with_identity(detector: Detector, **facts: Any) -> Detector:
 
 
 def picture(path: Path, value: int, spot: int | None = None) -> Path:
-    """Return a grey 64 x 64 image; `spot` is the brightness of its upper left quarter."""
+    """Write a 64 x 64 image whose red is `value` everywhere; `spot` is that of its upper left quarter."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = grey(value)
+    pixels = speckled(value)
     if spot is not None:
-        pixels[:32, :32] = spot
+        pixels[:32, :32, 0] = spot
     Image.fromarray(pixels).save(path)
     return path
 
@@ -80,10 +80,14 @@ def test_a_perfect_class_and_the_schema(detector: Detector, tmp_path: Path) -> N
     evaluation = run(detector, part(tmp_path / "set", "nut"))
     evaluation.write(tmp_path / "out")
     content = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert list(content) == ["dataset", "method", "backbone", "protocol", "classes", "mean", "intervals"]
+    names = ["dataset", "method", "backbone", "protocol", "classes", "mean", "intervals", "decisions"]
+    assert list(content) == names
     assert (content["dataset"], content["method"], content["backbone"]) == ("set", "brightness", "tiny")
-    assert list(content["classes"]["nut"]) == ["n_normal", "n_anomalous", *SUMMARY_KEYS]
-    assert content["classes"]["nut"] == {"n_normal": 2, "n_anomalous": 2} | dict.fromkeys(SUMMARY_KEYS, 100.0)
+    assert list(content["classes"]["nut"]) == ["n_normal", "n_anomalous", *SUMMARY_KEYS, "decisions"]
+    decisions = {"found": 0, "missed": 2, "false_alarms": 0, "passed": 2, "unusable": 0}
+    numbers = {"n_normal": 2, "n_anomalous": 2} | dict.fromkeys(SUMMARY_KEYS, 100.0)
+    assert content["classes"]["nut"] == numbers | {"decisions": decisions}
+    assert content["decisions"] == decisions
     assert content["mean"] == dict.fromkeys(SUMMARY_KEYS, 100.0)
     assert content["intervals"]["nut"] == {key: [100.0, 100.0] for key in SUMMARY_KEYS[:3]}
 
@@ -256,7 +260,7 @@ def test_the_table_and_the_rows(detector: Detector, tmp_path: Path) -> None:
     assert table[2]["n_normal"] == ""
     rows = parquet.read_table(tmp_path / "out" / "scores.parquet").to_pylist()
     assert len(rows) == 6
-    assert list(rows[0]) == ["path", "class_name", "kind", "label", "score", "decision", "error"]
+    assert list(rows[0]) == ["path", "class_name", "kind", "label", "score", "decision", "error", "unusable", "draw"]
     assert rows[-1]["kind"] == "hole"
     assert rows[-1]["decision"] == "normal"  # mean brightness below one half
     assert not list(tmp_path.rglob(".writing-*"))
@@ -273,7 +277,10 @@ def test_what_is_written_is_read_back(detector: Detector, tmp_path: Path, monkey
     assert stored.rows == written.rows
     assert [row.score is None for row in stored.rows] == [True, False, False, False]
     assert stored.metrics == json.loads(json.dumps(written.to_dict()))
-    assert stored.curves == written.curves
+    assert json.loads(json.dumps(stored.curves)) == {
+        name: {key: value for key, value in curves.items() if key != "pixel_f1max_threshold"}
+        for name, curves in written.curves.items()
+    }
     (out / "scores.csv").unlink()  # as version 0.1 left it
     assert read_evaluation(out).rows == written.rows
     monkeypatch.setitem(sys.modules, "pyarrow", None)
@@ -325,6 +332,7 @@ def test_a_detailed_evaluation_is_that_of_the_whole_maps(detector: Detector, tmp
 
 def test_the_report_has_what_it_draws(detector: Detector, tmp_path: Path) -> None:
     part(tmp_path / "in", "nut", normal=5, holes=5)
+    detector = detector.replace(calibration=detector.calibration.override(0.2, None))
     run(detector, tmp_path / "in", EvaluationConfig(size=32, gallery=2)).write(tmp_path / "out")
     kept = json.loads((tmp_path / "out" / "report.json").read_text())
     curves = kept["curves"]["nut"]
@@ -342,6 +350,8 @@ def test_the_report_has_what_it_draws(detector: Detector, tmp_path: Path) -> Non
         "nearest threshold",
     }
     assert len(cases) == 10
+    assert all(case["decision"] == ("anomalous" if case["label"] else "normal") for case in cases)
+    assert curves["threshold"] == 0.2
     assert [Path(c["path"]).name for c in cases if c["sort"] == "lowest normal"] == ["0.png", "1.png"]
     for case in cases:
         for key in ("image", "heatmap", "masks"):
@@ -394,3 +404,31 @@ def test_inspect_sees_image_and_prediction(detector: Detector, tmp_path: Path) -
     seen: list[tuple[Sample, Prediction]] = []
     run(detector, part(tmp_path, "nut"), inspect=lambda s, p: seen.append((s, p)))
     assert [s.image for s, _ in seen] == [Path(str(p.path)) for _, p in seen]
+
+
+def test_decisions_are_counted_and_say_what_cannot_be_judged(detector: Detector, tmp_path: Path) -> None:
+    root = part(tmp_path / "in", "nut", normal=4, holes=3)
+    picture(root / "nut" / "test" / "good" / "bright.png", 220)
+    for name in ("good/black.png", "hole/black.png"):
+        Image.fromarray(grey(0)).save(root / "nut" / "test" / name)
+    picture(root / "nut" / "test" / "hole" / "all.png", 250)
+    evaluation = run(detector.replace(calibration=detector.calibration.override(0.5, None)), root)
+    decisions = {"found": 1, "missed": 3, "false_alarms": 1, "passed": 4, "unusable": 2}
+    assert evaluation.to_dict()["classes"]["nut"]["decisions"] == decisions
+    assert evaluation.to_dict()["decisions"] == decisions
+    unusable = {row.path: row.unusable for row in evaluation.rows if row.unusable}
+    assert {Path(path).name for path in unusable} == {"black.png"}
+    assert set(unusable.values()) == {"the image is black"}
+    evaluation.write(tmp_path / "out")
+    assert read_evaluation(tmp_path / "out").rows == evaluation.rows
+    table = list(csv.DictReader((tmp_path / "out" / "metrics.csv").read_text().splitlines()))
+    assert {key: int(value) for key, value in table[0].items() if key in decisions} == decisions
+
+
+def test_rows_of_an_earlier_version_are_read(detector: Detector, tmp_path: Path) -> None:
+    evaluation = run(detector, part(tmp_path / "in", "nut"))
+    evaluation.write(tmp_path / "out")
+    file = tmp_path / "out" / "scores.csv"
+    lines = [line.split(",") for line in file.read_text().splitlines()]
+    file.write_text("\n".join(",".join(line[:7]) for line in lines) + "\n")
+    assert read_evaluation(tmp_path / "out").rows == evaluation.rows

@@ -17,7 +17,7 @@ from anomalens.evaluation.evaluator import EvaluationConfig, evaluate
 from anomalens.reporting.evaluation_page import write_report
 from browser import Scheme, look
 from commands import runner
-from toys import grey, make
+from toys import make, speckled
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +29,9 @@ def evaluated(tiny_clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path
         for part in ("test/good", "test/hole", "ground_truth/hole"):
             (folder / part).mkdir(parents=True)
         for i in range(4):
-            Image.fromarray(grey(10 + i)).save(folder / "test" / "good" / f"{i} <b>.png")
-            spot = grey(10)
-            spot[: 32 + i, :32] = 220
+            Image.fromarray(speckled(10 + i)).save(folder / "test" / "good" / f"{i} <b>.png")
+            spot = speckled(10)
+            spot[: 32 + i, :32, 0] = 220
             Image.fromarray(spot).save(folder / "test" / "hole" / f"{i}.png")
             if masks:
                 truth = (spot[..., 0] > 100).astype(np.uint8) * 255

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from anomalens.evaluation.benchmarking import BenchmarkCell
 
 
-@load_options(without=("method", "calibration", "threshold", "pixel_threshold", "method_options"))
+@load_options(without=("method", "recipe", "calibration", "threshold", "pixel_threshold", "method_options"))
 def benchmark(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of cells and tables; an earlier run is resumed.")],
     config: Annotated[Path | None, typer.Option("--config", help="One TOML file that says everything.")] = None,
@@ -24,6 +24,10 @@ def benchmark(
     data: Annotated[list[str] | None, typer.Option("--data", help="LAYOUT:PATH; may be repeated.")] = None,
     class_names: Annotated[bool, typer.Option("--class-names", help="Name each class in its prompts.")] = False,
     eval_size: Annotated[int, typer.Option(min=16, help="Side in pixels at which maps meet masks.")] = 518,
+    shots: Annotated[
+        int, typer.Option("--shots", min=0, help="Teach each class from this many of its good photos first.")
+    ] = 0,
+    draws: Annotated[int, typer.Option("--draws", min=1, help="With --shots: how often they are drawn.")] = 1,
     as_json: Json = False,
     options: LoadOptions = LoadOptions(),
 ) -> None:
@@ -54,7 +58,7 @@ def benchmark(
             raise ConfigError("give either --config or --method and --data, not both")
         plan = read_plan(config)
     else:
-        evaluation = EvaluationConfig(size=eval_size, class_names=class_names)
+        evaluation = EvaluationConfig(size=eval_size, class_names=class_names, shots=shots, draws=draws)
         plan = flags_plan(method or [], data or [], options, evaluation)
     try:
         with progress_bar() as bar:
@@ -97,11 +101,15 @@ class _Screen:
 
 def _row(cell: "BenchmarkCell") -> dict[str, Any]:
     mean = cell.metrics["mean"] if cell.metrics else {}
+    made = cell.metrics.get("decisions") if cell.metrics else None
     return {
         "method": cell.label,
         "data set": cell.data,
         "image AUROC": mean.get("image_auroc"),
         "pixel AUROC": mean.get("pixel_auroc"),
         "AUPRO": mean.get("aupro"),
+        "found": f"{made['found']:.3g} of {made['found'] + made['missed']:.3g}" if made else None,
+        "false alarms": f"{made['false_alarms']:.3g} of {made['false_alarms'] + made['passed']:.3g}" if made else None,
+        "unusable": made["unusable"] if made else None,
         "remark": "" if cell.state == "done" else f"{cell.state}: {cell.reason}",
     }

@@ -8,10 +8,12 @@ import typer
 
 from anomalens.cli.console import Json
 from anomalens.cli.load_options import load_options
+from anomalens.errors import ConfigError
 from anomalens.options import LoadOptions
 
 if TYPE_CHECKING:
     from anomalens.evaluation.result import Evaluation
+    from anomalens.metrics.summary import Mode
 
 _EXAMPLES = 5  # failed images named on the screen
 
@@ -36,6 +38,13 @@ def evaluate(
     allow_same_data: Annotated[
         bool, typer.Option("--allow-same-data", help="Measure also on what the checkpoint was trained on.")
     ] = False,
+    shots: Annotated[
+        int | None, typer.Option("--shots", min=1, help="Teach each class from this many of its good photos first.")
+    ] = None,
+    draws: Annotated[
+        int | None,
+        typer.Option("--draws", min=1, help="With --shots: how often they are drawn, seeds 0, 1, ...; 1 unless given."),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse data with faults, do not only report them.")] = False,
     exclude: Annotated[
         list[str] | None,
@@ -48,27 +57,40 @@ def evaluate(
     as_json: Json = False,
     options: LoadOptions = LoadOptions(),
 ) -> None:
-    """Measure a method: image and pixel AUROC, AP, F1-max and AUPRO, per class and in the mean, in per cent.
+    """Measure a method: image and pixel AUROC, AP, F1-max and AUPRO, per class and in the mean, in per cent; decisions.
+
+    With --shots, each class is taught from so many of its good photos first (of its training images, else of its test,
+    which they then leave), and the numbers are means over the draws. --recipe measures a part as it was taught.
 
     With several --data, each has its own folder below --out. LAYOUT is one of mvtec, mvtec3d, visa, meta, folders,
     flat, manifest; without it the layout is recognised. Exit status: 0 all well, 1 some images failed (their rows in
     scores.csv say why), 2 wrong usage.
 
-    Example:
+    Examples:
 
       anomalens evaluate --data mvtec:datasets/mvtec --method anoclip --out results
+
+      anomalens evaluate --data mvtec:datasets/mvtec --shots 4 --draws 3 --out results
     """
     from anomalens.cli.console import complain, note, progress_bar, show
     from anomalens.datasets.layouts import open_dataset
-    from anomalens.detection.loading import load_detector
-    from anomalens.evaluation.evaluator import EvaluationConfig, tested
+    from anomalens.detection.loading import load_detector, split_options
+    from anomalens.evaluation.evaluator import EvaluationConfig, steps
     from anomalens.evaluation.evaluator import evaluate as measure
     from anomalens.images.image_files import MAX_PIXELS
     from anomalens.locks import held_folder
 
+    if draws is not None and shots is None:
+        raise ConfigError("--draws counts how often good photos are drawn: say how many with --shots")
+    if shots is not None and options.recipe is not None:
+        raise ConfigError("--recipe measures a part as it was taught, --shots teaches it anew: give one of them")
+    mode: Mode = "exact" if exact else "histogram"
     config = EvaluationConfig(
-        eval_size, limit, "exact" if exact else "histogram", class_names, gallery, allow_same_data, detailed
+        eval_size, limit, mode, class_names, gallery, allow_same_data, detailed, shots or 0, draws or 1
     )
+    fit_options: dict[str, Any] = {}
+    if config.shots:
+        fit_options, options = split_options(options)
     reading: dict[str, Any] = {
         "strict": strict,
         "exclude": exclude or (),
@@ -78,7 +100,7 @@ def evaluate(
     datasets = [open_dataset(spec, **reading) for spec in data]
     for dataset in datasets:
         note(dataset.summary())
-    totals = [sum(map(len, tested(dataset).values())) for dataset in datasets]
+    totals = [steps(dataset, config) for dataset in datasets]
     failed = 0
     rows: list[dict[str, Any]] = []
     with held_folder(out, "evaluate"):
@@ -86,18 +108,22 @@ def evaluate(
         for number, (dataset, total) in enumerate(zip(datasets, totals, strict=True)):
             with progress_bar() as bar:
                 task = bar.add_task(dataset.name, total=total)
-                evaluation = measure(detector, dataset, config, progress=partial(bar.advance, task))
+                evaluation = measure(
+                    detector, dataset, config, fit_options=fit_options, progress=partial(bar.advance, task)
+                )
             folder = out if len(datasets) == 1 else out / f"{number:02d}-{dataset.name}"
             evaluation.write(folder)
             # Two data sets may have the same name; their folders do not.
             same = sum(other.name == dataset.name for other in datasets) > 1
             name = folder.name if same else dataset.name
             if as_json:
-                rows += [{"dataset": name} | row for row in _rows(evaluation)]
+                rows += [{"dataset": name} | row for row in _numbers(evaluation)]
             else:
                 title = f"{evaluation.dataset}: {evaluation.method} on {evaluation.backbone}, per cent"
-                named = [({"data set": name} if len(datasets) > 1 else {}) | row for row in _rows(evaluation)]
+                named = [({"data set": name} if len(datasets) > 1 else {}) | row for row in _words(evaluation)]
                 show(named, title=title, typed=["data set", "class"], as_json=False, headed=number == 0)
+            for class_name, reason in evaluation.reasons.items():
+                complain(f"not measured: {class_name}: {reason}")
             note(f"written to {folder}; a page to look at: anomalens report {folder}")
             failed += len(evaluation.failed)
             for row in evaluation.failed[:_EXAMPLES]:
@@ -109,10 +135,33 @@ def evaluate(
         raise typer.Exit(1)
 
 
-def _rows(evaluation: "Evaluation") -> list[dict[str, Any]]:
-    """Return a row for each class and one for the mean."""
+def _numbers(evaluation: "Evaluation") -> list[dict[str, Any]]:
+    """Return a row for each class and one for the mean, as metrics.json has them."""
+    content = evaluation.to_dict()
+    deviations = {f"{name}_std": value for name, value in content.get("mean_std", {}).items()}
+    mean = content["mean"] | deviations | {"decisions": content["decisions"]}
+    return [{"class": name} | row for name, row in (*content["classes"].items(), ("mean", mean))]
+
+
+def _words(evaluation: "Evaluation") -> list[dict[str, Any]]:
+    """Return the same rows for people: "97.3 ± 0.4", "13 of 15" found."""
     rows = []
-    for name, values in (*evaluation.classes.items(), ("mean", evaluation.mean)):
-        counts = {"normal": values.get("n_normal", ""), "anomalous": values.get("n_anomalous", "")}
-        rows.append({"class": name} | counts | {key.replace("_", " "): values[key] for key in evaluation.metrics})
+    for row in _numbers(evaluation):
+        made = row["decisions"] or dict.fromkeys(("found", "missed", "false_alarms", "passed", "unusable"), 0)
+        counts = {"normal": row.get("n_normal", ""), "anomalous": row.get("n_anomalous", "")}
+        metrics = {key.replace("_", " "): _per_cent(row[key], row.get(f"{key}_std")) for key in evaluation.metrics}
+        rows.append(
+            {
+                "class": row["class"],
+                **counts,
+                **metrics,
+                "found": f"{made['found']:.3g} of {made['found'] + made['missed']:.3g}",
+                "false alarms": f"{made['false_alarms']:.3g} of {made['false_alarms'] + made['passed']:.3g}",
+                "unusable": f"{made['unusable']:.3g}",
+            }
+        )
     return rows
+
+
+def _per_cent(mean: float | None, deviation: float | None) -> Any:
+    return mean if mean is None or deviation is None else f"{mean:.1f} ± {deviation:.1f}"

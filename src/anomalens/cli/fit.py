@@ -9,10 +9,7 @@ import typer
 from anomalens.cli.console import Json
 from anomalens.cli.load_options import load_options
 from anomalens.errors import ConfigError
-from anomalens.options import BUNDLED, LoadOptions, refuse_unknown
-
-# Each photograph is compared with the others, so one alone teaches nothing.
-_FEWEST = 2
+from anomalens.options import LoadOptions
 
 
 @load_options(without=("recipe", "checkpoint", "calibration", "threshold", "pixel_threshold"))
@@ -55,7 +52,7 @@ def fit(
     from anomalens.cli.console import note, progress_bar, say, show_facts, working
     from anomalens.cli.recipe import in_words, recipe_facts
     from anomalens.decision.conformal import needed
-    from anomalens.detection.loading import load_detector
+    from anomalens.detection.loading import load_detector, split_options
     from anomalens.detection.recipe import SUFFIX, read_recipe
     from anomalens.images.sources import list_images
 
@@ -67,17 +64,14 @@ def fit(
         raise ConfigError("--add takes good photos only; leave out --mixed, or learn all photos anew without --add")
     images = list_images(photos)
     known = len(read_recipe(out).lesson.photos) if add else 0
-    least = max(_FEWEST, needed(fpr) if fpr is not None else 0)
-    if len(images) + known < least:
-        rate = f"--fpr {fpr:g}" if fpr is not None else "a part"
+    if fpr is not None and len(images) + known < needed(fpr):
         raise ConfigError(
-            f"{rate} needs at least {least} good photos, found {len(images) + known}; add photos"
-            + (" or raise the rate" if fpr is not None and least > _FEWEST else "")
+            f"--fpr {fpr:g} needs at least {needed(fpr)} good photos, found {len(images) + known}; add photos or raise "
+            "the rate"
         )
     reference_options: dict[str, Any] = {}
     if not add:
-        reference_options, words_options = split_options(options)
-        options = options.replace(method_options=words_options)
+        reference_options, options = split_options(options)
     with working("loading the backbone"):
         detector = load_detector(options.replace(recipe=str(out)) if add else options)
     with progress_bar() as bar:
@@ -98,24 +92,3 @@ def fit(
     else:
         say(in_words(facts))
         say(f"written to {out} ({facts['bytes'] / 1e6:.1f} MB)")
-
-
-def split_options(options: LoadOptions) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Sort the options of methods into those of the reference method and those of the zero-shot method.
-
-    An option that both have belongs to the reference method. Raises ConfigError for one that neither has, and for a
-    value that does not fit the reference method.
-    """
-    from anomalens.decision.calibration import bundled_calibration
-    from anomalens.detection.teaching import named_reference
-    from anomalens.engines.torch_engine import resolve_method
-    from anomalens.methods.base import entry
-    from anomalens.methods.references.reference_method import create_reference, reference_entry
-
-    reference = reference_entry(named_reference(options.method))
-    words = entry(resolve_method(options, bundled_calibration() if options.backbone == BUNDLED else None))
-    both = tuple(dict.fromkeys((*reference.options, *words.options)))
-    refuse_unknown(options.method_options, both, f"{reference.name} with {words.name}")
-    own = {name: value for name, value in options.method_options.items() if name in reference.options}
-    create_reference(reference.name, **own)
-    return own, {name: value for name, value in options.method_options.items() if name not in own}

@@ -117,7 +117,7 @@ def in_words(facts: Mapping[str, Any]) -> str:
     lines = [
         f"taught from {count} good photo{'' if count == 1 else 's'} by {method}, on {facts['backbone']}",
         *_decisions(facts),
-        f"threshold {facts['threshold']:.4g} from {facts['threshold_source']}",
+        f"threshold {facts['threshold']:.4g} ({facts['threshold_source']})",
     ]
     if facts["odd"]:
         lines.append(f"unlike the other photos, so have a look whether they are good: {', '.join(facts['odd'])}")

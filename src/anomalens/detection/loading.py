@@ -4,16 +4,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
-from anomalens.decision.calibration import SavedCalibration
+from anomalens.decision.calibration import SavedCalibration, bundled_calibration
 from anomalens.detection.detector import Detector
 from anomalens.detection.recipe import is_recipe, read_recipe
-from anomalens.detection.teaching import taught_engine
+from anomalens.detection.teaching import named_reference, taught_engine
 from anomalens.detection.tiling import Inside
 from anomalens.engines import exported
 from anomalens.errors import ConfigError
 from anomalens.images.decoding import decode_mask
+from anomalens.methods.references.reference_method import create_reference, reference_entry
 from anomalens.methods.sets.set_method import is_set_method
-from anomalens.options import BUNDLED, DEFAULT_OBJECT, LoadOptions
+from anomalens.options import BUNDLED, DEFAULT_OBJECT, LoadOptions, refuse_unknown
 
 
 @overload
@@ -76,6 +77,26 @@ def _from_weights(options: LoadOptions) -> Detector:
         extra += [f"extra_sizes={side}" for side in options.extra_sizes]
         calibration = calibration.used_with(*loaded.deviations, *extra)
     return Detector(loaded.engine, loaded.preprocess, calibration, options, loaded.pooling)
+
+
+def split_options(options: LoadOptions) -> tuple[dict[str, Any], LoadOptions]:
+    """Sort the options of methods into those of the reference method, for `Detector.fit`, and all others.
+
+    An option that both methods have belongs to the reference method.
+
+    Raises ConfigError for an option that neither method has, and for a value that does not fit the reference method.
+    """
+    from anomalens.engines.torch_engine import resolve_method
+    from anomalens.methods.base import entry
+
+    reference = reference_entry(named_reference(options.method))
+    words = entry(resolve_method(options, bundled_calibration() if options.backbone == BUNDLED else None))
+    both = tuple(dict.fromkeys((*reference.options, *words.options)))
+    refuse_unknown(options.method_options, both, f"{reference.name} with {words.name}")
+    own = {name: value for name, value in options.method_options.items() if name in reference.options}
+    create_reference(reference.name, **own)
+    others = {name: value for name, value in options.method_options.items() if name not in own}
+    return own, options.replace(method_options=others)
 
 
 def read_roi(path: str) -> Inside:

@@ -12,16 +12,24 @@ method = "anoclip"
 label = "AnoCLIP, one view"     # in the tables; the method's name unless given
 method_options = { views = 1 }
 
+[[method]]
+method = "memory"               # compares with good photos: each class is taught from 4, drawn 3 times
+shots = 4
+draws = 3
+
+[[method]]
+recipe = "bottle.anomalens"     # a part that `anomalens fit` has taught
+
 [[data]]
 path = "mvtec:datasets/mvtec"   # LAYOUT:PATH or PATH
 name = "MVTec AD"               # in the tables; the folder's name unless given
 published = "mvtec"             # data set whose published numbers to compare with; the folder's name unless given
 
-Paths, also those of weights, checkpoints and calibrations, are relative to the file.
+Paths, also those of weights, recipes, checkpoints, calibrations and masks, are relative to the file.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +49,14 @@ class BenchmarkMethod:
 
     label: str
     options: LoadOptions
+    # Good photos that each class is taught from, and how often they are drawn; None: as [evaluation] says.
+    shots: int | None = None
+    draws: int | None = None
+
+    def evaluation(self, general: EvaluationConfig) -> EvaluationConfig:
+        """Return the settings of the evaluation with those of the method in their place."""
+        own = {name: value for name in ("shots", "draws") if (value := getattr(self, name)) is not None}
+        return replace(general, **own)
 
 
 @dataclass(frozen=True)
@@ -67,6 +83,9 @@ class BenchmarkPlan:
         if not self.methods or not self.data:
             raise ConfigError("a benchmark needs at least one method and one data set")
         refuse_repeated([method.label for method in self.methods], "methods", "[[method]] a label")
+        for method in self.methods:
+            # Numbers that make no sense are refused before anything runs.
+            method.evaluation(self.evaluation)
 
 
 def refuse_repeated(names: list[str], things: str, remedy: str) -> None:
@@ -104,18 +123,20 @@ def _plan(content: dict[str, Any], folder: Path) -> BenchmarkPlan:
 
 def _method(settings: Mapping[str, Any], entry: dict[str, Any], folder: Path) -> BenchmarkMethod:
     label = entry.pop("label", None)
+    own = {name: checked_value(name, entry.pop(name), int) for name in ("shots", "draws") if name in entry}
     for place, table in (("[settings]", settings), ("[[method]]", entry)):
         if old := next((name for name in table if name in _OLD_NAMES), None):
             raise ConfigError(f"{place}: {old!r} is now called {_OLD_NAMES[old]}")
         refuse_unknown(table, LoadOptions.names(), place)
     values = {**settings, **entry}
-    for name in ("method", "backbone", "checkpoint", "calibration"):
+    for name in ("method", "recipe", "backbone", "checkpoint", "calibration", "roi"):
         path = folder / str(values.get(name, ""))
         # Weights may be a folder; a folder that happens to be called as a method is, is not meant.
         if name in values and (path.is_file() or (name == "backbone" and path.is_dir())):
             values[name] = str(path)
     options = LoadOptions(**values)
-    return BenchmarkMethod(options.method if label is None else checked_value("label", label, str), options)
+    name = options.method if options.recipe is None else Path(options.recipe).stem
+    return BenchmarkMethod(name if label is None else checked_value("label", label, str), options, **own)
 
 
 def _data(entry: dict[str, Any], folder: Path) -> BenchmarkData:

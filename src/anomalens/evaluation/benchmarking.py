@@ -22,10 +22,10 @@ from anomalens._version import __version__
 from anomalens.datasets import catalog
 from anomalens.datasets.layouts import Dataset, open_dataset
 from anomalens.detection.detector import Detector
-from anomalens.detection.loading import load_detector
+from anomalens.detection.loading import load_detector, split_options
 from anomalens.errors import ConfigError, one_line
 from anomalens.evaluation.benchmark_plan import BenchmarkData, BenchmarkMethod, BenchmarkPlan, refuse_repeated
-from anomalens.evaluation.evaluator import EvaluationConfig, evaluate, tested
+from anomalens.evaluation.evaluator import EvaluationConfig, evaluate, steps
 from anomalens.evaluation.stored import checked_metrics
 from anomalens.files import atomic_write, digest, file_digest, json_ready, stamp, write_json
 from anomalens.locks import held_folder
@@ -142,13 +142,14 @@ def run(plan: BenchmarkPlan, out: str | Path, progress: BenchmarkProgress | None
         cells = []
         for method in plan.methods:
             # Loaded when the first cell needs it, and once.
-            detector = cache(partial(_Attempt.of, partial(load_detector, method.options)))
+            config = method.evaluation(plan.evaluation)
+            detector = cache(partial(_Attempt.of, partial(_load, method, config)))
             for data in everything:
-                cell, settings = data.cell(method, Path(out)), _settings(method.options, data, plan.evaluation)
+                cell, settings = data.cell(method, Path(out)), _settings(method.options, data, config)
                 finished = _read(cell, settings)
                 kept = finished.state == "done"
                 if not kept:
-                    finished = _run(cell, detector, data.dataset, settings, plan.evaluation, progress)
+                    finished = _run(cell, detector, data.dataset, settings, config, progress)
                 cells.append(finished)
                 if progress:
                     progress.end(finished, kept)
@@ -159,15 +160,28 @@ def collect(plan: BenchmarkPlan, out: str | Path) -> list[BenchmarkCell]:
     """Return all cells of `plan` as they stand on disk, without running any."""
     everything = [_Data.open(data) for data in plan.data]
     return [
-        _read(data.cell(method, Path(out)), _settings(method.options, data, plan.evaluation))
+        _read(data.cell(method, Path(out)), _settings(method.options, data, method.evaluation(plan.evaluation)))
         for method in plan.methods
         for data in everything
     ]
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """Hold a detector, and the options that it is taught with where classes are taught."""
+
+    detector: Detector
+    fit_options: dict[str, Any]
+
+
+def _load(method: BenchmarkMethod, config: EvaluationConfig) -> _Measured:
+    own, options = split_options(method.options) if config.shots else ({}, method.options)
+    return _Measured(load_detector(options), own)
+
+
 def _run(
     cell: BenchmarkCell,
-    detector: Callable[[], _Attempt[Detector]],
+    detector: Callable[[], _Attempt[_Measured]],
     dataset: _Attempt[Dataset],
     settings: dict[str, Any] | None,
     config: EvaluationConfig,
@@ -180,11 +194,17 @@ def _run(
     for stale in ("cell.json", "error.txt"):
         (cell.folder / stale).unlink(missing_ok=True)
     try:
-        images = sum(map(len, tested(dataset.get()).values()))
-        measuring = detector().get()
+        images = steps(dataset.get(), config)
+        measured = detector().get()
         if progress:
             progress.begin(cell, images)
-        result = evaluate(measuring, dataset.get(), config, progress=progress.image if progress else None)
+        result = evaluate(
+            measured.detector,
+            dataset.get(),
+            config,
+            fit_options=measured.fit_options,
+            progress=progress.image if progress else None,
+        )
         result.write(cell.folder)
         finished = replace(cell, state="done", metrics=result.to_dict())
     except Exception as error:  # one broken cell must not cost the others
@@ -232,6 +252,8 @@ def _settings(options: LoadOptions, data: _Data, config: EvaluationConfig) -> di
         ]
         shipped = {path.name: file_digest(path) for path in (BUNDLED_FILES / "calibration.json", *sorted(prompts))}
     files = {name: stamp(getattr(options, name)) for name in ("backbone", "checkpoint", "calibration")}
+    # Cells of earlier versions, which knew of neither, stay finished.
+    files |= {name: stamp(path) for name in ("recipe", "roi") if (path := getattr(options, name)) is not None}
     # An exported detector; a folder that happens to be called as a method is, is not meant.
     files["method"] = stamp(options.method) if Path(options.method).is_file() else None
     speed = LoadOptions.names("speed")
@@ -239,10 +261,15 @@ def _settings(options: LoadOptions, data: _Data, config: EvaluationConfig) -> di
         "options": {name: value for name, value in options.chosen().items() if name not in speed},
         "files": files,
         "shipped": shipped,
-        "evaluation": asdict(config),
+        "evaluation": _named(config),
         "data": {"layout": dataset.layout, "content": _fingerprint(dataset)},
         "version": __version__,
     }
+
+
+def _named(config: EvaluationConfig) -> dict[str, Any]:
+    """Return the settings of an evaluation; draws are named only where there are any, as in earlier versions."""
+    return {name: value for name, value in asdict(config).items() if config.shots or name not in ("shots", "draws")}
 
 
 def _fingerprint(dataset: Dataset) -> str:

@@ -1,46 +1,30 @@
 """Measure a detector on a labelled data set: numbers per class, their mean, and the protocol that made them.
 
+With `shots`, each class is taught from a few of its good photographs first, as often as there are `draws`; its numbers
+are the means over the draws, and their deviations are told.
+
 Every map is compared with its mask at one size, `EvaluationConfig.size` squared, reached by the papers' rule: maps
 bilinear, masks antialiased bilinear and above one half. Anomalous images without a mask count at image level only.
 The result is an `Evaluation`; result.py says which files it writes.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, get_type_hints
 
-import numpy as np
-
-from anomalens.datasets.layouts import Dataset, Sample, truth_at
+from anomalens.datasets.layouts import Dataset, Sample
 from anomalens.detection.detector import Detector
-from anomalens.errors import ConfigError, InputError, one_line
+from anomalens.errors import ConfigError, InputError
+from anomalens.evaluation.class_measurement import ClassMeasurement
 from anomalens.evaluation.gallery import Gallery
-from anomalens.evaluation.result import ClassNumbers, Evaluation, ImageRow, Intervals
-from anomalens.evaluation.trained_data import refuse_trained_data
+from anomalens.evaluation.result import ClassOutcome, Evaluation, Taught
+from anomalens.evaluation.shots import Draw, draws
+from anomalens.evaluation.trained_data import refuse_taught_photos, refuse_trained_data
 from anomalens.extras import versions
-from anomalens.images.image_files import MAX_PIXELS
-from anomalens.images.maps import Map, resize_map
-from anomalens.metrics import ranks
-from anomalens.metrics.accumulator import check_limit, defined
-from anomalens.metrics.summary import (
-    Curve,
-    Mode,
-    PixelAccumulator,
-    aupimo,
-    f1_max,
-    image_intervals,
-    pixel_intervals,
-    pr_curve,
-    pro_curve,
-    rank,
-    roc_curve,
-    summarise,
-)
-from anomalens.names import name_text
+from anomalens.metrics.accumulator import check_limit
+from anomalens.metrics.summary import Mode
 from anomalens.prediction import Failure, Prediction, Result
 from anomalens.typed_values import checked_value
-
-_POINTS = 200  # of a curve kept for the report
 
 _PROTOCOL_NAMES = {"size": "image_size", "extra_sizes": "also", "dtype": "precision"}
 """Names in metrics.json of settings that a detector calls otherwise."""
@@ -65,6 +49,11 @@ class EvaluationConfig:
     # Compute intervals of the pixel metrics, and AUPIMO. Keeps the maps and masks of one class at a time in memory:
     # 5 bytes a pixel, 1.3 MB an image at size 518.
     detailed: bool = False
+    # Good photographs of each class that a part is taught from before it is measured; 0: words alone, or the part as
+    # it was taught.
+    shots: int = 0
+    # How often they are drawn, with the seeds 0, 1, 2, ...; counts nothing without shots.
+    draws: int = 1
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(EvaluationConfig).items():
@@ -72,6 +61,8 @@ class EvaluationConfig:
         check_limit(self.limit)
         if self.size < 1 or self.gallery < 0:
             raise ConfigError(f"evaluation size {self.size} must be at least 1 and gallery {self.gallery} at least 0")
+        if self.shots < 0 or self.draws < 1:
+            raise ConfigError(f"shots {self.shots} must be at least 0 and draws {self.draws} at least 1")
 
 
 def tested(dataset: Dataset) -> dict[str, list[Sample]]:
@@ -89,53 +80,79 @@ def tested(dataset: Dataset) -> dict[str, list[Sample]]:
     return labelled
 
 
+def steps(dataset: Dataset, config: EvaluationConfig) -> int:
+    """Return how many images `evaluate` looks at: how often `progress` is called where nothing fails."""
+    samples = tested(dataset)
+    if not config.shots:
+        return sum(map(len, samples.values()))
+    return sum(chosen.steps for name in samples for chosen in _draws(dataset, name, config)[0])
+
+
 def evaluate(
     detector: Detector,
     dataset: Dataset,
     config: EvaluationConfig | None = None,
     *,
+    fit_options: Mapping[str, Any] | None = None,
     progress: Callable[[], object] | None = None,
     inspect: Callable[[Sample, Prediction], object] | None = None,
 ) -> Evaluation:
-    """Run `detector` over the test split of `dataset`.
+    """Run `detector` over the test split of `dataset`; with `config.shots`, teach it each class anew before.
 
     Images that cannot be read are rows with an error and count nowhere; a mask that cannot be read leaves its image
-    at image level.
+    at image level. A class that cannot be taught has the reason in the place of its numbers.
 
     Args:
-        progress: called after every image.
+        detector: what is measured; for shots, what is taught.
+        dataset: labelled images.
+        config: what the numbers mean.
+        fit_options: for shots, of `Detector.fit`: fpr, and options of the reference method.
+        progress: called after every image, those that are learned from included.
         inspect: called with every image that could be read and its prediction.
 
     Raises:
         InputError: the data set has no labelled test image.
-        ConfigError: the detector was trained on this data set.
+        ConfigError: the detector was trained on this data set, was taught with photographs of its test, or cannot be
+            taught.
     """
     config = config or EvaluationConfig()
     samples = tested(dataset)
+    images = [sample.image for members in samples.values() for sample in members]
+    if config.shots and detector.lesson is not None:
+        raise ConfigError("a taught part is measured as it is: leave out the shots, or the recipe")
     if not config.allow_same_data:
-        images = [sample.image for members in samples.values() for sample in members]
         refuse_trained_data(detector.identity.auxiliary_data, detector.identity.trained_images, dataset.name, images)
-    protocol = _protocol(detector, dataset, config)
+        if detector.lesson is not None:
+            refuse_taught_photos([photo.key for photo in detector.lesson.photos], images)
     result = Evaluation(
-        dataset.name, detector.method_name, detector.backbone, protocol, gallery=Gallery(config.gallery)
+        dataset.name,
+        detector.method_name,
+        detector.backbone,
+        _protocol(detector, dataset, config),
+        gallery=Gallery(config.gallery),
     )
+    run = _Run(config, result.gallery, progress, inspect)
     for name, members in samples.items():
         class_detector = detector.for_object(name) if config.class_names else detector
-        measured = _ClassMeasurement(config)
-        for sample, prediction in zip(members, _results(class_detector, members), strict=True):
-            row = measured.add(sample, prediction)
-            if isinstance(prediction, Prediction):
-                if row.error is None:
-                    result.gallery.offer(sample, prediction)
-                if inspect:
-                    inspect(sample, prediction)
-            if progress:
-                progress()
-        result.rows += measured.rows
-        protocol["tiny_masks_kept"] += measured.tiny
-        result.classes[name], result.intervals[name], result.curves[name] = measured.finish()
-    protocol["failed_images"] = len(result.failed)
+        if config.shots:
+            chosen, reason = _draws(dataset, name, config)
+            try:
+                outcomes = [run.taught(class_detector, each, fit_options or {}) for each in chosen]
+            except InputError as error:
+                outcomes, reason = [], str(error)
+            result.add(name, outcomes, reason)
+        else:
+            result.add(name, [run.measured(class_detector, members)])
+    result.protocol["failed_images"] = len(result.failed)
     return result
+
+
+def _draws(dataset: Dataset, name: str, config: EvaluationConfig) -> tuple[list[Draw], str]:
+    """Return the photographs drawn of a class; none, and the reason, where it has too few."""
+    try:
+        return draws(dataset.classes[name], config.shots, config.draws), ""
+    except InputError as error:
+        return [], str(error)
 
 
 def _results(detector: Detector, members: Sequence[Sample]) -> Iterator[Result]:
@@ -151,81 +168,45 @@ def _results(detector: Detector, members: Sequence[Sample]) -> Iterator[Result]:
         yield from (Failure.of(str(sample.image), error) for sample in members)
 
 
-class _ClassMeasurement:
-    """Gather scores and maps of one class, then compute its numbers."""
+@dataclass(frozen=True)
+class _Run:
+    """Hold what all classes of an evaluation share."""
 
-    def __init__(self, config: EvaluationConfig) -> None:
-        self.config = config
-        self.rows: list[ImageRow] = []
-        self.pixels = PixelAccumulator(config.mode)
-        # Masks that would have vanished at the evaluation's size.
-        self.tiny = 0
-        # Kept where the evaluation is detailed.
-        self.maps: list[Map] = []
-        self.masks: list[Any] = []
+    config: EvaluationConfig
+    gallery: Gallery
+    progress: Callable[[], object] | None
+    inspect: Callable[[Sample, Prediction], object] | None
 
-    def add(self, sample: Sample, prediction: Result) -> ImageRow:
-        """Take in one image. Returns its row, whose `error` says what could not be read."""
-        row = ImageRow(name_text(sample.image), sample.class_name, sample.kind, int(sample.label or 0))
-        self.rows.append(row)
-        if isinstance(prediction, Failure):
-            row.error = prediction.error
-            return row
-        row.score, row.decision = prediction.score, prediction.label
-        size = (self.config.size, self.config.size)
-        try:
-            # The image was accepted at this size, so its mask is.
-            limit = max(MAX_PIXELS, prediction.width * prediction.height)
-            truth = truth_at(sample, size, max_pixels=limit)
-        except InputError as error:
-            row.error = one_line(error)
-            return row
-        if truth is not None:
-            resized = resize_map(prediction.anomaly_map, size)
-            self.pixels.update(resized, truth.marks)
-            self.tiny += truth.tiny
-            if self.config.detailed:
-                self.maps.append(resized)
-                self.masks.append(truth.marks)
-        return row
+    def measured(self, detector: Detector, members: Sequence[Sample], seed: int | None = None) -> ClassOutcome:
+        """Predict the images of a class and compute its numbers; `seed` is that of the draw, None without shots."""
+        measurement = ClassMeasurement(self.config)
+        for sample, prediction in zip(members, _results(detector, members), strict=True):
+            row = measurement.add(sample, prediction)
+            row.draw = seed
+            if isinstance(prediction, Prediction):
+                # Pictures of one draw show what the others would.
+                if row.error is None and not seed:
+                    self.gallery.offer(sample, prediction)
+                if self.inspect:
+                    self.inspect(sample, prediction)
+            if self.progress:
+                self.progress()
+        return measurement.finish()
 
-    def finish(self) -> tuple[ClassNumbers, Intervals, dict[str, Any]]:
-        """Return numbers and intervals in per cent, and the curves of the report."""
-        scored = [row for row in self.rows if row.score is not None]
-        scores = np.array([row.score for row in scored], np.float64)
-        labels = np.array([row.label for row in scored], np.bool_)
-        limit = self.config.limit
-        numbers: ClassNumbers = {"n_normal": int((~labels).sum()), "n_anomalous": int(labels.sum())}
-        numbers |= summarise(scores, labels, self.pixels, limit)
-        intervals = image_intervals(scores, labels)
-        if self.config.detailed:
-            mean = aupimo(self.maps, self.masks).value
-            numbers["aupimo"] = None if mean is None else 100 * mean
-            intervals |= pixel_intervals(self.maps, self.masks, limit=limit)
-        in_per_cent: Intervals = {
-            name: None if interval is None else [100 * interval.low, 100 * interval.high]
-            for name, interval in intervals.items()
-        }
-        return numbers, in_per_cent, _curves(scores, labels, self.pixels, limit)
-
-
-def _curves(scores: Any, labels: Any, pixels: PixelAccumulator, limit: float) -> dict[str, Any]:
-    image, pixel = rank(scores, labels), pixels.ranks()
-    best = f1_max(scores, labels)
-    return {
-        "image_f1max_threshold": best.threshold if best else None,
-        "image_roc": _points(roc_curve(image, _POINTS)),
-        "image_pr": _points(pr_curve(image, _POINTS)),
-        "pixel_f1max_threshold": defined(ranks.f1_max(pixel)[1]),
-        "pixel_roc": _points(roc_curve(pixel, _POINTS)),
-        "pixel_pr": _points(pr_curve(pixel, _POINTS)),
-        "pro": _points(pro_curve(pixel, _POINTS, limit)),
-    }
-
-
-def _points(curve: Curve) -> list[list[float]]:
-    """Return [[x, y], ...] to five decimals, finer than any screen."""
-    return [[round(float(x), 5), round(float(y), 5)] for x, y in zip(curve.x, curve.y, strict=True)]
+    def taught(self, detector: Detector, chosen: Draw, options: Mapping[str, Any]) -> ClassOutcome:
+        """Teach the detector from the photographs drawn, and measure what it then is."""
+        photos = [sample.image for sample in chosen.photos]
+        part = detector.fit(photos, seed=chosen.seed, progress=self.progress, **options)
+        assert part.lesson is not None
+        learned = Taught(
+            part.method_name,
+            chosen.seed,
+            tuple(sample.id for sample in chosen.photos),
+            part.lesson.left_out,
+            dict(part.lesson.options),
+            part.calibration.threshold,
+        )
+        return replace(self.measured(part, chosen.tests, chosen.seed), taught=learned)
 
 
 def _protocol(detector: Detector, dataset: Dataset, config: EvaluationConfig) -> dict[str, Any]:
@@ -249,4 +230,5 @@ def _protocol(detector: Detector, dataset: Dataset, config: EvaluationConfig) ->
         "calibration": detector.calibration.to_dict() | pooling,
         "versions": versions(),
         "faults": len(dataset.faults),
+        **({"shots": config.shots, "draws": config.draws} if config.shots else {}),
     }

@@ -26,13 +26,17 @@ from anomalens.images.image_files import MAX_PIXELS
 from anomalens.images.maps import resize_map
 from anomalens.images.overlay import draw_overlay
 from anomalens.names import name_text
-from anomalens.prediction import Prediction
+from anomalens.prediction import Label, Prediction
 
 SIDE = 320
 """Longest side of a picture in pixels."""
 
 MASK_COLOURS = {"neither": (32, 36, 44), "both": (0, 158, 115), "missed": (230, 159, 0), "extra": (86, 180, 233)}
 """Colours of a mask picture: pixels in neither mask, in both, in the truth alone, in the detector's alone."""
+
+
+# Share of a small pixel's area in the mask above which the pixel is.
+_HALF = 0.5
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class Case:
     label: int = field(compare=False)
     score: float = field(compare=False)
     threshold: float = field(compare=False)
+    decision: Label = field(compare=False)
     pictures: Pictures = field(compare=False)
 
 
@@ -89,7 +94,8 @@ class Gallery:
             pictures = pictures or draw(sample, prediction)
             label = int(sample.label or 0)
             path = name_text(sample.image)
-            insort(kept, Case(key, self._seen, path, sample.kind, label, score, threshold, pictures))
+            decision = prediction.label
+            insort(kept, Case(key, self._seen, path, sample.kind, label, score, threshold, decision, pictures))
             del kept[self.keep :]
 
     def write(self, folder: Path) -> list[dict[str, Any]]:
@@ -109,8 +115,9 @@ class Gallery:
                     files["masks"] = f"{case.order:06d}-masks.png"
                 for name, file in files.items():
                     atomic_write(folder / file, getattr(case.pictures, name))
-                facts = {"path": case.path, "kind": case.kind, "label": case.label, "score": case.score}
-                rows.append({"class": class_name, "sort": sort, **facts, "threshold": case.threshold, **files})
+                facts: dict[str, Any] = {"path": case.path, "kind": case.kind, "label": case.label, "score": case.score}
+                facts |= {"threshold": case.threshold, "decision": case.decision}
+                rows.append({"class": class_name, "sort": sort, **facts, **files})
         return rows
 
 
@@ -122,7 +129,7 @@ def draw(sample: Sample, prediction: Prediction) -> Pictures:
     height, width = (max(1, round(side * shrink)) for side in rgb.shape[:2])
     small = np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BICUBIC))
     values = resize_map(prediction.anomaly_map, (height, width))
-    mask = values > prediction.pixel_threshold
+    mask = resize_map(prediction.mask.astype(np.float32), (height, width)) > _HALF
     overlay = draw_overlay(small, values, prediction.heat_range, mask, alpha=0.6)
     truth = read_truth(sample, (height, width), max_pixels=limit)
     return Pictures(

@@ -8,7 +8,7 @@ from typing import Any
 
 from anomalens.csv_tables import plain
 from anomalens.errors import ConfigError, InputError, one_line
-from anomalens.evaluation.result import COUNTS, ROW_COLUMNS, ImageRow
+from anomalens.evaluation.result import COLUMNS_BEFORE, COUNTS, ROW_COLUMNS, ImageRow
 from anomalens.extras import optional
 from anomalens.typed_values import build, checked_value
 from anomalens.untrusted import read_bytes, read_json
@@ -24,9 +24,11 @@ _METRICS: dict[str, Any] = {
     "method": str,
     "backbone": str,
     "protocol": dict[str, Any],
-    "classes": dict[str, _NUMBERS],
+    "classes": dict[str, dict[str, Any]],
     "mean": _NUMBERS,
 }
+# Of a class, beside its numbers; versions before 0.2 wrote neither.
+_FACTS: dict[str, Any] = {"decisions": dict[str, float] | None, "reason": str}
 _INTERVALS = dict[str, dict[str, list[float] | None]]
 _CURVES: dict[str, Any] = {
     "image_f1max_threshold": float | None,
@@ -36,6 +38,8 @@ _CURVES: dict[str, Any] = {
     "pixel_pr": _CURVE,
     "pro": _CURVE,
 }
+# Columns of scores.csv that may be empty.
+_OPTIONAL_NUMBERS: dict[str, Any] = {"score": float, "draw": int}
 _CASE: dict[str, Any] = {
     "class": str,
     "sort": str,
@@ -77,7 +81,8 @@ def read_evaluation(folder: Path) -> StoredEvaluation:
         metrics, report = (read_json(folder / name, what="") for name in ("metrics.json", "report.json"))
         metrics = checked_metrics(metrics)
         report = checked_value("report", report, dict[str, Any])
-        curves = {name: _picked(f"curves of {name}", report["curves"][name], _CURVES) for name in metrics["classes"]}
+        measured = [name for name, row in metrics["classes"].items() if "reason" not in row]
+        curves = {name: _curves(name, report["curves"][name]) for name in measured}
         cases = [_case(case) for case in checked_value("gallery", report["gallery"], list[dict[str, Any]])]
         return StoredEvaluation(folder, metrics, curves, cases, _read_rows(folder))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError, csv.Error) as error:
@@ -97,16 +102,26 @@ def checked_metrics(value: Any) -> dict[str, Any]:
     limit = _picked("protocol", protocol, {"aupro_limit": float, "image_size": int})["aupro_limit"]
     if not 0 < limit <= 1:
         raise ConfigError(f"aupro_limit {limit} must lie in (0, 1]")
-    for name, numbers in metrics["classes"].items():
+    if "decisions" in value:
+        metrics["decisions"] = checked_value("decisions", value["decisions"], dict[str, float])
+    for name, row in metrics["classes"].items():
+        facts = {key: checked_value(f"{name}: {key}", row[key], hint) for key, hint in _FACTS.items() if key in row}
+        numbers = checked_value(name, {key: row[key] for key in row.keys() - facts.keys()}, _NUMBERS)
+        metrics["classes"][name] = {key: (numbers | facts)[key] for key in row}
         if missing := sorted({*COUNTS, *metrics["mean"]} - numbers.keys()):
             raise ConfigError(f"{name}: {missing[0]} is missing")
     metrics["protocol"] = protocol | {"calibration": protocol["calibration"] | calibration}
     return metrics
 
 
+def _curves(name: str, value: Any) -> dict[str, Any]:
+    curves = _picked(f"curves of {name}", value, _CURVES)
+    return curves | {"threshold": checked_value("threshold", value.get("threshold"), float | None)}
+
+
 def _case(value: dict[str, Any]) -> dict[str, Any]:
     case = _picked("gallery", value, _CASE)
-    return case | {"masks": checked_value("masks", value["masks"], str)} if "masks" in value else case
+    return case | {name: checked_value(name, value[name], str) for name in ("masks", "decision") if name in value}
 
 
 def _picked(name: str, value: Any, hints: dict[str, Any]) -> dict[str, Any]:
@@ -124,12 +139,13 @@ def _read_rows(folder: Path) -> list[ImageRow]:
         return [build(ImageRow, row, "scores") for row in table.to_pylist()]
     text = read_bytes(folder / "scores.csv", what="", most_bytes=_MOST_ROWS).decode("utf-8")
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    if reader.fieldnames != ROW_COLUMNS:
+    if reader.fieldnames not in (ROW_COLUMNS, COLUMNS_BEFORE):
         raise ValueError(f"scores.csv has columns {reader.fieldnames!r:.200}")
     rows = []
     for line in reader:
         values: dict[str, Any] = {name: plain(cell) for name, cell in line.items()}
-        values |= {name: values[name] or None for name in ("score", "decision", "error")}
-        score = None if values["score"] is None else float(values["score"])
-        rows.append(build(ImageRow, values | {"label": int(values["label"]), "score": score}, "scores"))
+        values |= {name: values.get(name) or None for name in ("decision", "error", "unusable")}
+        values |= {"label": int(values["label"])}
+        values |= {name: kind(text) if (text := values.get(name)) else None for name, kind in _OPTIONAL_NUMBERS.items()}
+        rows.append(build(ImageRow, values, "scores"))
     return rows

@@ -6,6 +6,9 @@ from pathlib import Path
 from anomalens.datasets.catalog import key_of
 from anomalens.errors import ConfigError
 from anomalens.files import file_key
+from anomalens.images.content import content_key
+from anomalens.images.decoding import Decoded, decode
+from anomalens.threads import map_ordered
 
 _REMEDY = "--allow-same-data (allow_same_data=True) measures all the same; keep the result out of any comparison"
 
@@ -30,4 +33,22 @@ def refuse_trained_data(auxiliary: str | None, trained: frozenset[int], dataset:
         raise ConfigError(
             f"{seen} of {len(images)} test images were trained on, so their numbers would not be zero-shot; test on "
             f"other images; {_REMEDY}"
+        )
+
+
+def refuse_taught_photos(taught: Sequence[int], images: Sequence[Path]) -> None:
+    """Raise ConfigError where test images are among the photographs that a part was taught with.
+
+    Args:
+        taught: `content_key` of each photograph.
+        images: of the test; those that cannot be read are passed over.
+    """
+    keys = set(taught)
+    same = 0
+    for _, decoded in map_ordered(images, decode, workers=2, ahead=4):
+        same += isinstance(decoded, Decoded) and content_key(decoded.rgb) in keys
+    if same:
+        raise ConfigError(
+            f"{same} of {len(images)} test images are among the {len(keys)} photos that the part was taught with, so "
+            f"they would look perfect; test on other images; {_REMEDY}"
         )

@@ -45,7 +45,13 @@ def _page(stored: StoredEvaluation) -> str:
         metrics=metrics,
         columns=list(metrics["mean"]),
         images=len(stored.rows),
-        classes=[_class_values(stored, name) for name in metrics["classes"]],
+        classes=[_class_values(stored, name) for name in metrics["classes"] if name in stored.curves],
+        numbers=metrics["classes"],
+        decided=any("decisions" in numbers for numbers in metrics["classes"].values()),
+        unmeasured={name: row["reason"] for name, row in metrics["classes"].items() if row.get("reason")},
+        shots=metrics["protocol"].get("shots"),
+        draws=metrics["protocol"].get("draws"),
+        unusable=[(Path(row.path).name, row.unusable) for row in stored.rows if row.unusable and not row.draw],
         faults=[(Path(row.path).name, row.error) for row in stored.rows if row.error],
         faults_named=_FAULTS_NAMED,
         settings=list(_settings(metrics["protocol"])),
@@ -53,11 +59,19 @@ def _page(stored: StoredEvaluation) -> str:
     )
 
 
+def _threshold(stored: StoredEvaluation, name: str) -> float:
+    """Return the threshold that a class was decided by; earlier versions knew of one for all classes."""
+    threshold: float = stored.metrics["protocol"]["calibration"]["threshold"]
+    own: float | None = stored.curves[name].get("threshold")
+    return threshold if own is None else own
+
+
 def _class_values(stored: StoredEvaluation, name: str) -> dict[str, Any]:
     """Return what the page shows of one class."""
-    rows = [row for row in stored.rows if row.class_name == name and row.score is not None]
+    # Of several draws the first one is shown.
+    rows = [row for row in stored.rows if row.class_name == name and row.score is not None and not row.draw]
     normal, anomalous = ([row for row in rows if row.label == label] for label in (0, 1))
-    threshold = stored.metrics["protocol"]["calibration"]["threshold"]
+    threshold = _threshold(stored, name)
     cases = [case for case in stored.cases if case["class"] == name]
     return {
         "name": name,
@@ -66,6 +80,7 @@ def _class_values(stored: StoredEvaluation, name: str) -> dict[str, Any]:
         "threshold": f"{threshold:.4g}",
         "normal": len(normal),
         "anomalous": len(anomalous),
+        "unusable": sum(row.decision == "unusable" for row in rows),
         "alarms": sum(row.decision == "anomalous" for row in normal),
         "found": sum(row.decision == "anomalous" for row in anomalous),
         "charts": _charts(stored, name, normal, anomalous, threshold),
@@ -102,7 +117,7 @@ def _charts(
 
 def _case_values(case: Mapping[str, Any], gallery: Path) -> dict[str, Any]:
     """Return what the page shows of one example case."""
-    called = "anomalous" if case["score"] > case["threshold"] else "normal"
+    called = case.get("decision") or ("anomalous" if case["score"] > case["threshold"] else "normal")
     label = "anomalous" if case["label"] else "normal"
     return {
         "name": Path(case["path"]).name,

@@ -30,7 +30,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters |= {"percent": _percent, "count": _count, "cell": _cell}
+    made.filters |= {"percent": _percent, "count": _count, "cell": _cell, "number": _number}
     made.globals["metric_names"] = METRIC_NAMES
     return made
 
@@ -43,6 +43,11 @@ def _percent(value: float | None, undefined: str = "–") -> str:
 def _count(number: int, singular: str, plural: str = "") -> str:
     """Return a number of things in words: "1 image", "2 images", "2 classes"."""
     return f"{number} {singular if number == 1 else plural or singular + 's'}"
+
+
+def _number(value: float) -> str:
+    """Return a count, with one decimal where it is a mean and not whole."""
+    return f"{value:.0f}" if value == int(value) else f"{value:.1f}"
 
 
 def _cell(value: object) -> str:
