@@ -189,7 +189,7 @@ def test_what_fails_is_a_row_and_the_others_run(loaded: list[str], tmp_path: Pat
     assert [cell.state for cell in cells].count("done") == 1
     assert loaded == ["broken", "anoclip"]
     text = to_markdown(cells)
-    assert "| broken | a | - | - | - | - | - | - | - | - | failed: RuntimeError: no such weights |" in text
+    assert "| broken | a | - | - | - | - | - | - | - | - | - | - | - | failed: RuntimeError: no such weights |" in text
     part(flat.parent / "nowhere")
     counter = Counter()
     run(wanted, tmp_path / "out", counter)  # failures are tried again, successes are not

@@ -1,6 +1,7 @@
 """The tables a benchmark ends in: Markdown, CSV and a page."""
 
 import csv
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -116,8 +117,23 @@ def test_markdown_tables_are_whole() -> None:
         blank = next((number for number, line in enumerate(lines[first:]) if not line), None)
         for line in rows[: blank and blank + 1]:
             assert line.replace("\\|", "").count("|") == width, line
-    assert "| AnoCLIP \\| mine | MVTec AD | 91.2 | - | - | - | - | - | 33.3 | - |  |" in lines
+    assert "| AnoCLIP \\| mine | MVTec AD | 91.2 | - | - | - | - | - | 33.3 | - | - | - | - |  |" in lines
 
 
 def test_failed_images_are_remarked() -> None:
     assert "| 3 images failed |" in to_markdown([cell({}, failed_images=3)])
+
+
+def test_draws_and_decisions_are_told() -> None:
+    numbers = cell({"image_auroc": 91.25, "aupro": None})
+    assert numbers.metrics is not None
+    made = {"found": 6, "missed": 2, "false_alarms": 1.5, "passed": 8.5, "unusable": 0}
+    row = dict.fromkeys(("n_normal", "n_anomalous", *SUMMARY_KEYS)) | {"reason": "too few"}
+    metrics = numbers.metrics | {"mean_std": {"image_auroc": 0.75, "aupro": None}, "decisions": made}
+    metrics["classes"] = metrics["classes"] | {"bolt": row}
+    told = replace(numbers, metrics=metrics)
+    assert "| 91.2 ± 0.8 |" in to_markdown([told])
+    assert "| 6 of 8 | 1.5 of 10 | 0 | bolt: too few |" in to_markdown([told])
+    assert "<small>± 0.8</small>" in to_html([told])
+    rows = list(csv.DictReader(to_csv([told]).splitlines()))
+    assert [row["deviation"] for row in rows if row["class"] == "(mean)"][:1] == ["0.75"]

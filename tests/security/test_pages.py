@@ -53,7 +53,7 @@ def test_tables_of_a_benchmark_hold_whatever_names() -> None:
             assert "[" not in line
             assert line.isprintable()
     for row in csv.reader(io.StringIO(cells_to_csv(cells), newline="")):
-        assert len(row) == 17
+        assert len(row) == 18
     page = to_html(cells)
     assert "<script" not in page
     assert "<img" not in page
@@ -63,7 +63,11 @@ def test_tables_of_a_benchmark_hold_whatever_names() -> None:
 def test_rows_of_an_evaluation_come_back(tmp_path: Path, evaluated: Path) -> None:
     metrics = json.loads((evaluated / "metrics.json").read_text(encoding="utf-8"))
     rows = [ImageRow(text, "nut", text, 0, 0.5, "normal", text) for text in TEXTS]
-    wanted = Evaluation("d", "m", "b", metrics["protocol"], metrics["classes"], metrics["intervals"], rows)
+    numbers = {
+        name: {key: value for key, value in row.items() if key != "decisions"}
+        for name, row in metrics["classes"].items()
+    }
+    wanted = Evaluation("d", "m", "b", metrics["protocol"], numbers, metrics["intervals"], rows)
     wanted.curves = json.loads((evaluated / "report.json").read_text(encoding="utf-8"))["curves"]
     wanted.write(tmp_path)
     assert read_evaluation(tmp_path).rows == rows

@@ -100,6 +100,8 @@ class _Screen:
 
 
 def _row(cell: "BenchmarkCell") -> dict[str, Any]:
+    from anomalens.evaluation.decisions import decisions_in_words
+
     mean = cell.metrics["mean"] if cell.metrics else {}
     made = cell.metrics.get("decisions") if cell.metrics else None
     return {
@@ -108,8 +110,6 @@ def _row(cell: "BenchmarkCell") -> dict[str, Any]:
         "image AUROC": mean.get("image_auroc"),
         "pixel AUROC": mean.get("pixel_auroc"),
         "AUPRO": mean.get("aupro"),
-        "found": f"{made['found']:.3g} of {made['found'] + made['missed']:.3g}" if made else None,
-        "false alarms": f"{made['false_alarms']:.3g} of {made['false_alarms'] + made['passed']:.3g}" if made else None,
-        "unusable": made["unusable"] if made else None,
+        **(decisions_in_words(made) if made else dict.fromkeys(("found", "false alarms", "unusable"))),
         "remark": "" if cell.state == "done" else f"{cell.state}: {cell.reason}",
     }

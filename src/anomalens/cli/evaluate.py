@@ -145,21 +145,14 @@ def _numbers(evaluation: "Evaluation") -> list[dict[str, Any]]:
 
 def _words(evaluation: "Evaluation") -> list[dict[str, Any]]:
     """Return the same rows for people: "97.3 ± 0.4", "13 of 15" found."""
+    from anomalens.evaluation.decisions import Decisions, decisions_in_words
+
     rows = []
     for row in _numbers(evaluation):
-        made = row["decisions"] or dict.fromkeys(("found", "missed", "false_alarms", "passed", "unusable"), 0)
+        made = row["decisions"] or Decisions().to_dict()
         counts = {"normal": row.get("n_normal", ""), "anomalous": row.get("n_anomalous", "")}
         metrics = {key.replace("_", " "): _per_cent(row[key], row.get(f"{key}_std")) for key in evaluation.metrics}
-        rows.append(
-            {
-                "class": row["class"],
-                **counts,
-                **metrics,
-                "found": f"{made['found']:.3g} of {made['found'] + made['missed']:.3g}",
-                "false alarms": f"{made['false_alarms']:.3g} of {made['false_alarms'] + made['passed']:.3g}",
-                "unusable": f"{made['unusable']:.3g}",
-            }
-        )
+        rows.append({"class": row["class"], **counts, **metrics, **decisions_in_words(made)})
     return rows
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
-from anomalens.decision.calibration import SavedCalibration, bundled_calibration
+from anomalens.decision.calibration import SavedCalibration
 from anomalens.detection.detector import Detector
 from anomalens.detection.recipe import is_recipe, read_recipe
 from anomalens.detection.teaching import named_reference, taught_engine
@@ -86,11 +86,10 @@ def split_options(options: LoadOptions) -> tuple[dict[str, Any], LoadOptions]:
 
     Raises ConfigError for an option that neither method has, and for a value that does not fit the reference method.
     """
-    from anomalens.engines.torch_engine import resolve_method
-    from anomalens.methods.base import entry
+    from anomalens.engines.torch_engine import words_entry
 
     reference = reference_entry(named_reference(options.method))
-    words = entry(resolve_method(options, bundled_calibration() if options.backbone == BUNDLED else None))
+    words = words_entry(options)
     both = tuple(dict.fromkeys((*reference.options, *words.options)))
     refuse_unknown(options.method_options, both, f"{reference.name} with {words.name}")
     own = {name: value for name, value in options.method_options.items() if name in reference.options}

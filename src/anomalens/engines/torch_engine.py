@@ -43,7 +43,7 @@ from anomalens.methods.references.reference_method import (
     reference_entry,
     taps_at,
 )
-from anomalens.options import LoadOptions
+from anomalens.options import BUNDLED, LoadOptions
 
 # Width of a tower up to which its matrix products are too small to be worth dividing among threads.
 _NARROW = 512
@@ -205,6 +205,14 @@ def resolve_method(options: LoadOptions, table: CalibrationTable | None) -> str:
     if options.checkpoint is not None:
         return read_checkpoint(options.checkpoint).info.method
     return table.best if table else "anoclip"
+
+
+def words_entry(options: LoadOptions) -> base.Entry:
+    """Return the entry of the zero-shot method that `options` ask for; no weights are loaded.
+
+    Raises ConfigError for an unknown method.
+    """
+    return base.entry(resolve_method(options, bundled_calibration() if options.backbone == BUNDLED else None))
 
 
 def resolve_size(asked: int | None, checkpoint: Checkpoint | None, method: Method, weights: LoadedWeights) -> int:

@@ -1,9 +1,7 @@
 """Count decisions against what images are."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-
-from anomalens.prediction import Label
 
 
 @dataclass(frozen=True)
@@ -20,8 +18,8 @@ class Decisions:
     unusable: float = 0
 
     @classmethod
-    def of(cls, calls: Iterable[tuple[bool, Label]]) -> "Decisions":
-        """Count pairs: whether an image is anomalous, and what it was called."""
+    def of(cls, calls: Iterable[tuple[bool, str]]) -> "Decisions":
+        """Count pairs: whether an image is anomalous, and its `Prediction.label`."""
         counts = dict.fromkeys(asdict(cls()), 0)
         for anomalous, called in calls:
             if called == "unusable":
@@ -47,3 +45,16 @@ class Decisions:
     def to_dict(self) -> dict[str, float]:
         """Return the counts by name."""
         return asdict(self)
+
+
+def decisions_in_words(made: Mapping[str, float]) -> dict[str, str]:
+    """Return counts, as `Decisions.to_dict` gives them, for people: {"found": "13 of 15", ...}."""
+    return {
+        "found": f"{_short(made['found'])} of {_short(made['found'] + made['missed'])}",
+        "false alarms": f"{_short(made['false_alarms'])} of {_short(made['false_alarms'] + made['passed'])}",
+        "unusable": _short(made["unusable"]),
+    }
+
+
+def _short(count: float) -> str:
+    return f"{count:.0f}" if count == int(count) else f"{count:.1f}"

@@ -97,19 +97,20 @@ class Evaluation:
     protocol: dict[str, Any]
     # Of several draws the means.
     classes: dict[str, ClassNumbers] = field(default_factory=dict)
-    decisions: dict[str, Decisions] = field(default_factory=dict)
-    # Of each draw, in order; one entry where nothing is drawn.
-    by_draw: dict[str, list[ClassNumbers]] = field(default_factory=dict)
     # Empty where there are draws: their deviation says more.
     intervals: dict[str, Intervals] = field(default_factory=dict)
     rows: list[ImageRow] = field(default_factory=list)
     # Curves and thresholds of each class, of the first draw, for the report.
     curves: dict[str, dict[str, Any]] = field(default_factory=dict)
+    gallery: Gallery = field(default_factory=lambda: Gallery(0))
+    # Of several draws the means.
+    decisions: dict[str, Decisions] = field(default_factory=dict)
+    # Of each draw, in order; one entry where nothing is drawn.
+    by_draw: dict[str, list[ClassNumbers]] = field(default_factory=dict)
     # What classes were taught from, an entry a draw.
     taught: dict[str, list[Taught]] = field(default_factory=dict)
     # Why classes have no numbers.
     reasons: dict[str, str] = field(default_factory=dict)
-    gallery: Gallery = field(default_factory=lambda: Gallery(0))
 
     def add(self, name: str, outcomes: Sequence[ClassOutcome], reason: str = "") -> None:
         """Add a class: the outcomes of its draws (one without draws), or the reason why there is none."""
@@ -164,7 +165,7 @@ class Evaluation:
         row: dict[str, Any] = dict(self.classes[name])
         if self.drawn:
             row |= {f"{key}_std": _deviation(_values(self.by_draw[name], key)) for key in self.metrics}
-        return row | {"decisions": self.decisions[name].to_dict()}
+        return row | {"decisions": self.decisions.get(name, Decisions()).to_dict()}
 
     @property
     def names(self) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from anomalens.csv_tables import plain
 from anomalens.errors import ConfigError, InputError, one_line
+from anomalens.evaluation.decisions import Decisions
 from anomalens.evaluation.result import COLUMNS_BEFORE, COUNTS, ROW_COLUMNS, ImageRow
 from anomalens.extras import optional
 from anomalens.typed_values import build, checked_value
@@ -28,7 +29,8 @@ _METRICS: dict[str, Any] = {
     "mean": _NUMBERS,
 }
 # Of a class, beside its numbers; versions before 0.2 wrote neither.
-_FACTS: dict[str, Any] = {"decisions": dict[str, float] | None, "reason": str}
+_DECISIONS = dict[str, float]
+_FACTS: dict[str, Any] = {"decisions": _DECISIONS | None, "reason": str}
 _INTERVALS = dict[str, dict[str, list[float] | None]]
 _CURVES: dict[str, Any] = {
     "image_f1max_threshold": float | None,
@@ -102,8 +104,13 @@ def checked_metrics(value: Any) -> dict[str, Any]:
     limit = _picked("protocol", protocol, {"aupro_limit": float, "image_size": int})["aupro_limit"]
     if not 0 < limit <= 1:
         raise ConfigError(f"aupro_limit {limit} must lie in (0, 1]")
-    if "decisions" in value:
-        metrics["decisions"] = checked_value("decisions", value["decisions"], dict[str, float])
+    for name, hint in (("decisions", _DECISIONS), ("mean_std", _NUMBERS)):
+        if name in value:
+            metrics[name] = checked_value(name, value[name], hint)
+    made = [metrics.get("decisions"), *(row.get("decisions") for row in metrics["classes"].values())]
+    for counts in made:
+        if isinstance(counts, dict) and counts.keys() != Decisions().to_dict().keys():
+            raise ConfigError(f"decisions have the names {', '.join(Decisions().to_dict())}")
     for name, row in metrics["classes"].items():
         facts = {key: checked_value(f"{name}: {key}", row[key], hint) for key, hint in _FACTS.items() if key in row}
         numbers = checked_value(name, {key: row[key] for key in row.keys() - facts.keys()}, _NUMBERS)
@@ -146,6 +153,7 @@ def _read_rows(folder: Path) -> list[ImageRow]:
         values: dict[str, Any] = {name: plain(cell) for name, cell in line.items()}
         values |= {name: values.get(name) or None for name in ("decision", "error", "unusable")}
         values |= {"label": int(values["label"])}
-        values |= {name: kind(text) if (text := values.get(name)) else None for name, kind in _OPTIONAL_NUMBERS.items()}
+        for name, kind in _OPTIONAL_NUMBERS.items():
+            values[name] = kind(values[name]) if values.get(name) else None
         rows.append(build(ImageRow, values, "scores"))
     return rows

@@ -7,11 +7,24 @@ from typing import Any
 from anomalens import csv_tables
 from anomalens.evaluation.benchmarking import BenchmarkCell
 from anomalens.evaluation.comparison import Number, numbers
+from anomalens.evaluation.decisions import decisions_in_words
 from anomalens.files import atomic_write
 from anomalens.metrics.summary import SUMMARY_KEYS
 from anomalens.reporting.rendering import render
 
-_COLUMNS = ["label", "method", "backbone", "data", "class", "n_normal", "n_anomalous", "metric", "value", "published"]
+_COLUMNS = [
+    "label",
+    "method",
+    "backbone",
+    "data",
+    "class",
+    "n_normal",
+    "n_anomalous",
+    "metric",
+    "value",
+    "deviation",
+    "published",
+]
 _COLUMNS += ["difference", "protocol_matches", "protocol_differences", "status", "source", "state", "reason"]
 
 
@@ -42,18 +55,20 @@ def to_csv(cells: Sequence[BenchmarkCell]) -> str:
             rows.append(head)
         else:
             head |= {"method": cell.metrics["method"], "backbone": cell.metrics["backbone"]}
-            rows += [head | _csv_row(number, cell.metrics["classes"]) for number in _numbers(cell)]
+            rows += [head | _csv_row(number, cell.metrics) for number in _numbers(cell)]
     return csv_tables.to_csv(_COLUMNS, rows)
 
 
-def _csv_row(number: Number, classes: dict[str, dict[str, float | None]]) -> dict[str, Any]:
-    counts = {} if number.class_name is None else classes[number.class_name]
+def _csv_row(number: Number, metrics: dict[str, Any]) -> dict[str, Any]:
+    counts = {} if number.class_name is None else metrics["classes"][number.class_name]
+    deviations = metrics.get("mean_std", {}).get(number.metric)
     row = {
         "class": "(mean)" if number.class_name is None else number.class_name,
         "n_normal": counts.get("n_normal"),
         "n_anomalous": counts.get("n_anomalous"),
         "metric": number.metric,
         "value": number.value,
+        "deviation": deviations if number.class_name is None else counts.get(f"{number.metric}_std"),
     }
     if number.published is None:
         return row
@@ -80,6 +95,8 @@ def _values(cells: Sequence[BenchmarkCell]) -> dict[str, Any]:
         "cells": cells,
         "columns": SUMMARY_KEYS,
         "remark": _remark,
+        "decisions": _decisions,
+        "deviation": lambda cell, key: cell.metrics.get("mean_std", {}).get(key),
         "compared": compared,
         "protocol": lambda number: f"differs: {'; '.join(number.mismatches)}" if number.mismatches else "matches",
         "notes": [f"{data} is not the whole set: {'; '.join(lines)}" for data, lines in lacking.items()],
@@ -91,10 +108,19 @@ def _numbers(cell: BenchmarkCell) -> Iterator[Number]:
         yield from numbers(cell.metrics, cell.published, complete=not cell.incomplete)
 
 
+def _decisions(cell: BenchmarkCell) -> list[str]:
+    """Return "13 of 15" found, "2 of 20" false alarms and "0" unusable; dashes where a cell does not say."""
+    made = cell.metrics.get("decisions") if cell.metrics else None
+    return ["-", "-", "-"] if made is None else list(decisions_in_words(made).values())
+
+
 def _remark(cell: BenchmarkCell) -> str:
     if cell.state == "failed":
         return f"failed: {cell.reason}"
     if cell.state == "not run":
         return "not run yet"
-    failed = cell.metrics["protocol"].get("failed_images", 0) if cell.metrics else 0
-    return f"{failed} image{'' if failed == 1 else 's'} failed" if failed else ""
+    metrics = cell.metrics or {"protocol": {}, "classes": {}}
+    failed = metrics["protocol"].get("failed_images", 0)
+    remarks = [f"{failed} image{'' if failed == 1 else 's'} failed"] if failed else []
+    remarks += [f"{name}: {row['reason']}" for name, row in metrics["classes"].items() if "reason" in row]
+    return "; ".join(remarks)
