@@ -74,7 +74,7 @@ def test_thresholds_and_regions_may_be_asked_for_anew(recipe: Path) -> None:
     assert (detector.calibration.threshold, detector.options.min_area) == (7.5, 9)
 
 
-@pytest.mark.parametrize("options", [{"size": 96}, {"object_name": "screw"}, {"tile": 64}, {"backbone": "ViT-B-32"}])
+@pytest.mark.parametrize("options", [{"size": 96}, {"object_name": "screw"}, {"tile": 64}])
 def test_what_it_has_settled_cannot_be_changed(recipe: Path, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"taught with its own {next(iter(options))}"):
         load_detector(str(recipe), **options)
