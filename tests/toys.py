@@ -50,6 +50,7 @@ def make(
         calibration or Calibration(0.5, 0.6, (0.0, 1.0), "by hand"),
         settings,
         pooling or ScorePooling(),
+        extra_sizes=settings.extra_sizes or (),
     )
 
 

@@ -22,6 +22,7 @@ Effect = Literal["scores", "source", "decision", "inputs", "speed"]
 speed and memory alone."""
 
 BUNDLED = "bundled"
+_LEAST_SIDE = 16
 DEFAULT_OBJECT = "object"
 
 RENAMED = {
@@ -74,10 +75,10 @@ class LoadOptions:
     )
     tile: int | None = _option(None, "Cut images into overlapping tiles of this many pixels a side.", minimum=16)
     overlap: float = _option(0.25, "Share of a tile that it has in common with the next, in [0, 1).", minimum=0)
-    extra_sizes: tuple[int, ...] = _option(
-        (),
-        "See everything at this many pixels a side too; score and map are the mean. May be repeated.",
-        minimum=16,
+    extra_sizes: tuple[int, ...] | None = _option(
+        None,
+        "See everything at this many pixels a side too; score and map are the mean. May be repeated; 0: at one size "
+        "only. Unless given, 'auto' looks at a second size and everything else at one.",
         flag="--extra-size",
     )
     fast_jpeg: bool = _option(
@@ -115,6 +116,11 @@ class LoadOptions:
             object.__setattr__(self, option.name, value)
         if self.overlap >= 1:
             raise ConfigError(f"overlap {self.overlap} must lie in [0, 1): it is a share of the tile")
+        if self.extra_sizes is not None:
+            sides = tuple(side for side in self.extra_sizes if side)
+            if any(side < _LEAST_SIDE for side in sides):
+                raise ConfigError(f"extra_sizes {self.extra_sizes} is too small: the least is {_LEAST_SIDE}")
+            object.__setattr__(self, "extra_sizes", sides)
         if self.mm_per_px is not None and self.mm_per_px <= 0:
             raise ConfigError(f"mm_per_px {self.mm_per_px} must be above 0; 0.05 means 20 pixels a millimetre")
         if not is_text(self.object_name):

@@ -34,8 +34,8 @@ SURE = 80
 
 # Longest side, in pixels, of the picture shown in a notebook.
 _NOTEBOOK_SIDE = 800
-# Share of a map that stays out of the mask of an anomalous image whose map nowhere exceeds the pixel threshold.
-_STANDING_OUT = 0.99
+# Where between the coldest colour and a map's largest value the mask of an anomalous image begins at the latest.
+_STANDING_OUT = 0.7
 
 
 @dataclass(frozen=True)
@@ -213,15 +213,17 @@ class Prediction:
     def mask_threshold(self) -> float:
         """Return the map value above which pixels of an anomalous image are in the mask.
 
-        It is `pixel_threshold`; where no pixel exceeds that, the value that all but the highest 1 % of the map stay
-        below, for an anomalous image shows where.
+        It is `pixel_threshold`, or 0.7 of the way from the coldest colour to the map's own largest value where that is
+        less: an anomalous image shows where.
         """
+        low, peak = self.heat_range[0], float(self.anomaly_map.max())
+        threshold = min(self.pixel_threshold, low + _STANDING_OUT * (peak - low)) if peak > low else peak
         size = (self.height, self.width)
-        reach = reach_of(self.anomaly_map > self.pixel_threshold, size)
-        if reach is not None and resize_map(self.anomaly_map, size, reach).max() > self.pixel_threshold:
-            return self.pixel_threshold
-        peak = np.float32(self.map_at_source().max())
-        return min(float(np.quantile(self.anomaly_map, _STANDING_OUT)), float(np.nextafter(peak, np.float32(-np.inf))))
+        reach = reach_of(self.anomaly_map > threshold, size)
+        if reach is not None and resize_map(self.anomaly_map, size, reach).max() > threshold:
+            return threshold
+        # Shrunk to a smaller image, or constant: nothing stands out but the largest value there is.
+        return float(np.nextafter(np.float32(self.map_at_source().max()), np.float32(-np.inf)))
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:

@@ -54,6 +54,9 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "crane+": {},
 }
 """Methods that are calibrated, with the options they ship with."""
+AUTO = "auto"
+AUTO_SIZES = (320,)
+"""Sides in pixels at which "auto" sees images too: whole parts are read best there, fine faults at the usual size."""
 SCENES, SEED = 512, 8  # number and seed of the scenes
 SHARES = (0.25, 0.5, 0.75, 1.0)  # shares of the map in the image score that are tried, beside none
 TOPS = (0.002, 0.01, 0.03)  # shares of the map's pixels that are tried
@@ -215,5 +218,10 @@ def calibrate_bundled(
         shipped, reached[name] = calibrate_method(detector, known, real)
         entries[name] = replace(shipped, options=dict(options))
     best = table.best if set(entries) - set(reached) else max(reached, key=reached.__getitem__)
-    write_json(path, CalibrationTable(weights, best, entries).to_dict())
+    auto = table.auto if table.weights == weights else None
+    if best in reached:
+        detector = load_detector(best, BUNDLED, batch_size=8, extra_sizes=AUTO_SIZES, **methods[best])
+        shipped, reached[AUTO] = calibrate_method(detector, known, real)
+        auto = replace(shipped, options=dict(methods[best]), extra_sizes=AUTO_SIZES)
+    write_json(path, CalibrationTable(weights, best, entries, auto).to_dict())
     return reached

@@ -56,7 +56,8 @@ def _parameter(option: "Field[Any]") -> inspect.Parameter:
 
 
 def _collected(values: dict[str, Any]) -> LoadOptions:
-    values["extra_sizes"] = tuple(values.get("extra_sizes") or ())
+    sides = values.get("extra_sizes")
+    values["extra_sizes"] = tuple(sides) if sides else None
     values["method_options"] = method_options(values.get("method_options"))
     return LoadOptions(**values)
 

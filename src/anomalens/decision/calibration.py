@@ -96,7 +96,7 @@ class Calibration:
     def from_dict(cls, value: Mapping[str, Any]) -> "Calibration":
         """Read what `to_dict` gave, also that of version 0.1. Raises ConfigError naming what is missing or unknown."""
         try:
-            own = {name: part for name, part in value.items() if name not in (*_POOLING, "options")}
+            own = {name: part for name, part in value.items() if name not in (*_POOLING, "options", "extra_sizes")}
             read = build(cls, own)
         except (AttributeError, ConfigError) as error:
             raise ConfigError(f"not a calibration: {one_line(error)}") from error
@@ -111,18 +111,22 @@ class ShippedMethod:
     calibration: Calibration
     pooling: ScorePooling = ScorePooling()
     options: Mapping[str, Any] = field(default_factory=dict)
+    # Sides in pixels at which images are seen too.
+    extra_sizes: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the entry JSON-ready; `from_dict` is the inverse."""
         pooling = {"pooling": self.pooling.share, "top": self.pooling.top}
-        return {**self.calibration.to_dict(), **pooling, "options": dict(self.options)}
+        sizes = {"extra_sizes": list(self.extra_sizes)} if self.extra_sizes else {}
+        return {**self.calibration.to_dict(), **pooling, "options": dict(self.options), **sizes}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> "ShippedMethod":
         """Raise ConfigError naming what is missing or unknown."""
         calibration = Calibration.from_dict(value)
         options = checked_value("options", value.get("options", {}), dict[str, Any])
-        return cls(calibration, pooling_from_dict(value), options)
+        sizes = checked_value("extra_sizes", value.get("extra_sizes", ()), tuple[int, ...])
+        return cls(calibration, pooling_from_dict(value), options, sizes)
 
 
 def pooling_from_dict(value: Mapping[str, Any]) -> ScorePooling:
@@ -140,11 +144,14 @@ class CalibrationTable:
     # What method="auto" means.
     best: str
     methods: dict[str, ShippedMethod]
+    # How the best method is used where none is named; None: as where it is named.
+    auto: ShippedMethod | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the table JSON-ready; `from_dict` is the inverse."""
         methods = {name: entry.to_dict() for name, entry in sorted(self.methods.items())}
-        return {"schema": _SCHEMA, "weights": self.weights, "best": self.best, "methods": methods}
+        auto = {"auto": self.auto.to_dict()} if self.auto else {}
+        return {"schema": _SCHEMA, "weights": self.weights, "best": self.best, **auto, "methods": methods}
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> "CalibrationTable":
@@ -153,7 +160,8 @@ class CalibrationTable:
             if value["schema"] != _SCHEMA:
                 raise ConfigError(f"calibration of schema {value['schema']}; this version reads schema {_SCHEMA}")
             methods = {name: ShippedMethod.from_dict(entry) for name, entry in value["methods"].items()}
-            return cls(value["weights"], value["best"], methods)
+            auto = ShippedMethod.from_dict(value["auto"]) if "auto" in value else None
+            return cls(value["weights"], value["best"], methods, auto)
         except (KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"not a calibration table: {one_line(error)}") from error
 

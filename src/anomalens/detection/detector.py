@@ -26,8 +26,8 @@ from anomalens.detection.teaching import Lesson, Progress, teach, teach_more
 from anomalens.detection.tiling import Inside, TiledImage, TileScore, cut
 from anomalens.detection.together import UNDECIDED, choose_good, predict_together
 from anomalens.engines.contract import Engine, Floats, Identity, Scored
+from anomalens.engines.set_engine import SetEngine
 from anomalens.engines.taught import TaughtEngine
-from anomalens.engines.together import SetEngine
 from anomalens.errors import ConfigError, InputError
 from anomalens.files import digest, json_ready
 from anomalens.images.decoding import Source, decode
@@ -64,6 +64,8 @@ class Detector:
     capture: CaptureLimits | None = None
     # All that good photographs taught; None for words alone.
     lesson: Lesson | None = None
+    # Sides in pixels at which images are seen too; score and map are the mean.
+    extra_sizes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "engine", self.engine.for_object(self.options.object_name))
@@ -98,7 +100,7 @@ class Detector:
     def sizes(self) -> list[Preprocess]:
         """Say how images are prepared for each size they are seen at; the first one decides the size of the map."""
         multiple = self.preprocess.multiple
-        extra = [replace(self.preprocess, size=side - side % multiple) for side in self.options.extra_sizes]
+        extra = [replace(self.preprocess, size=side - side % multiple) for side in self.extra_sizes]
         return [self.preprocess, *extra]
 
     @property
@@ -169,7 +171,10 @@ class Detector:
             left_out: tuple[str, ...] = ()
             if mixed:
                 images, left_out = choose_good(self.together(), images, progress)
-            words, sizes, own = self.engine, self.sizes, self.options
+            # Good photographs say enough at one size, unless more are asked for.
+            extra_sizes = self.options.extra_sizes or ()
+            seeing = self.replace(extra_sizes=extra_sizes)
+            words, sizes, own = self.engine, seeing.sizes, self.options
             taught = teach(words, sizes, own, images, fpr=fpr, seed=seed, mixed=mixed, progress=progress, **options)
             lesson = replace(taught.lesson, left_out=(*left_out, *taught.lesson.left_out))
             taught = replace(taught, lesson=lesson)
@@ -178,9 +183,10 @@ class Detector:
                 raise ConfigError("a taught detector learns more from good photos only; leave out mixed")
             if options:
                 raise ConfigError(f"a taught detector keeps its options; leave out {', '.join(sorted(options))}")
+            extra_sizes = self.extra_sizes
             words = cast(TaughtEngine, self.engine).words
             taught = teach_more(words, self.sizes, self.options, images, self.lesson, fpr=fpr, progress=progress)
-        return self.replace(**vars(taught))
+        return self.replace(**vars(taught), extra_sizes=extra_sizes)
 
     def together(self, **options: Any) -> "Detector":
         """Return a detector that compares the images of a set with each other: mutual scoring, nothing is learned.

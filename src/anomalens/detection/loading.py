@@ -73,10 +73,11 @@ def _from_weights(options: LoadOptions) -> Detector:
     loaded = load(options)
     calibration = loaded.calibration
     if loaded.deviations is not None:
-        extra = [f"tile={options.tile}"] if options.tile else []
-        extra += [f"extra_sizes={side}" for side in options.extra_sizes]
-        calibration = calibration.used_with(*loaded.deviations, *extra)
-    return Detector(loaded.engine, loaded.preprocess, calibration, options, loaded.pooling)
+        tiled = [f"tile={options.tile}"] if options.tile else []
+        calibration = calibration.used_with(*loaded.deviations, *tiled)
+    return Detector(
+        loaded.engine, loaded.preprocess, calibration, options, loaded.pooling, extra_sizes=loaded.extra_sizes
+    )
 
 
 def split_options(options: LoadOptions) -> tuple[dict[str, Any], LoadOptions]:
@@ -136,6 +137,7 @@ def _from_recipe(path: str, options: LoadOptions) -> Detector:
         capture=recipe.capture,
         roi=recipe.roi,
         lesson=recipe.lesson,
+        extra_sizes=tuple(side for side in recipe.sizes if side != words.preprocess.size),
         options=words.options.replace(recipe=path),
     )
 
@@ -150,7 +152,11 @@ def _from_file(options: LoadOptions) -> Detector:
     asked = options.chosen()
     settled: list[str] = [name for name in ("backbone", "checkpoint", "strict_backbone") if name in asked]
     settled += sorted(options.method_options)
-    if options.extra_sizes and not card.any_size:
+    extra_sizes = options.extra_sizes
+    if extra_sizes is None:
+        # Another size than the file's is seen alone.
+        extra_sizes = card.extra_sizes if preprocess.size == card.preprocess.size else ()
+    if extra_sizes and not card.any_size:
         settled.append("extra_sizes")
     if options.size not in (None, preprocess.size):
         settled.append("size")
@@ -165,4 +171,13 @@ def _from_file(options: LoadOptions) -> Detector:
         # Whoever does not name the object takes the one in the file.
         options = options.replace(object_name=card.identity.object_name)
     own = {name: getattr(card, name) for name in ("min_area", "mm_per_px") if name not in asked}
-    return Detector(engine, preprocess, card.calibration, options.replace(**own), card.pooling, card.roi, card.capture)
+    return Detector(
+        engine,
+        preprocess,
+        card.calibration,
+        options.replace(**own),
+        card.pooling,
+        card.roi,
+        card.capture,
+        extra_sizes=extra_sizes,
+    )

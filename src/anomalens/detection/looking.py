@@ -16,8 +16,8 @@ from anomalens.detection.batching import Batch, Batcher
 from anomalens.detection.teaching import Progress
 from anomalens.detection.tiling import TiledImage
 from anomalens.engines.contract import Floats, Scored
+from anomalens.engines.set_engine import SetEngine
 from anomalens.engines.taught import global_features
-from anomalens.engines.together import SetEngine
 from anomalens.images.pixel_values import Channels
 from anomalens.methods.parts.array_namespace import Array, numpy_array
 from anomalens.methods.parts.mutual import FeatureStore

@@ -5,6 +5,7 @@
 Every number comes from the good photographs alone, each compared with a memory that lacks it (leave one out).
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -50,8 +51,9 @@ _ANY_ANGLE, _ALIKE = 1.0, 1.25
 _POSITION = 3.5
 # The least rate of false alarms that is aimed at where none is asked for, however many photographs there are.
 _LEAST_RATE = Fraction(1, 100)
-# The least threshold where one photograph was taught, in deviations from ordinary.
-_LEAST_SINGLE = 4.5
+# Thresholds, in deviations from ordinary: how far above the copies of a single photograph; up to how many photographs
+# the largest score is raised, and by how much at most; how many deviations above the others a score is an outlier.
+_ABOVE_COPIES, _FEW, _MOST_RAISED, _OUTLYING = 1.5, 18, 1.0, 2.0
 # An image shows the same thing up to this half squared distance of its global features, or up to this many times the
 # median and the largest distance of good photographs to their nearest other, but never beyond the last.
 _UNLIKE, _OF_MEDIAN, _OF_LARGEST, _OTHER = 0.25, 3.0, 1.5, 0.5
@@ -233,9 +235,11 @@ def learn(engine: Engine, options: LoadOptions, lesson: Lesson) -> Taught:
     for side, seen in lesson.seen.items():
         sizes[side], ordinary[side] = _learn_size(reference, seen, lesson.seed)
     scores, peaks = _image_scores(reference, lesson, sizes, ordinary)
+    unit = 1.0 if reference.standardised else float(np.std(next(iter(ordinary.values())).for_score))
+    calibration = _calibrate(scores, peaks, lesson.fpr, lesson.mixed, unit)
     return Taught(
         taught_engine(engine, lesson, sizes),
-        _calibrate(scores, peaks, lesson.fpr, lesson.mixed).override(options.threshold, options.pixel_threshold),
+        calibration.override(options.threshold, options.pixel_threshold),
         ScorePooling(1.0, 0.01) if reference.pools_map else ScorePooling(),
         CaptureLimits.of([photo.capture for photo in lesson.photos]),
         replace(lesson, scores=tuple(scores)),
@@ -343,35 +347,56 @@ def promised_rate(count: int, fpr: float | None) -> Rate:
     return fpr or max(Fraction(1, count + 1), _LEAST_RATE)
 
 
-def _calibrate(scores: Sequence[float], peaks: Sequence[float], fpr: float | None, mixed: bool) -> Calibration:
+def _calibrate(
+    scores: Sequence[float], peaks: Sequence[float], fpr: float | None, mixed: bool, unit: float
+) -> Calibration:
     """Choose thresholds by the photographs' own scores, each against the others."""
     count = len(scores)
-    if count == 1 and fpr is None:
-        return _calibrate_single(scores[0], peaks[0])
-    rate = promised_rate(count, fpr)
-    cut, pixel_cut = conformal_threshold(scores, rate), conformal_threshold(peaks, rate)
-    low, high = float(np.median(peaks)), pixel_cut
-    span = max(high - low, 1e-3)
+    if fpr is not None:
+        cut, words = conformal_threshold(scores, fpr), promise(fpr)
+    else:
+        cut, words = _usual_threshold(sorted(scores), unit)
+    pixel_cut = max(peaks)
+    span = max(pixel_cut - float(np.median(peaks)), 1e-3)
     condition = ", provided that those chosen from the unlabelled photos are all sound" if mixed else ""
+    photos = "1 good photo" if count == 1 else f"{count} good photos"
     return Calibration(
         threshold=cut,
         pixel_threshold=pixel_cut,
         heat_range=(0.0, pixel_cut + 2 * span),
-        source=f"{count} good photos: {promise(rate)}{condition}",
+        source=f"{photos}: {words}{condition}",
         normal_scores=tuple(sorted(scores)),
     )
 
 
-def _calibrate_single(score: float, peak: float) -> Calibration:
-    """Choose thresholds where copies of a single photograph stand for others: nothing is promised."""
-    cut, pixel_cut = max(_LEAST_SINGLE, score + 0.5), peak + 0.5
-    return Calibration(
-        threshold=cut,
-        pixel_threshold=pixel_cut,
-        heat_range=(0.0, 2 * pixel_cut),
-        source="learned from 1 good photo, which promises no rate of false alarms; teach more",
-        normal_scores=(score,),
-    )
+def _usual_threshold(scores: Sequence[float], unit: float) -> tuple[float, str]:
+    """Return the threshold for the scores of photographs, ascending, and what it promises, in words.
+
+    `unit` is a deviation from ordinary, in the units of scores.
+
+    It is the conformal one for the rate that their number allows, corrected where that is known to be too strict or
+    too loose:
+
+    * a single photograph was compared with copies of itself, which are more alike than another photograph is;
+    * of few photographs the largest score is a poor guess of how large ordinary scores get: it is raised as far as
+      Student's distribution says, but not by more than a deviation;
+    * of many, a single one that scores far above the others is taken for faulty: the promise then is that without it.
+    """
+    from scipy import stats
+
+    count, largest = len(scores), scores[-1]
+    if count == 1:
+        return largest + _ABOVE_COPIES * unit, "no rate of false alarms can be promised; teach more"
+    rate = promised_rate(count, None)
+    if count <= _FEW:
+        spread = float(np.std(scores, ddof=1)) * math.sqrt(1 + 1 / count)
+        expected = float(np.mean(scores)) + float(stats.t.ppf(0.9, count - 1)) * spread
+        return max(largest, min(expected, largest + _MOST_RAISED * unit)), promise(rate)
+    cut = conformal_threshold(scores, rate)
+    limit = scores[-2] + _OUTLYING * float(np.std(scores[:-1], ddof=1))
+    if cut > limit:
+        return limit, promise(Fraction(2, count + 1))
+    return cut, promise(rate)
 
 
 def _limit(whole: Floats, photo: Any) -> float:

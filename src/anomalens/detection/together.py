@@ -17,7 +17,7 @@ from anomalens.detection.looking import LookedSet, look
 from anomalens.detection.teaching import Progress
 from anomalens.detection.tiling import TiledImage, TileScore
 from anomalens.engines.contract import Floats, Scored
-from anomalens.engines.together import SetEngine
+from anomalens.engines.set_engine import SetEngine
 from anomalens.errors import InputError
 from anomalens.images.pixel_values import Channels
 from anomalens.methods.parts.mutual import FeatureStore, copies

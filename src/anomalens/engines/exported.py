@@ -58,6 +58,8 @@ class Card:
     batch_limit: int | None = None
     # The side may be any multiple of this, in pixels; None: it is that of `preprocess`.
     any_size: int | None = None
+    # Sides in pixels at which images are seen too, unless others are asked for.
+    extra_sizes: tuple[int, ...] = ()
     # Of a taught part: what good photographs say of brightness and sharpness, where defects count (a mask, bool
     # [h, w]), the least area of a region in pixels, millimetres a pixel.
     capture: CaptureLimits | None = None
@@ -83,6 +85,7 @@ class Card:
             "draws": asdict(self.draws) if self.draws else None,
             "batch_limit": self.batch_limit,
             "any_size": self.any_size,
+            "extra_sizes": list(self.extra_sizes),
             "capture": asdict(self.capture) if self.capture else None,
             "roi": None if self.roi is None else _roi_text(self.roi),
             "min_area": self.min_area,
@@ -102,7 +105,7 @@ class Card:
             own["preprocess"] = checked_value("preprocess", value["preprocess"], dict[str, Any]) | normalised
             own["draws"] = value["draws"] or None
             # Cards of detectors of words alone, and older ones, lack what is known of a part.
-            own |= {name: value[name] for name in ("capture", "min_area", "mm_per_px") if name in value}
+            own |= {name: value[name] for name in ("extra_sizes", "capture", "min_area", "mm_per_px") if name in value}
             checked = {name: checked_value(name, part, _HINTS[name]) for name, part in own.items()}
             calibration = Calibration.from_dict(value["calibration"])
             roi = _roi_of_text(value["roi"]) if value.get("roi") else None

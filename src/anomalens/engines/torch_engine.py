@@ -21,7 +21,7 @@ from torch import Tensor
 from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.tower import Clip
 from anomalens.backbones.weights import LoadedWeights, load_weights
-from anomalens.decision.calibration import Calibration, CalibrationTable, bundled_calibration
+from anomalens.decision.calibration import Calibration, CalibrationTable, ShippedMethod, bundled_calibration
 from anomalens.decision.pooling import ScorePooling
 from anomalens.engines.contract import Floats, Identity, Scored
 from anomalens.errors import ConfigError
@@ -134,6 +134,8 @@ class Loaded:
     pooling: ScorePooling
     # What differs from the settings the calibration was made with ("size=64"); None where it is merely neutral.
     deviations: tuple[str, ...] | None
+    # Sides in pixels at which images are seen too.
+    extra_sizes: tuple[int, ...] = ()
 
 
 def load(options: LoadOptions) -> Loaded:
@@ -143,8 +145,7 @@ def load(options: LoadOptions) -> Loaded:
     table = _shipped_table(weights)
     name = resolve_method(options, table)
     checkpoint = _learned(name, options.checkpoint, weights)
-    # What is calibrated is the shipped prompts.
-    shipped = table.methods.get(name) if table and not options.checkpoint else None
+    shipped = _shipped_method(options, table, name)
     method_options = dict(shipped.options if shipped else {}) | dict(options.method_options)
     if "seed" in base.entry(name).options:
         method_options["seed"] = options.seed
@@ -182,7 +183,8 @@ def load(options: LoadOptions) -> Loaded:
     encoder = PromptEncoder(clip, weights.hash, Path(options.cache) if options.cache else cache_folder())
     engine = TorchEngine(clip, method, encoder, identity)
     if shipped is None:
-        return Loaded(engine, preprocess, Calibration.neutral(method.heat_range), ScorePooling(), None)
+        neutral = Calibration.neutral(method.heat_range)
+        return Loaded(engine, preprocess, neutral, ScorePooling(), None, options.extra_sizes or ())
     usual = asdict(base.entry(name).config()) | dict(shipped.options) | {"size": preferred}
     changed = {
         option: value
@@ -192,7 +194,25 @@ def load(options: LoadOptions) -> Loaded:
     if shipped.pooling.ignores_method_score:
         base.warn_score_only(method, changed)
     deviations = tuple(f"{option}={value}" for option, value in changed.items())
-    return Loaded(engine, preprocess, shipped.calibration, shipped.pooling, deviations)
+    sizes = shipped.extra_sizes
+    if options.extra_sizes is not None and options.extra_sizes != sizes:
+        sizes = options.extra_sizes
+        deviations += tuple(f"extra_sizes={side}" for side in sizes)
+    return Loaded(engine, preprocess, shipped.calibration, shipped.pooling, deviations, sizes)
+
+
+def _shipped_method(options: LoadOptions, table: CalibrationTable | None, name: str) -> ShippedMethod | None:
+    """Return what is shipped for a method; None for weights or prompts that nothing is shipped for.
+
+    Where neither a method nor a size is named, it is the best method as it is best used.
+    """
+    # What is calibrated is the shipped prompts.
+    if table is None or options.checkpoint:
+        return None
+    named = options.method != "auto" and not is_reference_method(options.method)
+    if table.auto and not named and options.size is None and options.extra_sizes in (None, table.auto.extra_sizes):
+        return table.auto
+    return table.methods.get(name)
 
 
 def resolve_method(options: LoadOptions, table: CalibrationTable | None) -> str:

@@ -104,6 +104,8 @@ def export(
         OSError: the files cannot be written.
     """
     kind = exported.format_of(out)
+    # Several sizes need an open one.
+    any_size = any_size or (bool(detector.extra_sizes) and not isinstance(detector.engine, TaughtEngine))
     engine = _exportable(detector, any_size)
     if not images:
         raise ConfigError("no image to compare on; leave --check out to use the bundled scenes")
@@ -200,7 +202,7 @@ def _exportable(detector: Detector, any_size: bool) -> TorchEngine:
     """Return the engine of a detector that can be exported. Raises ConfigError, with the reason, for any other."""
     engine = detector.engine
     if isinstance(engine, TaughtEngine):
-        if any_size or detector.options.extra_sizes:
+        if any_size or detector.extra_sizes:
             raise ConfigError("a taught part is exported at the one size it was taught at; leave other sizes out")
         engine = engine.words
     if detector.compares_sets:
@@ -210,7 +212,7 @@ def _exportable(detector: Detector, any_size: bool) -> TorchEngine:
         )
     if not isinstance(engine, TorchEngine):
         raise ConfigError("this detector is an exported one already; name the method it was made from")
-    if detector.options.extra_sizes and not any_size:
+    if detector.extra_sizes and not any_size:
         raise ConfigError("this detector sees images at several sizes; leave its size open (--dynamic-size)")
     traits = engine.method.export_traits(detector.preprocess.size)
     reason = traits.unexportable or (traits.one_size if any_size else None)
@@ -234,8 +236,9 @@ def _difference(detector: Detector, model: Path, graph: Graph, images: Sequence[
 
 def _open(model: Path, like: Detector) -> Detector:
     """Load an exported model, to be used as the detector `like` is."""
-    kept = {name: getattr(like.options, name) for name in ("tile", "overlap", "extra_sizes", "batch_size")}
-    return load_detector(LoadOptions(method=str(model), size=like.preprocess.size, **kept))
+    kept = {name: getattr(like.options, name) for name in ("tile", "overlap", "batch_size")}
+    options = LoadOptions(method=str(model), size=like.preprocess.size, extra_sizes=like.extra_sizes)
+    return load_detector(options.replace(**kept))
 
 
 def _card(detector: Detector, kind: str, graph: Graph) -> Card:
@@ -250,6 +253,7 @@ def _card(detector: Detector, kind: str, graph: Graph) -> Card:
         draws=graph.traits.draws,
         batch_limit=graph.traits.batch_limit,
         any_size=unit,
+        extra_sizes=detector.extra_sizes,
         capture=detector.capture,
         roi=detector.roi,
         min_area=detector.options.min_area,

@@ -93,6 +93,11 @@ class DistanceMethod(ReferenceMethod[R]):
         """Return whether words count."""
         return self.config.words_weight > 0
 
+    @property
+    def standardised(self) -> bool:
+        """Return whether scores are in deviations from ordinary, as the join with words makes them."""
+        return self.uses_words
+
     @abstractmethod
     def distances(self, descriptors: Descriptors, remembered: R) -> Array:
         """Return the distance of each patch of B images to what is remembered: [B, h, w]."""

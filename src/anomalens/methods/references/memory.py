@@ -104,6 +104,11 @@ class PatchMemory(ReferenceMethod[Remembered]):
         """Return whether words count."""
         return self.config.words_weight > 0 or self.config.map_words_weight > 0
 
+    @property
+    def standardised(self) -> bool:
+        """Return True: the join standardises."""
+        return True
+
     def describe(self, levels: Sequence[Array]) -> Descriptors:
         """Describe patches on the grid of the second of three levels (stride 16 of the stem), or of the only one."""
         middle = levels[len(levels) // 2]

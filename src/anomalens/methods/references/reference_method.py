@@ -113,6 +113,11 @@ class ReferenceMethod(ABC, Generic[R]):
         """Return whether the map or score of words counts in the result."""
         return self.words is not None
 
+    @property
+    def standardised(self) -> bool:
+        """Return whether scores are in deviations from ordinary; else they are distances as they are."""
+        return False
+
     @abstractmethod
     def describe(self, levels: Sequence[Array]) -> Descriptors:
         """Turn feature grids [V, h, w, C], one a level, into descriptors of patches."""
