@@ -260,7 +260,7 @@ def test_a_shipped_threshold_says_where_it_does_not_hold(monkeypatch: pytest.Mon
     assert "procedural scenes" in plain
     assert source(views=1, size=448) == plain
     assert source(size=70, views=22, tile=300, extra_sizes=[96]) == (
-        f"{plain}; not made for views=22, size=64, tile=300, extra_sizes=96"
+        f"{plain}; not made for views=22, size=64, extra_sizes=96, tile=300"
     )
     other = replace(bundled_calibration(), weights="of another backbone")
     monkeypatch.setattr("anomalens.engines.torch_engine.bundled_calibration", lambda: other)

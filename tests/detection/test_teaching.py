@@ -79,7 +79,8 @@ def test_order_and_batches_change_nothing(taught: Detector) -> None:
 def test_the_threshold_holds_for_the_photos_and_says_its_rate(taught: Detector) -> None:
     assert taught.lesson is not None
     assert len(taught.lesson.scores) == 6
-    assert taught.calibration.threshold == max(taught.lesson.scores)
+    # Of few photos the largest score is raised, by a deviation at most.
+    assert max(taught.lesson.scores) <= taught.calibration.threshold <= max(taught.lesson.scores) + 1
     assert "6 good photos" in taught.calibration.source
     assert "at most 1 in 7" in taught.calibration.source
 

@@ -152,12 +152,12 @@ def test_one_graph_for_any_size(small: Clip, tmp_path: Path, name: str, suffix: 
         load_detector(str(out), size=100)
 
 
-def test_several_looks_need_an_open_size(small: Clip, tmp_path: Path) -> None:
-    detector, out = build(small, "anoclip", LoadOptions(extra_sizes=(64,))), tmp_path / "a.onnx"
-    with pytest.raises(ConfigError, match="--dynamic-size"):
-        export(detector, out, IMAGES)
-    assert export(detector, out, IMAGES, any_size=True).passed
-    result = predictions(load_detector(str(out), extra_sizes=64).predict(IMAGES))
+def test_several_looks_leave_the_size_open(small: Clip, tmp_path: Path) -> None:
+    detector, out = build(small, "anoclip").replace(extra_sizes=(64,)), tmp_path / "a.onnx"
+    assert export(detector, out, IMAGES).passed
+    assert load_detector(str(out)).extra_sizes == (64,)
+    assert load_detector(str(out), extra_sizes=0).extra_sizes == ()
+    result = predictions(load_detector(str(out)).predict(IMAGES))
     for a, b in zip(predictions(detector.predict(IMAGES)), result, strict=True):
         assert np.allclose(b.anomaly_map, a.anomaly_map, atol=LIMIT * np.ptp(a.anomaly_map))
 

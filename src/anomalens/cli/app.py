@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from anomalens import __version__
-from anomalens.cli import about, benchmark, calibrate, data, detect, evaluate, export, fit, recipe, report, train
+from anomalens.cli import about, benchmark, calibrate, data, detect, evaluate, export, fit, report, show_recipe, train
 from anomalens.cli.application import new_app
 from anomalens.cli.console import Quiet, Verbose, set_verbosity, with_verbosity
 
@@ -49,5 +49,5 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 
 for _name, _command in _COMMANDS.items():
     app.command(_name)(with_verbosity(_command))
-app.add_typer(recipe.app, name="recipe")
+app.add_typer(show_recipe.app, name="recipe")
 app.add_typer(data.app, name="data")

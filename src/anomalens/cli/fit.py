@@ -50,7 +50,7 @@ def fit(
       anomalens fit unsorted/ --mixed --out bottle.anomalens
     """
     from anomalens.cli.console import note, progress_bar, say, show_facts, working
-    from anomalens.cli.recipe import in_words, recipe_facts
+    from anomalens.cli.show_recipe import in_words, recipe_facts
     from anomalens.decision.conformal import needed
     from anomalens.detection.loading import load_detector, split_options
     from anomalens.detection.recipe import SUFFIX, read_recipe

@@ -212,8 +212,6 @@ def _exportable(detector: Detector, any_size: bool) -> TorchEngine:
         )
     if not isinstance(engine, TorchEngine):
         raise ConfigError("this detector is an exported one already; name the method it was made from")
-    if detector.extra_sizes and not any_size:
-        raise ConfigError("this detector sees images at several sizes; leave its size open (--dynamic-size)")
     traits = engine.method.export_traits(detector.preprocess.size)
     reason = traits.unexportable or (traits.one_size if any_size else None)
     if reason:

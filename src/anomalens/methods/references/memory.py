@@ -59,7 +59,7 @@ class Config(ReferenceConfig):
     window: int = 3
     # Rows of the memory at most; 0 keeps all.
     rows: int = 3000
-    # Weights of words in the score and in the map; 0: photographs alone.
+    # Weights of words in the score and in the map; with 0 for the score words count in neither.
     words_weight: float = 0.5
     map_words_weight: float = 0.25
     # Weight of the place in the image, in the map; None: decided by the photographs; 0: the place counts nothing.
@@ -102,7 +102,7 @@ class PatchMemory(ReferenceMethod[Remembered]):
     @property
     def uses_words(self) -> bool:
         """Return whether words count."""
-        return self.config.words_weight > 0 or self.config.map_words_weight > 0
+        return self.config.words_weight > 0
 
     @property
     def standardised(self) -> bool:
@@ -163,7 +163,7 @@ class PatchMemory(ReferenceMethod[Remembered]):
             maps = said.standardise(words.map)
             return Joined(resampled(maps, fine), score_map=resampled(maps, coarse))
         scoring = Fusion(distances, said, self.config.words_weight)
-        mapping = Fusion(place, said, self.config.map_words_weight)
+        mapping = Fusion(place, said, self.config.map_words_weight if self.uses_words else 0.0)
         return Joined(
             map=mapping.join(resampled(compared.for_map, fine), resampled(words.map, fine)),
             score_map=scoring.join(compared.for_score, resampled(words.map, coarse)),
