@@ -43,7 +43,7 @@ def test_normals_to_rows_with_p_values(run: Command, normals: Path, tmp_path: Pa
     assert sorted(row["p_value"] for row in rows) == pytest.approx([(i + 1) / 10 for i in range(1, 10)])
     assert {row["label"] for row in rows} == {"normal"}  # 0.1 of 10: the largest score itself is the threshold
     assert {row["threshold"] for row in rows} == {content["calibration"]["threshold"]}
-    assert "conformal" in rows[0]["threshold_source"]
+    assert rows[0]["threshold_source"] == "9 normal images: at most 1 in 10 sound images is called anomalous"
     assert all(row["regions"] == [] for row in rows)
 
 
@@ -88,7 +88,9 @@ def test_labels(run: Command, normals: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     (data / "anomalous").mkdir(parents=True)
     normals.rename(data / "normal")
-    Image.new("RGB", (40, 40), "red").save(data / "anomalous" / "a.png")
+    faulty = np.random.default_rng(99).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    faulty[10:30, 10:30] = (255, 0, 0)
+    Image.fromarray(faulty).save(data / "anomalous" / "a.png")
     for by in ("f1", "recall", "cost"):
         ran = run("calibrate", "--data", data, "--by", by, "--out", tmp_path / "c.json")
         assert ran.code == 0, ran.err

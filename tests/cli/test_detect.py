@@ -226,6 +226,62 @@ def test_method_options_by_name(detect: Callable[..., Ran], tmp_path: Path) -> N
     assert settings["method_options"]["views"] == 1
 
 
+def test_the_summary_names_the_worst_images_and_what_could_not_be_judged(
+    detect: Callable[..., Ran], tmp_path: Path
+) -> None:
+    for number in range(7):
+        picture(tmp_path / "in" / f"{number}.png", number)
+    for name in ("black0.png", "black1.png"):
+        Image.new("RGB", (40, 30)).save(tmp_path / "in" / name)
+    Image.new("RGB", (40, 30), "white").save(tmp_path / "in" / "white.png")
+    ran = detect(tmp_path / "in", "--out", tmp_path / "out", "--threshold", 0.01)
+    assert ran.code == 0, ran.err
+    facts = dict(line.split("\t") for line in ran.out.splitlines())
+    assert (facts["anomalous"], facts["normal"]) == ("7", "0")
+    assert facts["unusable"] == "2 (the image is black), 1 (the image is white)"
+    assert facts["threshold"] == "0.0100: given by the user"
+    by_score = sorted(rows(tmp_path / "out"), key=lambda row: (row["label"] != "anomalous", -row["score"]))
+    assert facts["worst"] == ", ".join(f"{row['path']} ({row['score']:.4f})" for row in by_score[:5])
+    again = json.loads(
+        detect(tmp_path / "in", "--out", tmp_path / "out", "--threshold", 0.01, "--resume", "--json").out
+    )
+    assert again["unusable"] == 3
+    assert [entry["path"] for entry in again["worst"]] == [row["path"] for row in by_score[:5]]
+
+
+def test_options_that_do_not_do_what_one_expects_are_remarked(
+    run: Callable[..., Ran], detect: Callable[..., Ran], tmp_path: Path
+) -> None:
+    picture(tmp_path / "in" / "a.png")
+    ran = run("detect", tmp_path / "in", "--out", tmp_path / "1", "--size", 64, "--object", "nut", "--threshold", 40)
+    assert ran.code == 0
+    assert "--object 'nut' is written down and changes no score: anomalyclip calls every object alike" in ran.err
+    assert "--threshold 40 lies outside what anomalyclip usually gives" in ran.err
+    assert "may be called normal" in ran.err
+    ran = detect(tmp_path / "in", "--out", tmp_path / "2", "--object", "nut", "--threshold", 0.49)
+    assert "--object" not in ran.err
+    assert "--threshold" not in ran.err
+
+
+def test_a_method_that_needs_good_photos_says_so(detect: Callable[..., Ran], tmp_path: Path) -> None:
+    picture(tmp_path / "in" / "a.png")
+    for name in ("memory", "anomalydino"):
+        ran = detect(tmp_path / "in", "--out", tmp_path / "out", "--method", name)
+        assert ran.code == 2
+        assert f"{name} compares with good photos and has none" in ran.err
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_tile_that_the_images_fit_into_is_no_other_setting(run: Callable[..., Ran], tmp_path: Path) -> None:
+    picture(tmp_path / "in" / "a.png", size=(100, 80))
+    picture(tmp_path / "in" / "b.png", size=(300, 80))
+    common = ("detect", tmp_path / "in", "--size", 64, "--tile", 128, "--out", tmp_path / "out")
+    assert run(*common).code == 0
+    whole, cut = (row["threshold_source"] for row in rows(tmp_path / "out"))
+    assert "tile" not in whole
+    assert cut.endswith("not made for size=64, tile=128")
+
+
 def test_tiles(detect: Callable[..., Ran], tmp_path: Path) -> None:
     picture(tmp_path / "in" / "a.png", size=(200, 130))
     assert detect(tmp_path / "in", "--out", tmp_path / "out", "--tile", 64).code == 0

@@ -33,7 +33,7 @@ def test_normals_give_both_thresholds_and_p_values(tiny_clip: Clip) -> None:
     assert saved.left_out == ()
     assert saved.calibration.threshold == pytest.approx(18 / 255)
     assert saved.calibration.pixel_threshold == pytest.approx(18 / 255)
-    assert "conformal, false-alarm rate at most 0.1, from 19 normal images" in saved.calibration.source
+    assert "19 normal images: at most 1 in 10 sound images is called anomalous" in saved.calibration.source
     assert "provided that they are exchangeable" in saved.made_from["guarantee"]
     assert saved.made_from["n_equal_scores"] == 0
     decided = detector.replace(calibration=saved.calibration)
@@ -89,9 +89,9 @@ def test_wrong_wishes_cost_no_pass(tiny_clip: Clip, tmp_path: Path, options: dic
 @pytest.mark.parametrize(
     ("rule", "options", "threshold", "words"),
     [
-        ("f1", {}, 55, "best F1"),
-        ("recall", {"recall": 1.0}, 55, "recall 1"),
-        ("recall", {"recall": 0.5}, 125, "recall 0.5"),
+        ("f1", {}, 55, "the best balance of finds and false alarms (F1)"),
+        ("recall", {"recall": 1.0}, 55, "100 % of the anomalous found"),
+        ("recall", {"recall": 0.5}, 125, "50 % of the anomalous found"),
         ("cost", {"miss": 100.0, "alarm": 1.0}, 55, "least cost"),
         ("cost", {"miss": 1.0, "alarm": 10.0}, 125, "least cost"),
     ],

@@ -254,10 +254,10 @@ def test_load_detector_from_a_file(tiny_weights: Path) -> None:
 
 def test_a_shipped_threshold_says_where_it_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     def source(**options: Any) -> str:
-        return load_detector("anoclip", **options).calibration.source
+        return load_detector("anoclip", **options).calibration.words(tiled=True)
 
     plain = source()
-    assert "procedural scenes" in plain
+    assert "drawn scenes" in plain
     assert source(views=1, size=448) == plain
     assert source(size=70, views=22, tile=300, extra_sizes=[96]) == (
         f"{plain}; not made for views=22, size=64, extra_sizes=96, tile=300"

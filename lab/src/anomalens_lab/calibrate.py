@@ -185,7 +185,7 @@ def calibrate_method(
         masks = [np.ones((_GRID, _GRID), bool) if truth is None else truth > 0 for truth in truths]
         real = judge(detector, [sample.image for sample in photographs], masks)
         named = f" and {len(photographs)} photographs of {photographs[0].class_name}"
-    shipped = fit(drawn, real, f"best balanced accuracy on {len(scenes)} procedural scenes not trained on{named}")
+    shipped = fit(drawn, real, f"most right decisions on {len(scenes)} drawn scenes not trained on{named}")
     return shipped, quality(drawn, shipped.pooling)
 
 

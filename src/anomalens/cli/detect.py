@@ -2,14 +2,14 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from anomalens.cli.console import Json
 from anomalens.cli.load_options import load_options
 from anomalens.errors import ConfigError
-from anomalens.options import LoadOptions
+from anomalens.options import DEFAULT_OBJECT, LoadOptions
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -104,8 +104,11 @@ def detect(
     with working("loading the backbone"):
         # Where actors do the work, this process only has to know what they compute.
         detector = load_detector(options.replace(device="cpu") if scaled else options)
+    detector.require_taught()
     if not scaled:
         detector = _compared(detector, paths, together)
+    for remark in _remarks(detector, options):
+        note(remark)
     # For run.json, and for refusing to resume under others.
     settings = detector.settings | {"calibration": detector.calibration.to_dict(), "maps": maps.value}
     try:
@@ -194,33 +197,40 @@ def _show(bar: "Progress", task: "TaskID", summary: "RunSummary") -> None:
     bar.update(task, completed=summary.counts.rows)
 
 
+def _remarks(detector: "Detector", options: LoadOptions) -> list[str]:
+    """Say which of the options that were asked for do not do what one would expect."""
+    remarks = []
+    if options.object_name != DEFAULT_OBJECT and detector.identity.ignores_object:
+        remarks.append(
+            f"--object {options.object_name!r} is written down and changes no score: {detector.method_name} calls "
+            "every object alike"
+        )
+    low, high = detector.calibration.heat_range
+    if options.threshold is not None and not 2 * low - high <= options.threshold <= 2 * high - low:
+        remarks.append(
+            f"--threshold {options.threshold:g} lies outside what {detector.method_name} usually gives ({low:.4g} to "
+            f"{high:.4g}), so every image may be called {'normal' if options.threshold > high else 'anomalous'}"
+        )
+    return remarks
+
+
 def _report(summary: "RunSummary", detector: "Detector", out: Path, as_json: bool) -> None:
     from anomalens.cli.console import show_facts
     from anomalens.runs.folder import stored_threshold
 
     counts, calibration = summary.counts, detector.calibration
-    threshold, source = calibration.threshold, calibration.source
-    if detector.compares_sets:
-        threshold, source = stored_threshold(out) or (threshold, source)
-    scores = None if counts.lowest is None else f"{counts.lowest:.4f} to {counts.highest:.4f}"
-    failed = f"{counts.failed} (each row says why)" if counts.failed else None
-    words = {
-        "images": summary.total,
-        "anomalous": counts.anomalous,
-        "normal": counts.normal,
-        "failed": failed,
-        "scores": scores,
-        "threshold": f"{threshold:.4f}, {source}",
-        "speed": None if summary.rate is None else f"{summary.rate:.1f} images/s",
-        "results": str(out),
-    }
+    threshold, source = stored_threshold(out) or (calibration.threshold, calibration.source)
     numbers = {
         "method": detector.method_name,
         "backbone": detector.backbone,
         "images": summary.total,
         "anomalous": counts.anomalous,
         "normal": counts.normal,
+        "unusable": counts.unusable,
+        "unusable_reasons": dict(counts.unusable_reasons),
         "failed": counts.failed,
+        "unsure": counts.unsure,
+        "worst": [{"path": path, "score": score} for score, path in counts.worst],
         "lowest_score": counts.lowest,
         "highest_score": counts.highest,
         "threshold": threshold,
@@ -229,4 +239,26 @@ def _report(summary: "RunSummary", detector: "Detector", out: Path, as_json: boo
         "results": str(out),
     }
     title = f"{detector.method_name} on {detector.backbone}"
-    show_facts(numbers if as_json else words, title=title, as_json=as_json)
+    show_facts(numbers if as_json else _summary(summary, threshold, source, out), title=title, as_json=as_json)
+
+
+def _summary(summary: "RunSummary", threshold: float, source: str, out: Path) -> dict[str, Any]:
+    """Return the lines that people read."""
+    counts = summary.counts
+    reasons = [
+        f"{count} ({reason.removeprefix('Not judged: ').removesuffix('.')})"
+        for reason, count in sorted(counts.unusable_reasons.items(), key=lambda reason: (-reason[1], reason[0]))
+    ]
+    return {
+        "images": summary.total,
+        "anomalous": counts.anomalous,
+        "normal": counts.normal,
+        "unusable": ", ".join(reasons) or None,
+        "failed": f"{counts.failed} (each row says why)" if counts.failed else None,
+        "not sure": f"{counts.unsure} of the decisions, the confidence in their rows is low" if counts.unsure else None,
+        "worst": ", ".join(f"{path} ({score:.4f})" for score, path in counts.worst) or None,
+        "scores": None if counts.lowest is None else f"{counts.lowest:.4f} to {counts.highest:.4f}",
+        "threshold": f"{threshold:.4f}: {source}",
+        "speed": None if summary.rate is None else f"{summary.rate:.1f} images/s",
+        "results": str(out),
+    }

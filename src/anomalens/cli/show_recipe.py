@@ -48,6 +48,7 @@ def show(
         return
     say(in_words(facts))
     rows = {
+        "object": facts["object"],
         "images are seen": _seen_in_words(facts),
         "thresholds": f"image {facts['threshold']:.6g}, pixel {facts['pixel_threshold']:.6g}",
         "accepted": _accepted_in_words(facts),
@@ -113,7 +114,7 @@ def in_words(facts: Mapping[str, Any]) -> str:
     count = len(facts["photos"])
     method = facts["method"]
     if facts["uses_words"]:
-        method = f"{method}, joined with the words of {facts['words']} about {facts['object']!r}"
+        method = f"{method}, joined with the words of {facts['words']}"
     lines = [
         f"taught from {count} good photo{'' if count == 1 else 's'} by {method}, on {facts['backbone']}",
         *_decisions(facts),

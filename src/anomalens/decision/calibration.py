@@ -41,6 +41,8 @@ class Calibration:
     source: str
     # Scores of normal images, ascending: what p-values are counted in.
     normal_scores: tuple[float, ...] = ()
+    # The same words for images that are cut into tiles; None where tiles make no difference.
+    tiled_source: str | None = None
 
     def __post_init__(self) -> None:
         low, high = self.heat_range
@@ -55,7 +57,8 @@ class Calibration:
     def neutral(cls, heat_range: tuple[float, float]) -> "Calibration":
         """Return the point where normal and abnormal prompts are equally near, for weights nobody calibrated."""
         low, high = heat_range
-        return cls(0.5, (low + high) / 2, (low, high), "neutral point (not calibrated for this backbone)")
+        words = "neutral point between normal and abnormal prompts, not calibrated for this backbone"
+        return cls(0.5, (low + high) / 2, (low, high), words)
 
     def used_with(self, *deviations: str) -> "Calibration":
         """Return the same numbers, with a source that names the settings they were not made with ("size=64")."""
@@ -67,10 +70,14 @@ class Calibration:
         """Return the same with the user's own thresholds where they are not None; the source then says so."""
         changed = self
         if threshold is not None:
-            changed = replace(changed, threshold=threshold, source="given by the user")
+            changed = replace(changed, threshold=threshold, source="given by the user", tiled_source=None)
         if pixel_threshold is not None:
             changed = replace(changed, pixel_threshold=pixel_threshold)
         return changed
+
+    def words(self, *, tiled: bool) -> str:
+        """Say where the numbers come from, for an image that was cut into tiles or not."""
+        return self.tiled_source if tiled and self.tiled_source else self.source
 
     def p_value(self, score: float) -> float | None:
         """Return how rare so high a score is among normal images, in (0, 1]; None without scores of normal images."""
@@ -90,7 +97,10 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the calibration JSON-ready; `from_dict` is the inverse."""
-        return {**asdict(self), "heat_range": list(self.heat_range), "normal_scores": list(self.normal_scores)}
+        content = {**asdict(self), "heat_range": list(self.heat_range), "normal_scores": list(self.normal_scores)}
+        if self.tiled_source is None:
+            del content["tiled_source"]
+        return content
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> "Calibration":

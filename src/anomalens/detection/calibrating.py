@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from anomalens.datasets.layouts import Dataset
 from anomalens.decision.calibration import SavedCalibration
-from anomalens.decision.conformal import GUARANTEE, needed, rate_interval
+from anomalens.decision.conformal import GUARANTEE, needed, promise, rate_interval
 from anomalens.decision.conformal import threshold as conformal_threshold
 from anomalens.decision.thresholds import best_f1, check_costs, check_recall, for_recall, least_cost
 from anomalens.detection.detector import Detector
@@ -60,7 +60,8 @@ def calibrate(detector: Detector, images: Any, *, fpr: float = 0.01, progress: P
         detector.calibration,
         threshold=cut,
         pixel_threshold=pixel_cut,
-        source=f"conformal, false-alarm rate at most {fpr:g}, from {n} normal images",
+        source=f"{n} normal images: {promise(fpr)}",
+        tiled_source=None,
         normal_scores=tuple(sorted(scores)),
     )
     made_from = {
@@ -110,9 +111,12 @@ def calibrate_on_labels(
             scores.append(result.score)
             labels.append(sample.label == 1)
     choose: dict[Rule, tuple[Callable[[], float], str]] = {
-        "f1": (lambda: best_f1(scores, labels), "best F1"),
-        "recall": (lambda: for_recall(scores, labels, recall), f"recall {recall:g}"),
-        "cost": (lambda: least_cost(scores, labels, miss, alarm), f"least cost ({miss:g} a miss, {alarm:g} an alarm)"),
+        "f1": (lambda: best_f1(scores, labels), "the best balance of finds and false alarms (F1)"),
+        "recall": (lambda: for_recall(scores, labels, recall), f"{100 * recall:g} % of the anomalous found"),
+        "cost": (
+            lambda: least_cost(scores, labels, miss, alarm),
+            f"the least cost ({miss:g} a miss, {alarm:g} an alarm)",
+        ),
     }
     cut, words = choose[rule][0](), choose[rule][1]
     normal = sorted(score for score, label in zip(scores, labels, strict=True) if not label)
@@ -120,6 +124,7 @@ def calibrate_on_labels(
     calibration = replace(
         detector.calibration,
         threshold=cut,
+        tiled_source=None,
         source=f"{words} on {len(normal)} normal and {len(scores) - len(normal)} anomalous images of {dataset.name}",
         normal_scores=tuple(normal),
     )

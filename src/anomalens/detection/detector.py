@@ -36,6 +36,7 @@ from anomalens.images.maps import resize_map
 from anomalens.images.pixel_values import Channels
 from anomalens.images.preprocessing import Preprocess
 from anomalens.images.sources import is_image_input
+from anomalens.methods.references.reference_method import is_reference_method
 from anomalens.methods.sets.set_method import create_set_method
 from anomalens.options import LoadOptions
 from anomalens.prediction import Failure, Prediction, Result
@@ -222,6 +223,14 @@ class Detector:
         words = engine.words.identity
         return Recipe(lesson, engine.sizes, self.options, words, self.calibration, self.pooling, self.capture, self.roi)
 
+    def require_taught(self) -> None:
+        """Raise ConfigError for a method that compares with good photographs, before it has learned from any."""
+        if self.lesson is None and is_reference_method(self.options.method):
+            raise ConfigError(
+                f"{self.options.method} compares with good photos and has none: call fit(photos), or on the command "
+                "line `anomalens fit` and then --recipe"
+            )
+
     @overload
     def predict(self, image: Source, *, channels: Channels = "rgb") -> Prediction: ...
     @overload
@@ -240,6 +249,7 @@ class Detector:
             return self.predict_many(image, channels=channels)
         if isinstance(image, (str, os.PathLike)) and not is_image_input(image):
             raise ConfigError(f"{os.fspath(image)!r} is no single image; use predict_many or predict_iter")
+        self.require_taught()
         with Session(self, max_wait=None) as session:
             answer = session.submit(image, channels=channels)
             session.flush()
@@ -263,6 +273,7 @@ class Detector:
                 that compares images with each other takes all of them for one set, and answers once it has seen them.
             channels: "rgb", or "bgr" for arrays as OpenCV gives them.
         """
+        self.require_taught()
         if self.compares_sets:
             return predict_together(self, as_items(images), channels)
         return stream_results(self, images, channels)
@@ -330,7 +341,7 @@ class Detector:
                 height=image.height,
                 score=joined.score,
                 threshold=calibration.threshold,
-                threshold_source=calibration.source,
+                threshold_source=calibration.words(tiled=image.tiled),
                 pixel_threshold=calibration.pixel_threshold,
                 anomaly_map=anomaly_map,
                 heat_range=calibration.heat_range,

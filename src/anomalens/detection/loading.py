@@ -73,8 +73,10 @@ def _from_weights(options: LoadOptions) -> Detector:
     loaded = load(options)
     calibration = loaded.calibration
     if loaded.deviations is not None:
-        tiled = [f"tile={options.tile}"] if options.tile else []
-        calibration = calibration.used_with(*loaded.deviations, *tiled)
+        tiled = calibration.used_with(*loaded.deviations, f"tile={options.tile}").source
+        calibration = calibration.used_with(*loaded.deviations)
+        # A tile that an image fits into changes nothing.
+        calibration = replace(calibration, tiled_source=tiled if options.tile else None)
     return Detector(
         loaded.engine, loaded.preprocess, calibration, options, loaded.pooling, extra_sizes=loaded.extra_sizes
     )

@@ -55,6 +55,11 @@ class TiledImage:
         self.results = [[None] * len(self.boxes) for _ in self.pixels]
 
     @property
+    def tiled(self) -> bool:
+        """Tell whether the image was cut into several tiles."""
+        return len(self.boxes) > 1
+
+    @property
     def complete(self) -> bool:
         """Tell whether every tile has been scored at every size."""
         return all(answer is not None for answers in self.results for answer in answers)

@@ -51,6 +51,8 @@ class Identity:
     options: dict[str, Any] = field(default_factory=dict)
     # What the prompts call the object.
     object_name: str = DEFAULT_OBJECT
+    # Whether the method calls every object alike, whatever its name.
+    ignores_object: bool = False
     # Precision of the tower.
     precision: str = "float32"
     # Seed of methods that draw random numbers.

@@ -67,6 +67,7 @@ class TorchEngine:
             identity,
             learned=_hash(dict(method.named_parameters())),
             options=config_of(method),
+            ignores_object=not method.names_object,
             precision=str(clip.visual.dtype).removeprefix("torch."),
         )
         self.text = self._read_text()

@@ -63,6 +63,7 @@ class AnomalyCLIP(LearnedMethod):
     """Implement AnomalyCLIP. The text side is the unit pair [C, E]."""
 
     config: Config
+    names_object: ClassVar[bool] = False
     cls: ClassVar[Literal["normed", "raw"]] = "raw"
     positions: ClassVar[Positions] = "bilinear"
 

@@ -73,6 +73,8 @@ class Method(nn.Module, ABC):
 
     # Whether the method learns on auxiliary data, and so needs a checkpoint.
     learned: ClassVar[bool] = False
+    # Whether the words are about the object's name; else every object is called alike.
+    names_object: ClassVar[bool] = True
     # How images are resized.
     interpolation: ClassVar[Interpolation] = "bicubic"
     # "squash" resizes to a square; "shorter-side" keeps the aspect.

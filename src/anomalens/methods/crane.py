@@ -141,6 +141,7 @@ class Crane(LearnedMethod):
     """Implement Crane, and Crane+ with `guided`."""
 
     config: Config
+    names_object: ClassVar[bool] = False
     positions: ClassVar[Positions] = "bilinear"
     score_only_options: ClassVar[tuple[str, ...]] = ("pooling",)
     image_options: ClassVar[tuple[str, ...]] = ("guide", "beta", "gamma", "batch_threshold")

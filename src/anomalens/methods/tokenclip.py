@@ -136,6 +136,7 @@ class TokenCLIP(LearnedMethod):
     """Implement TokenCLIP: two pairs of prompts, and heads that turn the local pair into Q subspaces."""
 
     config: Config
+    names_object: ClassVar[bool] = False
     cls: ClassVar[Literal["normed", "raw"]] = "raw"
     positions: ClassVar[Positions] = "bilinear"
     score_only_options: ClassVar[tuple[str, ...]] = ("image_score",)

@@ -167,6 +167,8 @@ def set_digest(inputs: Sequence[Path]) -> str:
 
 def stored_threshold(folder: Path) -> tuple[float, str] | None:
     """Return the threshold that the first image of a run was decided by, and where it comes from; None without rows."""
+    if not (folder / ROWS).exists():
+        return None
     with (folder / ROWS).open(encoding="utf-8", errors="surrogateescape") as stream:
         for row in map(json.loads, stream):
             if "threshold" in row:

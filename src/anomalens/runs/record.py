@@ -18,7 +18,7 @@ _ENGINES = {ROWS: "local", PARTS: "ray"}
 _NAME = "run.json"
 _LONGEST_LIST = 8  # values of a setting that a message repeats
 # Parts of a calibration that decide nothing by themselves: words, and what other settings record.
-_NOT_COMPARED = ("source", "pooling", "top", "options")
+_NOT_COMPARED = ("source", "tiled_source", "pooling", "top", "options")
 
 
 def open_folder(folder: Path, results: str, *, resume: bool) -> bool:

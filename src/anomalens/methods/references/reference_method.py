@@ -16,6 +16,7 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -227,6 +228,7 @@ def taps_at(layers: int, depths: Sequence[float]) -> tuple[int, ...]:
     return tuple(max(1, int(layers * depth + 1e-6)) for depth in depths)
 
 
+@cache
 def _import_all() -> None:
     """Import every file of reference methods."""
     package = importlib.import_module("anomalens.methods.references")
