@@ -95,7 +95,8 @@ def test_a_perfect_class_and_the_schema(detector: Detector, tmp_path: Path) -> N
 def test_the_protocol_keeps_the_names_it_always_had_and_takes_in_every_setting(
     detector: Detector, tmp_path: Path
 ) -> None:
-    detector = detector.replace(options=detector.options.replace(extra_sizes=(96,), tile=48, overlap=0.5))
+    options = detector.options.replace(tile=48, overlap=0.5)
+    detector = detector.replace(options=options, extra_sizes=(96,))
     protocol = run(detector, part(tmp_path, "nut")).protocol
     fixed = {
         "layout": "mvtec",
