@@ -4,9 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench clean
+.PHONY: demo demo-solar test lint bench clean
 
 demo: $(READY)
+	$(BIN)/python examples/hazelnuts.py
+
+# Photographs that may not be used commercially; see NOTICE.
+demo-solar: $(READY)
 	$(BIN)/python examples/solar_cells.py
 
 test: $(READY)

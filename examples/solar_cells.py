@@ -1,4 +1,4 @@
-"""Find defects in photographs of solar cells without having seen one: the demo behind `make demo`.
+"""Find defects in photographs of solar cells without having seen one: what `make demo-solar` runs.
 
 The images are electroluminescence photographs of real photovoltaic cells (the `elpv-dataset` package, Buerhop-Lutz
 et al. 2018 and Deitsch et al. 2019, CC BY-NC-SA 4.0): functional ones and ones with cracks, dead areas and broken
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=60, help="images, half of them defective (default 60)")
     parser.add_argument("--seed", type=int, default=0, help="which images (default 0)")
     parser.add_argument("--method", default="auto", help="a method from `anomalens methods`")
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for the heatmaps")
+    parser.add_argument("--out", type=Path, default=Path("demo/solar_cells"), help="folder for the heatmaps")
     arguments = parser.parse_args()
 
     console = Console()

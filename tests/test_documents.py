@@ -155,6 +155,6 @@ def test_what_a_page_names_exists(page: Path) -> None:
             if not hasattr(value, part):
                 importlib.import_module(f"{value.__name__}.{part}")
             value = getattr(value, part)
-    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.M)
-    missing += [target for target in re.findall(r"(?:^ {4}|`)make ([a-z]+)", text, re.M) if target not in targets]
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M)
+    missing += [target for target in re.findall(r"(?:^ {4}|`)make ([a-z-]+)", text, re.M) if target not in targets]
     assert not missing

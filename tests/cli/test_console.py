@@ -123,7 +123,7 @@ def test_detect_and_evaluate_print_json_and_nothing_else_when_quiet(tmp_path: Pa
     assert ran.exit_code == 0, ran.output
     assert ran.stderr == ""
     summary = json.loads(ran.stdout)
-    assert (summary["images"], summary["failed"], summary["method"]) == (6, 0, "anoclip")
+    assert (summary["images"], summary["failed"], summary["method"]) == (10, 0, "anoclip")
     again = json.loads(
         run("detect", nuts / "peeled_hazelnut" / "test" / "good", "--out", tmp_path / "run", "--resume", *common)
     )
