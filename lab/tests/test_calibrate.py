@@ -66,9 +66,13 @@ def test_auto_is_the_best_of_all_that_ship(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(calibrate, "calibrate_method", lambda name, *_: (shipped, reached[name]))
     out = tmp_path / "table.json"
     methods = {"anoclip": {"views": 1}, "crane": {}}
-    assert calibrate.calibrate_bundled(tmp_path, methods=methods, out=out) == {"anoclip": 0.8, "crane": 0.9}
+    qualities = calibrate.calibrate_bundled(tmp_path, methods=methods, out=out)
+    # The best is calibrated a second time, at the sizes that "auto" looks at.
+    assert qualities == {"anoclip": 0.8, "crane": 0.9, calibrate.AUTO: 0.9}
     table = CalibrationTable.read(out)
     assert table.best == "crane"
+    assert table.auto is not None
+    assert table.auto.extra_sizes == calibrate.AUTO_SIZES
     assert table.methods["anoclip"].options == {"views": 1}
     # A method calibrated on its own is not compared with what was measured before.
     calibrate.calibrate_bundled(tmp_path, methods={"winclip": {}}, out=out)
