@@ -223,7 +223,8 @@ def test_int8_passes_its_gate_or_is_not_kept(small: Clip, tmp_path: Path) -> Non
     assert out.stat().st_size < exact.stat().st_size
     rounded = load_detector(str(out))
     assert rounded.settings["dtype"] == "int8"
-    assert rounded.predict(IMAGES[0]).score == pytest.approx(detector.predict(IMAGES[0]).score, abs=0.05)
+    exact_map, rounded_map = (part.predict(IMAGES[0]).anomaly_map for part in (detector, rounded))
+    assert np.abs(rounded_map - exact_map).max() < 0.02 * np.ptp(exact_map)
     made = json.loads((tmp_path / "int8.onnx.json").read_text())["made"]
     assert made["int8"]["images"] == 3
 
