@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +16,14 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from anomalens import load_detector
 from anomalens.cli.app import app
 from anomalens.evaluation.benchmark_plan import read_plan
 from anomalens.methods import base
 from anomalens_lab.commands import app as lab_app
+from parts import faulty_part, write_parts
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "lab/README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -56,6 +59,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]
     for name in ("photo.jpg", "photos/1.jpg", "bottle/train/good/1.png", "bottle/test/good/1.png"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (80, 60), "grey").save(name)
+    write_parts(Path("good"), count=4)
+    Image.fromarray(faulty_part(9)).save("photo.jpg")
     part = Path("results/rows/part=00000/0.parquet")
     part.parent.mkdir(parents=True)
     row = {"path": "1.jpg", "object": None, "score": 0.9, "label": "anomalous", "regions": [{"area": 4}], "error": None}
@@ -84,9 +89,20 @@ EXAMPLES = [
 def test_examples_in_python_run(code: str, workplace: dict[str, Any]) -> None:
     exec(compile(code, "<example>", "exec"), workplace)
     if "overlay" in code:
-        assert Image.open("overlay.png").size == (80, 60)
+        assert Image.open("overlay.png").size == Image.open("photo.jpg").size
     if "manifest" in code:
         assert pyarrow.parquet.read_table("again.parquet").to_pylist() == [{"path": "2.jpg", "object": None}]
+
+
+@pytest.mark.usefixtures("workplace")
+def test_the_first_commands_of_the_readme_teach_a_part_and_find_defects() -> None:
+    shutil.rmtree("results")
+    part = (ROOT / "README.md").read_text("utf-8").partition("## Sixty seconds")[2]
+    for line in re.findall("^    anomalens (.*)", part.partition("\n## ")[0], re.M):
+        small = ["--size", "160"] if line.startswith("fit ") else []
+        ran = CliRunner().invoke(app, [*shlex.split(line), *small])
+        assert ran.exit_code == 0, ran.output
+    assert "unusable" in Path("results/predictions.jsonl").read_text("utf-8"), "photos/ shows nothing but grey"
 
 
 def test_the_benchmark_file_of_the_documents_is_one(workplace: dict[str, Any]) -> None:
