@@ -151,6 +151,16 @@ def test_help_shows_a_benchmark_file_as_it_is_written() -> None:
         assert line in shown
 
 
+def test_help_flows_with_the_terminal_and_sorts_options_by_what_they_are_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = run("fit", "--help")
+    panels = ["Arguments", "Options", "Method and weights", "Decisions", "How images are seen", "Speed"]
+    assert [shown.index(f" {panel} ─") for panel in panels] == sorted(shown.index(f" {panel} ─") for panel in panels)
+    words = shown.partition("Four photos")[2].partition("\n \n")[0].splitlines()
+    assert all(len(line.rstrip()) > 60 for line in words[:3]), "lines of the source are not lines of the help"
+    assert "   anomalens recipe show part.anomalens" in run("recipe", "show", "--help")
+
+
 def test_every_option_of_loading_has_a_flag_with_its_help(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "250")
     shown = " ".join(run("detect", "--help").split())

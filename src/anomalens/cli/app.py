@@ -11,7 +11,9 @@ from anomalens.cli.application import new_app
 from anomalens.cli.console import Quiet, Verbose, set_verbosity, with_verbosity
 
 app = new_app(
-    "anomalens", "Zero-shot visual anomaly detection: a score, a heatmap, a mask and a decision for every image."
+    "anomalens",
+    "Find defects in photographs, by words alone or taught from a few good photos: a score, a heatmap, a mask and a "
+    "decision for every image.",
 )
 
 
@@ -33,8 +35,8 @@ def _root(
 
 
 _COMMANDS: dict[str, Callable[..., None]] = {
-    "detect": detect.detect,
     "fit": fit.fit,
+    "detect": detect.detect,
     "calibrate": calibrate.calibrate,
     "evaluate": evaluate.evaluate,
     "export": export.export,

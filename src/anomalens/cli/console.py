@@ -5,6 +5,7 @@ import inspect
 import json
 import logging
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Any
@@ -51,7 +52,10 @@ def set_verbosity(*, quiet: bool, verbose: bool) -> None:
 
 
 def with_verbosity(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command --quiet and --verbose of its own, so that they may stand behind its name as well as before it."""
+    """Give a command --quiet and --verbose of its own, so that they may stand behind its name as well as before it.
+
+    The lines of its help are joined to paragraphs, which then fit terminals of any width.
+    """
 
     @functools.wraps(command)
     def speaking(quiet: bool, verbose: bool, **values: Any) -> None:
@@ -67,6 +71,7 @@ def with_verbosity(command: Callable[..., None]) -> Callable[..., None]:
     parameters = [*inspect.signature(command).parameters.values(), *flags]
     speaking.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     speaking.__annotations__ = command.__annotations__ | hints
+    speaking.__doc__ = re.sub(r"(?<=\S)\n(?=\S)", " ", inspect.getdoc(command) or "")
     return speaking
 
 

@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
+from anomalens.cli.application import new_app
 from anomalens.cli.console import Json, with_verbosity
 from anomalens.errors import ConfigError
 
-app = typer.Typer(help="Data sets: look up, check or prepare them.", no_args_is_help=True)
+app = new_app("data", "Data sets: look up, check or prepare them.")
 
 
 @app.command("list")

@@ -77,6 +77,8 @@ def detect(
 ) -> None:
     """Find defects: one row, one heatmap and one mask for every image.
 
+    With --recipe images are judged as `anomalens fit` was taught; without it by words alone, which is wrong more often.
+
     Results of earlier runs, and hidden files, are never inputs; what is left out is counted.
 
     Results: [bold]predictions.jsonl[/] (one object per input, in input order), [bold]heatmaps/[/], [bold]masks/[/]
@@ -84,6 +86,8 @@ def detect(
     Exit status: 0 all well, 1 some inputs failed (each has its row), 2 wrong usage.
 
     Examples:
+
+      anomalens detect photos/ --recipe part.anomalens --out results
 
       anomalens detect photos/ --out results
 

@@ -12,6 +12,9 @@ from anomalens.errors import ConfigError
 from anomalens.options import HINTS, LoadOptions
 from anomalens.untrusted import json_value
 
+# Options that say how the tower sees an image; the other panels follow from what an option changes.
+_SEEING = ("size", "tile", "overlap", "extra_sizes", "fast_jpeg", "truncated_jpeg", "max_pixels", "dtype")
+
 
 def load_options(
     *, only: Sequence[str] = LoadOptions.names(), without: Sequence[str] = ()
@@ -46,13 +49,21 @@ def _parameter(option: "Field[Any]") -> inspect.Parameter:
     flag = option.metadata["flag"] or f"--{option.name.replace('_', '-')}"
     if hint is bool:
         flag = f"{flag}/--no-{flag.removeprefix('--')}"
-    setting = typer.Option(flag, min=option.metadata["minimum"], help=option.metadata["help"])
+    least, words = option.metadata["minimum"], option.metadata["help"]
+    setting = typer.Option(flag, min=least, help=words, rich_help_panel=_panel(option))
     return inspect.Parameter(
         option.name,
         inspect.Parameter.KEYWORD_ONLY,
         default=None if default is MISSING else default,
         annotation=Annotated[hint, setting],
     )
+
+
+def _panel(option: "Field[Any]") -> str:
+    """Name the frame of the help text that an option stands in."""
+    if option.name in _SEEING:
+        return "How images are seen"
+    return {"decision": "Decisions", "speed": "Speed"}.get(option.metadata["effect"], "Method and weights")
 
 
 def _collected(values: dict[str, Any]) -> LoadOptions:

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from anomalens.cli.application import new_app
 from anomalens.cli.console import Json, with_verbosity
 from anomalens.errors import ConfigError
 
 if TYPE_CHECKING:
     from anomalens.detection.recipe import Recipe
 
-app = typer.Typer(help="Taught parts: look into their files.", no_args_is_help=True)
+app = new_app("recipe", "Taught parts: look into the files that `anomalens fit` writes.")
 
 
 @app.callback()
@@ -29,7 +30,16 @@ def show(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Print what a taught part knows: methods, photos, threshold and its promise, limits, sizes, versions."""
+    """Print what a taught part knows: methods, photos, threshold and its promise, limits, sizes, versions.
+
+    No weights are loaded, and nothing in the file is run.
+
+    Examples:
+
+      anomalens recipe show part.anomalens
+
+      anomalens recipe show part.anomalens --thumbnails photos.png --json
+    """
     from anomalens.cli.console import note, say, show_facts
     from anomalens.detection.recipe import read_recipe
     from anomalens.reporting.contact_sheet import write_contact_sheet
