@@ -54,6 +54,7 @@ def test_good_photos_become_a_file_that_detects(fit: Command, run: Command, tmp_
     assert "taught from 5 good photos by memory, joined with the words of anoclip, on" in ran.out
     assert "(5 good photos: at most 1 in 6 sound images is called anomalous" in ran.out
     assert "written to nut.anomalens (" in ran.out
+    assert "anomalens detect PHOTOS --recipe nut.anomalens --out FOLDER" in ran.err
     assert "photos are compared as they lie" in ran.out
     assert f"left out: {good / 'black.png'}: the image is black" in ran.err
     assert "broken.png" in ran.err
@@ -62,6 +63,7 @@ def test_good_photos_become_a_file_that_detects(fit: Command, run: Command, tmp_
 def test_detect_with_a_taught_part(run: Command, nut: Path, tmp_path: Path) -> None:
     ran = run("detect", shots(tmp_path / "shots"), "--recipe", nut, "--out", "out")
     assert ran.code == 0, ran.err
+    assert "by words alone" not in ran.err
     found = rows(tmp_path / "out")
     assert [row["label"] for row in found] == ["normal", "anomalous", "unusable"]
     assert found[2]["reason"] == "Not judged: the image is black."

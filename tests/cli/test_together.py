@@ -78,6 +78,9 @@ def test_a_part_is_learned_from_an_unsorted_folder(run: Command, shots: Path, ti
     assert ran.code == 0, ran.err
     assert f"left out: {shots / '04.png'}: unlike the others" in ran.err
     assert "provided that those chosen from the unlabelled photos are all sound" in ran.out
+    (shots / "04.png").unlink()
+    ran = run("fit", shots, "--mixed", *flags)
+    assert "none of the 11 photos is unlike the others" in ran.err
     ran = run("fit", shots, "--mixed", "--add", *flags)
     assert ran.code == 2
     assert "--add takes good photos only" in ran.err

@@ -228,3 +228,13 @@ def test_wrong_use_is_named(taught: Detector, words: Detector) -> None:
         of(taught.replace(preprocess=load_detector(size=96).preprocess), good_part(0))
     with pytest.raises(ConfigError, match="nothing was taught"):
         words.save("x.anomalens")
+
+
+def test_a_photograph_of_another_thing_is_named(words: Detector) -> None:
+    lesson = words.fit(good_parts(5)).lesson
+    assert lesson is not None
+    assert lesson.odd == ()
+    other = np.random.default_rng(0).integers(0, 255, good_part(0).shape, np.uint8)
+    lesson = words.fit([*good_parts(5), other]).lesson
+    assert lesson is not None
+    assert lesson.odd == ("photo 5",)

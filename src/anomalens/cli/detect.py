@@ -154,6 +154,8 @@ def detect(
         )
         raise typer.Exit(1) from None
     _report(summary, detector, out, as_json)
+    if detector.capture is None and not (detector.compares_sets or detector.calibration.normal_scores):
+        note("judged by words alone; a few good photos make decisions much better: anomalens fit --help")
     if summary.counts.failed:
         raise typer.Exit(1)
 

@@ -35,9 +35,9 @@ def fit(
 ) -> None:
     """Learn a part from a few good photos, none with a defect; write all that was learned as one small file.
 
-    Four photos are enough to begin with; the more, the fewer false alarms are promised: at most 1 in 5 sound images with four
-    photos, 1 in 21 with twenty. Take them as the later images will be taken. Photos that cannot be used are left out
-    with the reason, and photos that look unlike the others are named.
+    Four photos are enough to begin with; the more, the fewer false alarms are promised: at most 1 in 5 sound images
+    with four photos, 1 in 21 with twenty. Take them as the later images will be taken. Photos that cannot be used are
+    left out with the reason, and photos that look unlike the others are named.
 
     --method names a method that compares with photos (memory, unless given), or one that goes by words (anoclip), which
     is then joined with the memory; --set gives options of either.
@@ -91,9 +91,12 @@ def fit(
     left_out = list(taught.lesson.left_out) if taught.lesson else []
     for reason in left_out:
         note(f"left out: {reason}")
+    if mixed and not left_out:
+        note(f"left out: none of the {len(images)} photos is unlike the others; a fault that many of them share stays")
     facts = recipe_facts(read_recipe(out), out)
     if as_json:
         show_facts(facts | {"left_out": left_out}, as_json=True)
     else:
         say(in_words(facts))
         say(f"written to {out} ({facts['bytes'] / 1e6:.1f} MB)")
+        note(f"to find defects with it: anomalens detect PHOTOS --recipe {out} --out FOLDER")

@@ -9,6 +9,7 @@ import typer
 from anomalens.cli.application import new_app
 from anomalens.cli.console import Json, with_verbosity
 from anomalens.errors import ConfigError
+from anomalens.options import DEFAULT_OBJECT
 
 if TYPE_CHECKING:
     from anomalens.detection.recipe import Recipe
@@ -58,7 +59,7 @@ def show(
         return
     say(in_words(facts))
     rows = {
-        "object": facts["object"],
+        "object": None if facts["object"] == DEFAULT_OBJECT else facts["object"],
         "images are seen": _seen_in_words(facts),
         "thresholds": f"image {facts['threshold']:.6g}, pixel {facts['pixel_threshold']:.6g}",
         "accepted": _accepted_in_words(facts),
@@ -126,7 +127,7 @@ def in_words(facts: Mapping[str, Any]) -> str:
     if facts["uses_words"]:
         method = f"{method}, joined with the words of {facts['words']}"
     lines = [
-        f"taught from {count} good photo{'' if count == 1 else 's'} by {method}, on {facts['backbone']}",
+        f"taught from {count} good photo{'' if count == 1 else 's'} by {method}, on the weights {facts['backbone']}",
         *_decisions(facts),
         f"threshold {facts['threshold']:.4g} ({facts['threshold_source']})",
     ]
@@ -140,7 +141,7 @@ def _decisions(facts: Mapping[str, Any]) -> list[str]:
     options, ratio = facts["method_options"], facts["turn_ratio"]
     if ratio is None:
         return [f"photos are also compared turned, at {options['turns']} angles"] if options["turns"] > 1 else []
-    measured = f"a turned photo is {ratio:.2g} times as unlike the other photos as it is unturned"
+    measured = f"turned, a photo is {ratio:.2g} times as far from the other photos as it is unturned"
     if options["turns"] > 1:
         return [f"the part lies at any angle, so photos are also compared turned: {measured}"]
     place = ", and where in the image something lies counts" if options.get("position") else ""
@@ -154,12 +155,12 @@ def _seen_in_words(facts: Mapping[str, Any]) -> str:
 
 def _accepted_in_words(facts: Mapping[str, Any]) -> str:
     unlike = ", ".join(f"{limit:.3g}" for limit in facts["unlike_limits"].values())
-    text = f"distance to the photos as a whole up to {unlike}"
+    text = f"images that show the same as the photos (distance up to {unlike})"
     capture = facts["capture"]
     if capture is None:
         return text
     low, high = (capture["brightness"] + sign * capture["brightness_range"] for sign in (-1, 1))
-    return f"{text}; mean brightness {max(low, 0):.0f} to {min(high, 255):.0f} of 255"
+    return f"{text}, of a mean brightness of {max(low, 0):.0f} to {min(high, 255):.0f} of 255"
 
 
 def _regions_in_words(facts: Mapping[str, Any]) -> str:

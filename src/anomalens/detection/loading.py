@@ -125,7 +125,7 @@ def _from_recipe(path: str, options: LoadOptions) -> Detector:
     settled = [name for name in settled if asked[name] != getattr(recipe.options, name)]
     if settled:
         raise ConfigError(
-            f"{path} was taught with its own {', '.join(settled)}; leave out, or teach the part again with these"
+            f"{path} was taught with its own {', '.join(settled)}; leave it out here, or teach the part again with it"
         )
     kept = {name: getattr(recipe.options, name) for name in LoadOptions.names("scores")}
     kept["backbone"] = asked.get("backbone", recipe.options.backbone)

@@ -83,14 +83,23 @@ class Lesson:
 
     @property
     def odd(self) -> tuple[str, ...]:
-        """Return the names of photographs that look unlike the others, which may not be good ones."""
+        """Return the names of photographs that look unlike the others, which may not be good ones.
+
+        Either a place in them scores far above the others, or they show something else as a whole.
+        """
         scores = np.array(self.scores)
         if len(scores) < 4:
             return ()
         middle = np.median(scores)
         spread = np.median(np.abs(scores - middle)) + 1e-9
+        seen = next(iter(self.seen.values()))
+        plain = seen.view == 0
+        apart, owners = _apart(seen.globals[plain], seen.photo[plain]), seen.photo[plain]
+        other = (apart > max(_UNLIKE, _OF_MEDIAN * np.median(apart))).nonzero()[0]
         return tuple(
-            photo.name for photo, score in zip(self.photos, scores, strict=True) if score > middle + 8 * spread
+            photo.name
+            for number, (photo, score) in enumerate(zip(self.photos, scores, strict=True))
+            if score > middle + 8 * spread or number in owners[other]
         )
 
 
@@ -403,8 +412,13 @@ def _limit(whole: Floats, photo: Any) -> float:
     """Return the largest distance of global features at which an image still shows what the photographs show."""
     if len(np.unique(photo)) < 2:
         return _UNLIKE
-    distances = np.array([nearest(whole[[i]], whole[photo != photo[i]])[0] for i in range(len(whole))])
+    distances = _apart(whole, photo)
     return float(min(_OTHER, max(_UNLIKE, _OF_MEDIAN * np.median(distances), _OF_LARGEST * distances.max())))
+
+
+def _apart(whole: Floats, photo: Any) -> Floats:
+    """Return how far each look [O, G] of photographs [O] is from the nearest look of another photograph: [O]."""
+    return np.array([nearest(whole[[i]], whole[photo != photo[i]])[0] for i in range(len(whole))])
 
 
 def _words(seen: Seen) -> Words:
