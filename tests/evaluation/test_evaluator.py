@@ -424,6 +424,9 @@ def test_decisions_are_counted_and_say_what_cannot_be_judged(detector: Detector,
     assert read_evaluation(tmp_path / "out").rows == evaluation.rows
     table = list(csv.DictReader((tmp_path / "out" / "metrics.csv").read_text().splitlines()))
     assert {key: int(value) for key, value in table[0].items() if key in decisions} == decisions
+    shown = json.loads((tmp_path / "out" / "report.json").read_text())["gallery"]
+    assert shown
+    assert "unusable" not in {case["decision"] for case in shown}, "no example of anything but what it is"
 
 
 def test_rows_of_an_earlier_version_are_read(detector: Detector, tmp_path: Path) -> None:

@@ -102,6 +102,7 @@ def test_means_and_deviations_over_draws(detector: Detector, tmp_path: Path) -> 
     assert "false_alarms" in columns
     page = write_report(tmp_path / "out").read_text(encoding="utf-8")
     assert "taught from 3 good photos drawn at random, 3 times" in page
+    assert f"{len({row.path for row in evaluation.rows})} images in 2 classes" in page
     assert "±" in page
     assert '<h2 id="decisions">' in page
 
@@ -150,6 +151,8 @@ def test_a_taught_part_is_measured_as_it_is(detector: Detector, tmp_path: Path) 
     evaluation = evaluate(taught, data, EvaluationConfig(size=32))
     assert evaluation.method == "anoclip + memory"
     assert "taught" not in evaluation.to_dict()
+    evaluation.write(tmp_path / "out")
+    assert "(3 good photos: at most 1 in 4 sound images" in write_report(tmp_path / "out").read_text(encoding="utf-8")
     with pytest.raises(ConfigError, match="measured as it is"):
         evaluate(taught, data, config())
     flattering = detector.fit([good_part(number) for number in (1, 100, 101)])

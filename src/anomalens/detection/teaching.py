@@ -94,12 +94,12 @@ class Lesson:
         spread = np.median(np.abs(scores - middle)) + 1e-9
         seen = next(iter(self.seen.values()))
         plain = seen.view == 0
-        apart, owners = _apart(seen.globals[plain], seen.photo[plain]), seen.photo[plain]
-        other = (apart > max(_UNLIKE, _OF_MEDIAN * np.median(apart))).nonzero()[0]
+        apart = _apart(seen.globals[plain], seen.photo[plain])
+        other = seen.photo[plain][apart > max(_UNLIKE, _OF_MEDIAN * float(np.median(apart)))]
         return tuple(
             photo.name
             for number, (photo, score) in enumerate(zip(self.photos, scores, strict=True))
-            if score > middle + 8 * spread or number in owners[other]
+            if score > middle + 8 * spread or number in other
         )
 
 

@@ -78,8 +78,10 @@ class Gallery:
         self._seen = 0
 
     def offer(self, sample: Sample, prediction: Prediction) -> None:
-        """Draw and keep one labelled image where it belongs to the choice."""
+        """Draw and keep one labelled image where it belongs to the choice; never one that could not be judged."""
         self._seen += 1
+        if prediction.unusable is not None:
+            return
         score, threshold = prediction.score, prediction.threshold
         if sample.label == 1:
             fits = {"lowest anomalous": score, "highest anomalous": -score}

@@ -44,19 +44,29 @@ def _page(stored: StoredEvaluation) -> str:
         "evaluation.html",
         metrics=metrics,
         columns=list(metrics["mean"]),
-        images=len(stored.rows),
+        # Draws have a row each for the same image.
+        images=len({(row.class_name, row.path) for row in stored.rows}),
         classes=[_class_values(stored, name) for name in metrics["classes"] if name in stored.curves],
         numbers=metrics["classes"],
         decided=any("decisions" in numbers for numbers in metrics["classes"].values()),
         unmeasured={name: row["reason"] for name, row in metrics["classes"].items() if row.get("reason")},
         shots=metrics["protocol"].get("shots"),
         draws=metrics["protocol"].get("draws"),
-        unusable=[(Path(row.path).name, row.unusable) for row in stored.rows if row.unusable and not row.draw],
-        faults=[(Path(row.path).name, row.error) for row in stored.rows if row.error],
+        unusable=[(_short(row.path), row.unusable) for row in stored.rows if row.unusable and not row.draw],
+        faults=[
+            (_short(path), error)
+            for path, error in dict.fromkeys((row.path, row.error) for row in stored.rows)
+            if error
+        ],
         faults_named=_FAULTS_NAMED,
         settings=list(_settings(metrics["protocol"])),
         mask_colours={name: f"rgb({red} {green} {blue})" for name, (red, green, blue) in MASK_COLOURS.items()},
     )
+
+
+def _short(path: str) -> str:
+    """Name an image by its last folder and file: files of different folders often have the same name."""
+    return "/".join(Path(path).parts[-2:])
 
 
 def _threshold(stored: StoredEvaluation, name: str) -> float:
@@ -72,12 +82,15 @@ def _class_values(stored: StoredEvaluation, name: str) -> dict[str, Any]:
     rows = [row for row in stored.rows if row.class_name == name and row.score is not None and not row.draw]
     normal, anomalous = ([row for row in rows if row.label == label] for label in (0, 1))
     threshold = _threshold(stored, name)
+    calibration = stored.metrics["protocol"]["calibration"]
     cases = [case for case in stored.cases if case["class"] == name]
     return {
         "name": name,
         "numbers": stored.metrics["classes"][name],
         "intervals": stored.metrics.get("intervals", {}).get(name, {}),
         "threshold": f"{threshold:.4g}",
+        # A class that was taught for this evaluation has a threshold of its own.
+        "source": calibration.get("source") if calibration["threshold"] == threshold else None,
         "normal": len(normal),
         "anomalous": len(anomalous),
         "unusable": sum(row.decision == "unusable" for row in rows),
