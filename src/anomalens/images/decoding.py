@@ -7,7 +7,7 @@ transparent images become RGB. Torch tensors are accepted without importing torc
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
@@ -40,8 +40,10 @@ Source: TypeAlias = Union[
 * a torch tensor [H, W] or [1|3|4, H, W]: uint8, bool, or floating point in [0, 1].
 """
 
-# Several locks, so that threads reading different objects seldom wait for each other.
-_LOCKS = tuple(threading.Lock() for _ in range(16))
+# Several locks, so that threads reading different objects seldom wait for each other. The lock of a picture is always
+# taken before that of its file, which other pictures may share.
+_PICTURE_LOCKS = tuple(threading.Lock() for _ in range(16))
+_FILE_LOCKS = tuple(threading.Lock() for _ in range(16))
 
 
 @dataclass(frozen=True)
@@ -188,10 +190,8 @@ def _name(source: object) -> str:
     return "PIL image" if picture else "image file"
 
 
-def _lock(source: object) -> threading.Lock:
-    """Return the lock of an object; PIL images that are still to be read share that of their file."""
-    owner = getattr(source, "fp", None) or source
-    return _LOCKS[id(owner) // 16 % len(_LOCKS)]
+def _lock(source: object, locks: Sequence[threading.Lock] = _FILE_LOCKS) -> threading.Lock:
+    return locks[id(source) // 16 % len(locks)]
 
 
 def _read(stream: IO[bytes]) -> bytes:
@@ -214,7 +214,11 @@ def _decode_object(picture: Image.Image, name: str, max_pixels: int, room: ExitS
     try:
         check_picture(picture, name, max_pixels)
         # Loading changes the image and moves its file's position, so two threads must not do it at once.
-        with _memory_for(picture, room), _lock(picture):
+        with (
+            _memory_for(picture, room),
+            _lock(picture, _PICTURE_LOCKS),
+            _lock(getattr(picture, "fp", None)),
+        ):
             if getattr(picture, "tile", None) and picture.format == "TIFF":
                 # Pillow maps grey TIFFs that have a name into memory, and then turns them wrongly.
                 picture.filename = ""  # type: ignore[attr-defined]

@@ -252,11 +252,6 @@ def _identify_heif(stream: IO[bytes], name: str) -> Image.Image:
     return picture
 
 
-def _unidentified(reason: str) -> str:
-    detail = f"; {reason}" if reason else ""
-    return f"is not an image, or its header is damaged (readable: {', '.join(readable())}{detail})"
-
-
 def _repaired(stream: IO[bytes], error: Exception, truncated: bool) -> tuple[bytes, str] | None:
     """Return the content of a file that can be read in another way, and a remark or ""; None where there is no way."""
     stream.seek(0)

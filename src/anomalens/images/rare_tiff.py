@@ -1,9 +1,10 @@
 """Read the kinds of TIFF that Pillow does not read, with the package tifffile; name those that are no images."""
 
 from collections.abc import Callable
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, TiffImagePlugin
 
 from anomalens.errors import InputError, MissingExtraError, one_line
@@ -40,7 +41,8 @@ def open_rare(stream: IO[bytes], name: str, check: Callable[[tuple[int, int]], N
     kind = f"{name}: is {tags}"
     if tags.samples not in (1, 3, 4):
         raise InputError(f"{kind}; only 1, 3 or 4 channels can be shown: choose three of them first")
-    if tags.format != FLOAT and not (tags.format == UNSIGNED and tags.bits in (8, 16)):
+    deepest = 32 if tags.samples == 1 and not tags.white_is_zero else 16
+    if tags.format != FLOAT and not (tags.format == UNSIGNED and tags.bits in (8, 16, deepest)):
         raise InputError(f"{kind}, which is no kind of image; convert it to 8 or 16 bits first")
     try:
         reader = optional("tifffile", "tiff")
@@ -56,13 +58,25 @@ def open_rare(stream: IO[bytes], name: str, check: Callable[[tuple[int, int]], N
         raise InputError(f"{kind}, and cannot be read ({one_line(error)})") from error
     if values.ndim == 3 and values.shape[0] == tags.samples and values.shape[2] != tags.samples:
         values = values.transpose(1, 2, 0)
-    if tags.samples == 1:
-        grey = values.reshape(tags.height, tags.width).astype(np.float32)
-        if tags.format != FLOAT:
-            grey /= np.float32(2**tags.bits - 1)
-        picture = Image.fromarray(upright(1 - grey if tags.white_is_zero else grey, tags.orientation))
+    if tags.samples > 1:
+        values, _ = array_to_rgb(values, "rgb", name)
     else:
-        rgb, _ = array_to_rgb(values, "rgb", name)
-        picture = Image.fromarray(upright(rgb, tags.orientation))
+        values = _grey(values.reshape(tags.height, tags.width), tags, name)
+    picture = Image.fromarray(upright(values, tags.orientation))
     picture.format = "TIFF"
     return picture
+
+
+def _grey(values: npt.NDArray[Any], tags: TiffTags, name: str) -> npt.NDArray[Any]:
+    """Return grey values as Pillow holds them: float32, uint8 or uint16, black being 0."""
+    if tags.format == FLOAT:
+        grey = values.astype(np.float32)
+        return 1 - grey if tags.white_is_zero else grey
+    if int(values.max()) > 65535:
+        raise InputError(
+            f"{name}: integer pixels from {int(values.min())} to {int(values.max())}, expected 16 bits (0 to 65535);"
+            " convert it first"
+        )
+    white = 255 if tags.bits == 8 else 65535
+    whole = values.astype(np.uint8 if tags.bits == 8 else np.uint16)
+    return white - whole if tags.white_is_zero else whole

@@ -1,0 +1,101 @@
+"""Masks: the same decoder as images, whatever file they are stored in."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, features
+
+import odd_files as odd
+from anomalens.errors import InputError
+from anomalens.images.decoding import decode, decode_mask, read_size
+
+TRUTH = np.zeros((64, 96), bool)
+TRUTH[9:30, 20:41] = True
+LOSSY = odd.lossy_formats()
+
+
+def overlap(marks: np.ndarray, truth: np.ndarray) -> float:
+    """Return intersection over union."""
+    return float((marks & truth).sum() / (marks | truth).sum())
+
+
+@pytest.mark.parametrize("image_tag", odd.ORIENTATIONS)
+@pytest.mark.parametrize("mask_tag", odd.ORIENTATIONS)
+@pytest.mark.parametrize("mask_form", ["PNG", "TIFF", "WEBP", "JPEG"])
+def test_image_and_mask_are_turned_alike(image_tag: int, mask_tag: int, mask_form: str, tmp_path: Path) -> None:
+    grey = TRUTH.astype(np.uint8) * 255
+    for name, tag, form in (("image", image_tag, "JPEG"), ("mask", mask_tag, mask_form)):
+        exif = Image.Exif()
+        exif[0x0112] = tag
+        stored = np.ascontiguousarray(odd.STORED.get(tag, np.asarray)(grey))
+        Image.fromarray(stored).save(tmp_path / name, form, exif=exif)
+    assert read_size(tmp_path / "image") == read_size(tmp_path / "mask") == (96, 64)
+    shown = decode(tmp_path / "image").rgb[:, :, 0] > 127
+    assert overlap(decode_mask(tmp_path / "mask"), shown) > 0.95
+
+
+@pytest.mark.parametrize(("name", "form", "options"), LOSSY, ids=[way[0] for way in LOSSY])
+def test_loss_marks_neither_more_nor_less(name: str, form: str, options: dict[str, object], tmp_path: Path) -> None:
+    path = tmp_path / f"m.{name}"
+    Image.fromarray(TRUTH.astype(np.uint8) * 255).convert("RGB").save(path, form, **options)
+    assert overlap(decode_mask(path), TRUTH) > 0.98
+    noise = np.random.default_rng(0).integers(0, 4, TRUTH.shape, dtype=np.uint8)
+    Image.fromarray(noise).convert("RGB").save(path, form, **options)
+    assert not decode_mask(path).any()
+    Image.fromarray(np.where(TRUTH, 255, noise).astype(np.uint8)).convert("RGB").save(path, form, **options)
+    assert overlap(decode_mask(path), TRUTH) > 0.98
+
+
+def test_what_is_lossless_keeps_every_value(tmp_path: Path) -> None:
+    values = TRUTH.astype(np.uint8)
+    for form, options in (("WEBP", {"lossless": True}), ("PNG", {}), ("TIFF", {"compression": "tiff_lzw"})):
+        Image.fromarray(np.dstack([values] * 3)).save(tmp_path / "m", form, **options)
+        np.testing.assert_array_equal(decode_mask(tmp_path / "m"), TRUTH)
+
+
+def test_noise_that_was_saved_again_without_loss_is_none(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 4, TRUTH.shape, dtype=np.uint8)
+    Image.fromarray(np.where(TRUTH, 252 + noise, noise)).save(tmp_path / "m.png")
+    np.testing.assert_array_equal(decode_mask(tmp_path / "m.png"), TRUTH)
+    labels = TRUTH.astype(np.uint8)
+    labels[40:, 40:] = 255
+    labels[50:, :20] = 3
+    Image.fromarray(labels).save(tmp_path / "m.png")
+    np.testing.assert_array_equal(decode_mask(tmp_path / "m.png"), labels > 0)
+
+
+def test_deep_masks_follow_their_tags(tmp_path: Path) -> None:
+    deep = TRUTH.astype(np.uint16) * 65535
+    for name, content in {
+        "white is 0": odd.tiff(65535 - deep, photometric=0),
+        "int8": odd.tiff(-TRUTH.astype(np.int8)),
+        "uint32": odd.tiff(TRUTH.astype(np.uint32) * np.uint32(2**32 - 1)),
+        "float": odd.tiff(TRUTH.astype(np.float32) * 9),
+    }.items():
+        (tmp_path / "m.tif").write_bytes(content)
+        np.testing.assert_array_equal(decode_mask(tmp_path / "m.tif"), TRUTH, err_msg=name)
+
+
+@pytest.mark.skipif(not features.check("jpg_2000"), reason="Pillow was built without JPEG 2000")
+def test_headers_and_masks_have_the_limits_of_images(tmp_path: Path) -> None:
+    path = tmp_path / "0_mask.png"
+    rows = b"\0" * 1000
+    for content in (odd.png(10_000, 12_000, rows), odd.png(1, 80_000_000, rows), b"%!PS-Adobe-3.0 EPSF-3.0\n"):
+        path.write_bytes(content)
+        for read in (decode, decode_mask, read_size):
+            with pytest.raises(InputError):
+                read(path)
+    path.write_bytes(odd.png(10_000, 12_000, rows))
+    assert read_size(path, max_pixels=120_000_000) == (10_000, 12_000)
+
+
+def test_an_orientation_behind_the_pixels_counts_in_the_header(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "late.png"
+    content = odd.saved(Image.fromarray(odd.GREY), "PNG")
+    end = content.rindex(b"IEND") - 4
+    path.write_bytes(content[:end] + odd.chunk(b"eXIf", exif.tobytes()[6:]) + content[end:])
+    assert read_size(path) == (odd.HEIGHT, odd.WIDTH)
+    assert decode(path).rgb.shape == (odd.WIDTH, odd.HEIGHT, 3)

@@ -1,0 +1,77 @@
+"""Every odd file by every way into the package: the same pixels, or one clear line."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import odd_files as odd
+from anomalens.errors import InputError
+from anomalens.images.decoding import decode, decode_mask, read_size
+from odd_files import OddFile
+
+FILES = odd.odd_files()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("file", FILES, ids=[file.name for file in FILES])
+def test_path_bytes_header_and_mask_agree(file: OddFile, tmp_path: Path) -> None:
+    path = tmp_path / file.name
+    path.write_bytes(file.content)
+    if file.pixels is None:
+        for source in (path, file.content):
+            with pytest.raises(InputError) as caught:
+                decode(source)
+            assert file.error in str(caught.value)
+            assert "\n" not in str(caught.value)
+        # A mask may have any values: what they mean is asked of images alone.
+        if not any(words in file.error for words in ("integer pixels", "NaN", "expected 0 to 1")):
+            with pytest.raises(InputError, match=r"cannot be read as a mask"):
+                decode_mask(path)
+        return
+    for source in (path, file.content):
+        decoded = decode(source)
+        assert decoded.rgb.dtype == np.uint8
+        assert decoded.rgb.flags.c_contiguous
+        compared = odd.centres if file.tolerance > odd.LOSSY else np.asarray
+        np.testing.assert_allclose(compared(decoded.rgb).astype(int), compared(file.pixels), atol=file.tolerance)
+        assert (decoded.height, decoded.width) == file.pixels.shape[:2]
+        assert (file.note in (decoded.note or "")) if file.note else decoded.note is None
+    assert read_size(path) == (file.pixels.shape[1], file.pixels.shape[0])
+    assert decode_mask(path).shape == file.pixels.shape[:2]
+
+
+def test_there_are_many() -> None:
+    assert len(FILES) >= 150
+    assert len({file.name for file in FILES}) == len(FILES)
+
+
+RARE = odd.rare_tiffs()
+
+
+@pytest.mark.parametrize("file", RARE, ids=[file.name for file in RARE])
+def test_rare_tiffs_are_read_or_named(file: OddFile, tmp_path: Path) -> None:
+    path = tmp_path / file.name
+    path.write_bytes(file.content)
+    assert file.pixels is not None
+    if importlib.util.find_spec("tifffile") is None:
+        with pytest.raises(InputError, match=r"bit floating point, which Pillow does not read: pip install"):
+            decode(path)
+        return
+    np.testing.assert_allclose(decode(path).rgb.astype(int), file.pixels, atol=1)
+    assert read_size(path) == (odd.WIDTH, odd.HEIGHT)
+
+
+def test_heic_photographs_are_read_or_named(tmp_path: Path) -> None:
+    path = tmp_path / "photo.heic"
+    if importlib.util.find_spec("pillow_heif") is None:
+        path.write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+        with pytest.raises(InputError, match=r"HEIC photo.*anomalens\[heif\]"):
+            decode(path)
+        return
+    heif = importlib.import_module("pillow_heif")
+    heif.from_pillow(Image.fromarray(odd.SCENE)).save(path, quality=90)
+    assert np.abs(decode(path).rgb.astype(int) - odd.SCENE).max() < 60
+    assert read_size(path) == (odd.WIDTH, odd.HEIGHT)
