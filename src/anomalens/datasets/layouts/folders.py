@@ -57,7 +57,11 @@ def remarks_on_names(samples: Sequence[Sample]) -> list[str]:
     """
     remarks = []
     test = [sample for sample in samples if sample.split == "test" and sample.label is not None]
-    taken = {folder for sample in test if sample.label == 0 and (folder := _kind_folder(sample)) not in KNOWN_NORMAL}
+    taken = {
+        folder
+        for sample in test
+        if sample.label == 0 and (folder := _kind_folder(sample)).casefold() not in KNOWN_NORMAL
+    }
     if taken:
         remarks.append(f"taken for normal images by the name of their folder: {_listed(taken)}")
     for name in dict.fromkeys(sample.class_name for sample in test):
