@@ -245,4 +245,5 @@ def create(name: str, clip: ClipConfig, *, offline: bool = False, **options: Any
     refuse_unknown(options, registered.options, name)
     method = registered.build(clip, registered.config(**options))
     method.load_networks(offline=offline)
-    return method
+    # Whatever the program's default is.
+    return method.float()

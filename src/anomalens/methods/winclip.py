@@ -166,7 +166,7 @@ def coverage(grid: tuple[int, int], scales: tuple[int, ...], device: torch.devic
         parts = []
         for scale in scales:
             index = window_index(grid, scale, device)
-            covers = torch.zeros(len(index), count, device=device).scatter_(1, index, 1.0).T
+            covers = torch.zeros(len(index), count, dtype=torch.float32, device=device).scatter_(1, index, 1.0).T
             parts.append(covers / covers.sum(dim=1, keepdim=True))
-        parts.append(torch.ones(count, 1, device=device))
+        parts.append(torch.ones(count, 1, dtype=torch.float32, device=device))
         return torch.cat(parts, dim=1) / len(parts)
