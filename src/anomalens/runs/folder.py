@@ -100,7 +100,7 @@ class JsonLines:
 
     def append(self, items: Sequence[Row]) -> RunCounts:
         """Write rows. Raises OSError where there is no room; the file then ends with the last whole row."""
-        lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in items)
+        lines = "".join(_line(row) for row in items)
         # Half a surrogate pair, which is no text, is written as JSON's escape.
         data = lines.encode("utf-8", "backslashreplace")
         # One unbuffered write keeps the rows whole; rows cut short by a full disk are cut off.
@@ -159,9 +159,10 @@ def set_digest(inputs: Sequence[Path]) -> str:
     contents = []
     for path in inputs:
         try:
-            contents.append(file_digest(path))
-        except OSError as error:  # the image fails with a reason of its own
-            contents.append(f"{path}: {error.strerror}")
+            # A pipe could block for ever; what is no file fails with a reason of its own.
+            contents.append(file_digest(path) if path.is_file() else name_text(path))
+        except OSError as error:
+            contents.append(f"{name_text(path)}: {error.strerror}")
     return digest("\n".join(sorted(contents)))[:16]
 
 
@@ -174,6 +175,14 @@ def stored_threshold(folder: Path) -> tuple[float, str] | None:
             if "threshold" in row:
                 return float(row["threshold"]), str(row["threshold_source"])
     return None
+
+
+def _line(row: Row) -> str:
+    """Return a row as a line of JSON, in which nothing but its end is taken for the end of a line by any reader."""
+    text = json.dumps(row, ensure_ascii=False, allow_nan=False)
+    for separator in "\x85\u2028\u2029":
+        text = text.replace(separator, f"\\u{ord(separator):04x}")
+    return text + "\n"
 
 
 def _rows(detector: Detector, store: JsonLines, maps: MapFormat, looked: Callable[[], object] | None) -> Generator[Row]:
