@@ -44,3 +44,18 @@ def write_parts(folder: Path, count: int = 5, first: int = 0) -> Path:
     for number in range(first, first + count):
         Image.fromarray(good_part(number)).save(folder / f"{number}.png")
     return folder
+
+
+def coloured_part(number: int, side: int = 96) -> Rgb:
+    """Return a coloured pattern, the same in each photograph but for noise, whose places random weights tell apart."""
+    pattern = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    picture = Image.fromarray(pattern).resize((side, side), Image.Resampling.BICUBIC)
+    noise = np.random.default_rng(number + 1).integers(-9, 10, (side, side, 3))
+    return (np.asarray(picture).astype(int) + noise).clip(0, 255).astype(np.uint8)
+
+
+def part_with_square(number: int, side: int = 96) -> Rgb:
+    """Return a coloured part with a black square, rows and columns from a third to the half of its side."""
+    pixels = coloured_part(number, side)
+    pixels[side // 3 : side // 2, side // 3 : side // 2] = 0
+    return pixels

@@ -2,15 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
 from anomalens.backbones.config import ClipConfig, TextConfig, VisionConfig
-from anomalens.backbones.dinov2 import IMAGENET_MEAN, IMAGENET_STD, Dinov2, Dinov2Guide, load_dinov2
+from anomalens.backbones.dinov2 import IMAGENET_MEAN, IMAGENET_STD, Dinov2, Dinov2Guide, is_dinov2, load_dinov2
 from anomalens.backbones.tower import Clip
 from anomalens.errors import WeightsError
 from anomalens.images.normalisation import CLIP_MEAN, CLIP_STD, PixelFormat, Triple
@@ -21,13 +22,17 @@ OTHER: tuple[Triple, Triple] = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
 """Mean and std of a backbone that is not OpenAI's."""
 
 
-@pytest.fixture(scope="module")
-def reference() -> Dinov2WithRegistersModel:
-    torch.manual_seed(0)
-    config = Dinov2WithRegistersConfig(
-        hidden_size=96, num_hidden_layers=3, num_attention_heads=3, image_size=70, patch_size=14, num_register_tokens=4
-    )
-    model = Dinov2WithRegistersModel(config)
+SIZES: dict[str, Any] = {
+    "hidden_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "image_size": 70,
+    "patch_size": 14,
+}
+
+
+def shaken(model: Any) -> Any:
+    """Give a model random weights, in eval mode."""
     model.eval()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -36,8 +41,14 @@ def reference() -> Dinov2WithRegistersModel:
     return model
 
 
+@pytest.fixture(scope="module")
+def reference() -> Any:
+    torch.manual_seed(0)
+    return shaken(Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**SIZES, num_register_tokens=4)))
+
+
 @pytest.fixture
-def folder(reference: Dinov2WithRegistersModel, tmp_path: Path) -> Path:
+def folder(reference: Any, tmp_path: Path) -> Path:
     reference.save_pretrained(tmp_path)
     return tmp_path
 
@@ -51,7 +62,7 @@ def pixels(side: int) -> Tensor:
 
 
 @pytest.mark.parametrize("side", [70, 126, 56])
-def test_features_equal_transformers(reference: Dinov2WithRegistersModel, folder: Path, side: int) -> None:
+def test_features_equal_transformers(reference: Any, folder: Path, side: int) -> None:
     """At the native size and at others, where positions are interpolated; from the files it saves."""
     with torch.no_grad():
         expected = reference(pixels(side)).last_hidden_state[:, 5:]
@@ -60,7 +71,51 @@ def test_features_equal_transformers(reference: Dinov2WithRegistersModel, folder
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_both_spellings_of_the_attention_load(reference: Dinov2WithRegistersModel) -> None:
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("side", [70, 126, 56])
+def test_without_registers_and_with_a_gated_feed_forward(tmp_path: Path, side: int, gated: bool) -> None:
+    torch.manual_seed(0)
+    plain = shaken(Dinov2Model(Dinov2Config(**SIZES, use_swiglu_ffn=gated)))
+    plain.save_pretrained(tmp_path)
+    with torch.no_grad():
+        expected = plain(pixels(side)).last_hidden_state[:, 1:]
+        actual = load_dinov2(tmp_path)(pixels(side))
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_levels_are_the_hidden_states_and_the_last_is_normed(reference: Any, folder: Path) -> None:
+    wide = torch.randn(2, 3, 56, 84, generator=torch.Generator().manual_seed(2))
+    network = load_dinov2(folder)
+    with torch.no_grad():
+        output = reference(wide, output_hidden_states=True)
+        levels = network.levels(wide, (1, 3, 2, 1))
+        early = network.levels(wide, (2,))
+    expected = [output.hidden_states[1], output.last_hidden_state, output.hidden_states[2], output.hidden_states[1]]
+    for level, states in zip(levels, expected, strict=True):
+        assert level.shape == (2, 4, 6, 96)
+        torch.testing.assert_close(level.flatten(1, 2), states[:, 5:], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(early[0], levels[2])
+
+
+def test_it_is_known_without_reading_its_tensors(folder: Path) -> None:
+    """By its config, without one by the names of its tensors, on the hub by its name."""
+    file = folder / "model.safetensors"
+    assert is_dinov2(folder)
+    assert is_dinov2(str(file))
+    (folder / "config.json").unlink()
+    assert is_dinov2(file)
+    (folder / "config.json").write_text(json.dumps({"model_type": "clip"}))
+    assert not is_dinov2(folder)
+    assert is_dinov2("facebook/dinov2-with-registers-base")
+    assert is_dinov2("facebook/dinov2-small")
+    assert not is_dinov2("openai/clip-vit-base-patch32")
+    assert not is_dinov2("bundled")
+    (folder / "config.json").unlink()
+    (folder / "broken.safetensors").write_bytes(b"no tensors")
+    assert not is_dinov2(folder / "broken.safetensors")
+
+
+def test_both_spellings_of_the_attention_load(reference: Any) -> None:
     state = dict(reference.state_dict())
     older, newer = {}, {}
     for name, tensor in state.items():

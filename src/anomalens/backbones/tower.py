@@ -52,11 +52,12 @@ class Embedded(NamedTuple):
     levels: tuple[Tensor, ...] = ()
 
 
-def resize_positions(table: Tensor, grid: tuple[int, int], mode: Positions) -> Tensor:
+def resize_positions(table: Tensor, grid: tuple[int, int], mode: Positions, antialias: bool | None = None) -> Tensor:
     """Interpolate a position table, corners not aligned; the class row stays: [1 + G², D] -> [1 + h*w, D].
 
-    "bicubic" is antialiased, which also fixes the cubic coefficient at -0.5 (open_clip, APRIL-GAN); "bilinear" is
-    not (AnomalyCLIP, Crane). The table is never changed in place, so sizes may follow one another in any order.
+    Unless said otherwise "bicubic" is antialiased, which also fixes the cubic coefficient at -0.5 (open_clip,
+    APRIL-GAN), and "bilinear" is not (AnomalyCLIP, Crane). The table is never changed in place, so sizes may follow
+    one another in any order.
     """
     side = round((table.shape[0] - 1) ** 0.5)
     if is_open(*grid):
@@ -68,7 +69,8 @@ def resize_positions(table: Tensor, grid: tuple[int, int], mode: Positions) -> T
     if grid == (side, side):
         return table
     square = table[1:].float().T.reshape(1, -1, side, side)
-    resized = F.interpolate(square, size=grid, mode=mode, align_corners=False, antialias=mode == "bicubic")
+    filtered = mode == "bicubic" if antialias is None else antialias
+    resized = F.interpolate(square, size=grid, mode=mode, align_corners=False, antialias=filtered)
     return torch.cat([table[:1], resized[0].flatten(1).T.to(table.dtype)])
 
 

@@ -64,13 +64,13 @@ def _collected(method: str, backbone: str, options: dict[str, Any]) -> LoadOptio
 
 
 def _from_weights(options: LoadOptions) -> Detector:
-    from anomalens.engines.torch_engine import load
+    from anomalens.engines import image_engine, torch_engine
 
     if is_set_method(options.method):
         # The words are the best there are, with options of their own; those given are the set method's.
         words = _from_weights(options.replace(method="auto", method_options={}))
         return words.replace(options=options).together(**options.method_options)
-    loaded = load(options)
+    loaded = image_engine.load(options) if image_engine.can_load(options.backbone) else torch_engine.load(options)
     calibration = loaded.calibration
     if loaded.deviations is not None:
         tiled = calibration.used_with(*loaded.deviations, f"tile={options.tile}").source
@@ -119,8 +119,8 @@ def _from_recipe(path: str, options: LoadOptions) -> Detector:
     """
     recipe = read_recipe(path)
     asked = options.chosen()
-    # Weights are known by their hash, so they may lie somewhere else by now.
-    free = ("recipe", "backbone")
+    # Weights and learned prompts are known by their hashes, so they may lie somewhere else by now.
+    free = ("recipe", "backbone", "checkpoint")
     settled = [name for name in LoadOptions.names("scores", "source") if name in asked and name not in free]
     settled = [name for name in settled if asked[name] != getattr(recipe.options, name)]
     if settled:

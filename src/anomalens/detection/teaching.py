@@ -19,7 +19,7 @@ from anomalens.decision.conformal import Rate, promise
 from anomalens.decision.conformal import threshold as conformal_threshold
 from anomalens.decision.pooling import ScorePooling
 from anomalens.detection.observing import Floats, Photo, Seen, observe, read_photos
-from anomalens.engines.contract import Engine
+from anomalens.engines.contract import NO_WORDS, Engine
 from anomalens.engines.taught import TaughtEngine, TaughtSize
 from anomalens.errors import ConfigError, InputError
 from anomalens.files import digest
@@ -149,6 +149,12 @@ def teach(
     reference = create_reference(name, **reference_options)
     if reference.words not in (None, engine.identity.method):
         raise ConfigError(f"{name} is part of {reference.words}; load the detector with method={name!r}")
+    if engine.identity.method == NO_WORDS and reference.uses_words:
+        weights = [option for option in vars(reference.config) if option.endswith("words_weight")]
+        asked = [option for option in weights if reference_options.get(option)]
+        if asked:
+            raise ConfigError(f"{engine.identity.backbone} knows no words; leave {', '.join(asked)} out")
+        reference = _decided(reference, **dict.fromkeys(weights, 0.0))
     turns, few = reference.config.turns, len(images) <= _TURNED
     # Where the photographs decide, quarter turns of all or of some are looked at, and dropped if they are not wanted.
     looks = [turns or (4 if few or number < _ASKED else 1) for number in range(len(images))]

@@ -16,6 +16,9 @@ from anomalens.options import DEFAULT_OBJECT
 
 Floats = npt.NDArray[np.float32]
 
+NO_WORDS = "none"
+"""`Identity.method` of an engine that knows images only: it hands out levels, and its scores and maps are 0."""
+
 GraphRun = Callable[[list[Floats]], dict[str, Floats]]
 """Run a graph: its inputs in order -> its outputs by name: `score`, `map`, and other fields of `Scored` it has."""
 

@@ -23,7 +23,7 @@ from anomalens.backbones.tower import Clip
 from anomalens.backbones.weights import LoadedWeights, load_weights
 from anomalens.decision.calibration import Calibration, CalibrationTable, ShippedMethod, bundled_calibration
 from anomalens.decision.pooling import ScorePooling
-from anomalens.engines.contract import Floats, Identity, Scored
+from anomalens.engines.contract import Engine, Floats, Identity, Scored
 from anomalens.errors import ConfigError
 from anomalens.files import cache_folder
 from anomalens.images.preprocessing import Preprocess
@@ -65,7 +65,7 @@ class TorchEngine:
         self.clip, self.method, self.encoder = clip, method, encoder
         self.identity = replace(
             identity,
-            learned=_hash(dict(method.named_parameters())),
+            learned=hash_of(dict(method.named_parameters())),
             options=config_of(method),
             ignores_object=not method.names_object,
             precision=str(clip.visual.dtype).removeprefix("torch."),
@@ -84,8 +84,7 @@ class TorchEngine:
 
         Threads that would share a small tower's batch get a batch each, which is more done in all.
         """
-        small = self.device.type == "cpu" and self.clip.visual.width <= _NARROW and not self.method.ordered
-        return min(torch.get_num_threads(), _MOST_PARALLEL) if small else 1
+        return 1 if self.method.ordered else batches_at_once(self.device, self.clip.visual.width)
 
     def for_object(self, name: str) -> "TorchEngine":
         """Return the same network, weights shared, with prompts about `name`; itself where it has these already."""
@@ -108,7 +107,7 @@ class TorchEngine:
     def score_batch(self, pixels: Floats, keys: Sequence[int], sharing: int = 1) -> Scored:
         """Score normalised pixels [B, 3, H, W] -> scores [B] and maps [B, H, W]; see `Engine`."""
         alone = _one_at_a_time if self.method.ordered else nullcontext()
-        with alone, _fewer_threads(sharing), torch.inference_mode():
+        with alone, fewer_threads(sharing), torch.inference_mode():
             batch = torch.from_numpy(pixels)
             if self.device.type == "cuda":
                 # From pinned memory the copy does not wait for what the GPU still has to do.
@@ -129,7 +128,7 @@ class TorchEngine:
 class Loaded:
     """Hold an engine, and what its backbone and method ask of the pipeline around it."""
 
-    engine: TorchEngine
+    engine: Engine
     preprocess: Preprocess
     calibration: Calibration
     pooling: ScorePooling
@@ -244,9 +243,20 @@ def resolve_size(asked: int | None, checkpoint: Checkpoint | None, method: Metho
     learned_at = checkpoint.info.training.get("size") if checkpoint else None
     side: int = asked or learned_at or method.working_size(weights.image_size)
     patch = weights.config.vision.patch
-    if asked and asked % patch:
-        _log.warning("size %d is no multiple of the patch of %d pixels; %d is used", asked, patch, side - side % patch)
+    return whole_patches(side, patch, warn=asked is not None)
+
+
+def whole_patches(side: int, patch: int, *, warn: bool) -> int:
+    """Return the largest multiple of `patch` that is no larger than `side`; where they differ, perhaps warn."""
+    if warn and side % patch:
+        _log.warning("size %d is no multiple of the patch of %d pixels; %d is used", side, patch, side - side % patch)
     return side - side % patch
+
+
+def batches_at_once(device: torch.device, width: int) -> int:
+    """Return how many batches are worth computing at once by a tower of `width` channels, each in a thread."""
+    small = device.type == "cpu" and width <= _NARROW
+    return min(torch.get_num_threads(), _MOST_PARALLEL) if small else 1
 
 
 def pick_device(name: str) -> torch.device:
@@ -282,7 +292,7 @@ def _learned(method: str, checkpoint: str | None, weights: LoadedWeights) -> Che
     return read_checkpoint(shipped_checkpoint(method) if checkpoint is None else checkpoint)
 
 
-def _fewer_threads(sharing: int) -> Any:
+def fewer_threads(sharing: int) -> Any:
     """Divide the cores by `sharing` for this thread alone, as a context."""
     if sharing == 1:
         return nullcontext()
@@ -297,7 +307,7 @@ def _controller() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def _hash(values: dict[str, Tensor]) -> str | None:
+def hash_of(values: dict[str, Tensor]) -> str | None:
     """Return a short hash of named tensors' contents; None of none."""
     if not values:
         return None

@@ -18,6 +18,7 @@ import numpy as np
 from anomalens.detection.detector import Detector
 from anomalens.detection.loading import load_detector
 from anomalens.engines import exported
+from anomalens.engines.contract import NO_WORDS
 from anomalens.engines.exported import Card
 from anomalens.engines.taught import TaughtEngine
 from anomalens.engines.torch_engine import TorchEngine
@@ -204,12 +205,16 @@ def _exportable(detector: Detector, any_size: bool) -> TorchEngine:
     if isinstance(engine, TaughtEngine):
         if any_size or detector.extra_sizes:
             raise ConfigError("a taught part is exported at the one size it was taught at; leave other sizes out")
+        if engine.method.unexportable:
+            raise ConfigError(f"{detector.method_name} cannot be exported like this: {engine.method.unexportable}")
         engine = engine.words
     if detector.compares_sets:
         raise ConfigError(
             f"{detector.method_name} compares the images of a set with each other, which a graph for single images "
             "cannot do; export another method"
         )
+    if engine.identity.method == NO_WORDS:
+        raise ConfigError(f"{detector.backbone} knows images only, which is not exported; teach with CLIP weights")
     if not isinstance(engine, TorchEngine):
         raise ConfigError("this detector is an exported one already; name the method it was made from")
     traits = engine.method.export_traits(detector.preprocess.size)

@@ -64,6 +64,11 @@ class AnomalyDino(DistanceMethod[Memory]):
     depths = (1.0,)
     remembers = Memory
 
+    @property
+    def unexportable(self) -> str | None:
+        """Return why the mask cannot be part of a graph."""
+        return "the mask needs a principal component of each image" if self.config.mask else None
+
     def describe(self, levels: Sequence[Array]) -> Descriptors:
         """Return unit tokens [V, h, w, D] of the only level, or the middle one; with a mask also their lengths."""
         tokens = convert(levels[len(levels) // 2], "float32")

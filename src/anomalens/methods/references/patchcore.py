@@ -80,6 +80,11 @@ class PatchCore(DistanceMethod[Memory]):
     top = 0.0
     remembers = Memory
 
+    @property
+    def unexportable(self) -> str | None:
+        """Return why the weight of the score cannot be part of a graph."""
+        return "reweight looks up rows for each image" if self.config.reweight else None
+
     def describe(self, levels: Sequence[Array]) -> Descriptors:
         """Pool the windows of the first two levels on the grid of the first: [V, h, w, channels]."""
         levels = levels[:2]
@@ -141,8 +146,10 @@ def windows(level: Array) -> Array:
     """
     xp = namespace(level)
     images, height, width, channels = level.shape
-    padded = like(np.zeros((images, height + 2, width + 2, channels), np.float32), level)
-    padded[:, 1:-1, 1:-1] = level
+    row = xp.zeros_like(level[:, :1])
+    tall = xp.concatenate([row, level, row], 1)
+    column = xp.zeros_like(tall[:, :, :1])
+    padded = xp.concatenate([column, tall, column], 2)
     shifted = [padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)]
     return xp.stack(shifted, -1).reshape(images, height, width, 9 * channels)
 

@@ -119,6 +119,11 @@ class ReferenceMethod(ABC, Generic[R]):
         """Return whether scores are in deviations from ordinary; else they are distances as they are."""
         return False
 
+    @property
+    def unexportable(self) -> str | None:
+        """Return why the method, as it is configured, cannot be part of a graph; None where it can."""
+        return None
+
     @abstractmethod
     def describe(self, levels: Sequence[Array]) -> Descriptors:
         """Turn feature grids [V, h, w, C], one a level, into descriptors of patches."""

@@ -62,7 +62,7 @@ class SubspaceAD(DistanceMethod[Subspace]):
 
     def describe(self, levels: Sequence[Array]) -> Descriptors:
         """Average levels of one shape; join others at unit length on the middle one's grid: [V, h, w, D]."""
-        if len({tuple(level.shape) for level in levels}) == 1:
+        if len({tuple(level.shape[1:]) for level in levels}) == 1:
             return (sum(convert(level, "float32") for level in levels) / len(levels),)
         middle = levels[len(levels) // 2]
         return (describe(levels, (middle.shape[1], middle.shape[2]), window=1),)

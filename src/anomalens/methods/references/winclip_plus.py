@@ -11,8 +11,7 @@ official code. It is part of `winclip`, whose map and score it takes.
     score          ½ (p + max M_W)                      p: probability of "abnormal" of the whole image's class token
 
 The same as the paper: all of it. A harmonic mean of a zero has no value, so M_s counts as 1e-6 at least, and M_W of a
-photograph that was taught is about 1e-6 rather than 0. Ours: the number of window scales follows the options of
-`winclip`.
+photograph that was taught is about 1e-6 rather than 0.
 
 Input: as `winclip`. Published (image AUROC, pixel AUROC, AUPRO): MVTec AD 93.1, 95.2, 87.1 (1), 94.4, 96.0, 88.4 (2),
 95.2, 96.2, 89.0 (4); VisA 83.8, 96.4, 85.1 (1), 84.6, 96.8, 86.2 (2), 87.3, 97.2, 87.6 (4).
@@ -25,6 +24,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from anomalens.errors import ConfigError
 from anomalens.methods.parts.array_namespace import Array, convert, like, namespace, unit
 from anomalens.methods.parts.neighbours import nearest
 from anomalens.methods.parts.patches import apply, resampled
@@ -49,9 +49,9 @@ class Remembered:
 
     # [R, D] patch tokens.
     tokens: Array
-    # [S, E] class tokens of windows of all scales, and [S] which of the scales each is of, counted from 0.
-    windows: Array
-    scales: Array
+    # [., E] class tokens of windows, of either scale.
+    small: Array
+    large: Array
 
 
 @register_reference(
@@ -70,25 +70,28 @@ class WinClipPlus(ReferenceMethod[Remembered]):
     remembers = Remembered
 
     def describe(self, levels: Sequence[Array]) -> Descriptors:
-        """Return unit vectors: patch tokens [V, h, w, D], then windows [V, h - k + 1, w - k + 1, E] of each scale."""
-        *windows, tokens = (unit(convert(level, "float32")) for level in levels)
-        return (tokens, *windows)
+        """Return unit vectors: patch tokens [V, h, w, D], then windows [V, h - k + 1, w - k + 1, E] of each scale.
+
+        Raises ConfigError where `winclip` has another number of scales.
+        """
+        if len(levels) != 3:
+            raise ConfigError(f"winclip+ compares windows of two scales, not {len(levels) - 1}; leave scales out")
+        small, large, tokens = (unit(convert(level, "float32")) for level in levels)
+        return tokens, small, large
 
     def remember(self, descriptors: Descriptors, owners: Owners, seed: int) -> Remembered:
         """Keep everything."""
-        tokens, *windows = (part.reshape(-1, part.shape[-1]) for part in descriptors)
-        scales = np.repeat(np.arange(len(windows)), [len(part) for part in windows])
-        return Remembered(tokens, namespace(tokens).concatenate(windows, 0), like(scales, tokens))
+        return Remembered(*(part.reshape(-1, part.shape[-1]) for part in descriptors))
 
     def compare(self, descriptors: Descriptors, remembered: Remembered) -> Compared:
         """Compute M_W [B, h, w]."""
-        tokens, *windows = (convert(part, "float32") for part in descriptors)
-        grid = tokens.shape[1:3]
-        total = _distances(tokens, remembered.tokens)
-        for scale, window in enumerate(windows):
-            distances = _distances(window, remembered.windows[remembered.scales == scale])
-            total = total + spread(distances, (grid[0], grid[1]))
-        mean = total / len(descriptors)
+        tokens, small, large = (convert(part, "float32") for part in descriptors)
+        grid = (tokens.shape[1], tokens.shape[2])
+        mean = (
+            _distances(tokens, remembered.tokens)
+            + spread(_distances(small, remembered.small), grid)
+            + spread(_distances(large, remembered.large), grid)
+        ) / 3
         return Compared(mean, mean)
 
     def join(self, compared: Compared, words: Words, fitted: Mapping[str, float]) -> Joined:
