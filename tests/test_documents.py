@@ -124,10 +124,12 @@ def helps(command: Any) -> Iterator[str]:
 
 
 def calls(program: str) -> list[str]:
-    """Return all lines that begin with `program`, from the pages and from the help of the commands."""
+    """Return all calls of `program` in blocks and in the text, from the pages and from the help of the commands."""
     texts = [page.read_text("utf-8") for page in PAGES]
     texts += [text for command in PROGRAMS.values() for text in helps(command)]
-    lines = {line for text in texts for line in re.findall(rf"^ +{program}.*$", text.replace("\\\n", ""), re.M)}
+    written = rf"^ +({program}.*)$|`({program}[^`\n]*)`"
+    found = [match for text in texts for match in re.findall(written, text.replace("\\\n", ""), re.M)]
+    lines = {block or inline for block, inline in found}
     return sorted(line.split("  #")[0].strip() for line in lines)
 
 
@@ -144,6 +146,8 @@ def test_commands_in_the_documents_have_the_flags_they_name(program: str) -> Non
         flags.add("--help")
         unknown = [word for word in words if re.match(r"--?[a-z]", word) and word.split("=")[0] not in flags]
         assert not unknown, f"{line}: {unknown}"
+        takes = any(parameter.param_type_name == "argument" for parameter in command.params)
+        assert takes or hasattr(command, "commands") or not words or words[0].startswith("-"), f"{line}: {words[0]}"
         assert words[:1] == ["--help"] or not hasattr(command, "commands"), f"{line}: no such command"
 
 

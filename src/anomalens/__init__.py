@@ -1,4 +1,4 @@
-"""Detect visual anomalies, starting from words. Importing it is cheap; the rest loads on first use."""
+"""Find defects in photographs, by words or taught from good ones. Importing it is cheap: all else loads when used."""
 
 import logging
 from importlib import import_module
