@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo demo-solar test lint bench clean
+.PHONY: demo demo-solar test lint bench torture clean
 
 demo: $(READY)
 	$(BIN)/python examples/hazelnuts.py
@@ -22,6 +22,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+# Kill, damage and mislead everything for ten minutes; fails where anything is lost, hangs or is not said in one line.
+torture: $(READY)
+	$(BIN)/python tests/torture.py
 
 # Those that need no data; the others (pipeline, scale and all in lab/benchmarks) say what they take with --help.
 bench: $(READY)

@@ -6,7 +6,7 @@ import os
 import random
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -179,6 +179,43 @@ def damaged_pictures(count: int, seed: int) -> Iterator[tuple[str, bytes]]:
             other = whole[chance.choice(list(whole))]
             raw[: chance.randrange(64)] = other[: chance.randrange(64)]
         yield suffix, bytes(raw)
+
+
+def blank(side: int, kind: str) -> bytes:
+    """Return a black picture of one of Pillow's formats, which compresses well."""
+    buffer = io.BytesIO()
+    settings = {"compression": "tiff_lzw"} if kind == "TIFF" else {}
+    Image.new("L" if kind == "GIF" else "RGB", (side, side)).save(buffer, kind, **settings)
+    return buffer.getvalue()
+
+
+def many_scans(side: int, times: int) -> bytes:
+    """Return a progressive JPEG that tells its pixels again and again: each time costs that of a whole decoding."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, side)).save(buffer, "JPEG", progressive=True, quality=95)
+    whole = buffer.getvalue()
+    begin, end = whole.index(b"\xff\xda"), whole.rindex(b"\xff\xd9")
+    return whole[:end] + whole[begin:end] * times + whole[end:]
+
+
+REFUSED: dict[str, Callable[[], bytes]] = {
+    "tall.png": lambda: png_of_size(1, 80_000_000),
+    "wide.png": lambda: png_of_size(80_000_000, 1),
+    "square.png": lambda: png_of_size(40_000, 40_000),
+    "lies.png": lambda: png_of_size(2**31 - 1, 2**31 - 1),
+    "scans.jpg": lambda: many_scans(4000, 60),
+}
+"""Small files of pictures that nobody can hold, or that take very long; made when they are called."""
+
+ENORMOUS: dict[str, Callable[[], bytes]] = {
+    "deep.png": lambda: png_of_size(9000, 9000, depth=16, colour=6),
+    "blank.gif": lambda: blank(9000, "GIF"),
+    "blank.tif": lambda: blank(9000, "TIFF"),
+    "blank.webp": lambda: blank(7000, "WEBP"),
+    "blank.jp2": lambda: blank(6300, "JPEG2000"),
+    "scans.jpg": lambda: many_scans(4000, 3),
+}
+"""Pictures as large as is still read."""
 
 
 def plant(folder: Path, name: str, content: bytes) -> Path | None:

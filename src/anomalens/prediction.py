@@ -4,6 +4,7 @@ import json
 import math
 import os
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +18,8 @@ from anomalens.errors import ConfigError, InputError, one_line
 from anomalens.files import atomic_write
 from anomalens.images.decoding import Source, decode
 from anomalens.images.encoding import encode_image
-from anomalens.images.image_files import MAX_PIXELS
-from anomalens.images.maps import Map, reach_of, resize_map, write_map
+from anomalens.images.image_files import MAX_PIXELS, memory
+from anomalens.images.maps import Box, Map, bands, reach_of, resize_map, write_map
 from anomalens.images.overlay import draw_heatmap, draw_overlay
 from anomalens.images.pixel_values import Channels
 from anomalens.names import name_text
@@ -26,12 +27,14 @@ from anomalens.names import name_text
 Label: TypeAlias = Literal["normal", "anomalous", "unusable"]
 """A decision; "unusable" is an image that cannot be judged, which is never called normal."""
 
-Part: TypeAlias = tuple[tuple[int, int, int, int], npt.NDArray[np.bool_]]
-"""A region's box, and which pixels of the box belong to it."""
+Bits: TypeAlias = npt.NDArray[np.uint8]
+"""A mask [H, W] of which each byte holds eight neighbours in a row, as `numpy.packbits` does: [H, (W + 7) // 8]."""
 
 SURE = 80
 """Confidence from which a decision counts as sure."""
 
+# Largest opacity of an overlay unless another is asked for.
+_OPACITY = 0.6
 # Longest side, in pixels, of the picture shown in a notebook.
 _NOTEBOOK_SIDE = 800
 # Where between the coldest colour and a map's largest value the mask of an anomalous image begins at the latest.
@@ -220,83 +223,115 @@ class Prediction:
         threshold = min(self.pixel_threshold, low + _STANDING_OUT * (peak - low)) if peak > low else peak
         size = (self.height, self.width)
         reach = reach_of(self.anomaly_map > threshold, size)
-        if reach is not None and resize_map(self.anomaly_map, size, reach).max() > threshold:
+        if reach is not None and self._largest(reach) > threshold:
             return threshold
         # Shrunk to a smaller image, or constant: nothing stands out but the largest value there is.
-        return float(np.nextafter(np.float32(self.map_at_source().max()), np.float32(-np.inf)))
+        largest = self._largest(Box(0, 0, self.width, self.height))
+        return float(np.nextafter(np.float32(largest), np.float32(-np.inf)))
+
+    def _largest(self, box: Box) -> float:
+        """Return the largest value of the map at source size in a rectangle."""
+        size = (self.height, self.width)
+        return max(float(resize_map(self.anomaly_map, size, band).max()) for band in bands(box))
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
         """Return where the defects are, bool [H, W]: all False unless the image is anomalous; computed at every use."""
-        mask = np.zeros((self.height, self.width), bool)
-        for box, inside in self._regions_and_parts[1]:
-            left, top, right, bottom = box
-            mask[top:bottom, left:right] |= inside
-        return mask
+        bits = self._regions_and_mask[1]
+        if bits is None:
+            return np.zeros((self.height, self.width), bool)
+        return np.unpackbits(bits, axis=1, count=self.width).view(np.bool_)
 
     @property
     def regions(self) -> tuple[Region, ...]:
         """Return the connected parts of the mask (corners connect), highest peak first; none unless anomalous."""
-        return self._regions_and_parts[0]
+        return self._regions_and_mask[0]
 
     @cached_property
-    def _regions_and_parts(self) -> tuple[tuple[Region, ...], list[Part]]:
-        """Return the regions and, for each, its box and which pixels of the box belong to it."""
+    def _regions_and_mask(self) -> tuple[tuple[Region, ...], Bits | None]:
+        """Return the regions and the mask; None where nothing is marked."""
         from scipy import ndimage
 
         if not self._exceeds:
-            return (), []
+            return (), None
         size, threshold = (self.height, self.width), self.mask_threshold
         # Only this part of a large image is worked on: everywhere else the map cannot exceed the threshold.
         reach = reach_of(self.anomaly_map > threshold, size)
         if reach is None:
-            return (), []
-        values = resize_map(self.anomaly_map, size, reach)
-        labels, _ = ndimage.label(values > threshold, structure=np.ones((3, 3), bool))
-        regions, parts = [], []
-        for index, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
-            inside = labels[rows, columns] == index
-            part = np.where(inside, values[rows, columns], -np.inf)
-            y, x = np.unravel_index(int(part.argmax()), part.shape)
-            left, top = reach.left + columns.start, reach.top + rows.start
-            region = Region(
-                box=(left, top, reach.left + columns.stop, reach.top + rows.stop),
-                area=int(np.count_nonzero(inside)),
-                peak=float(part[y, x]),
-                peak_at=(left + int(x), top + int(y)),
-                mm_per_px=self.mm_per_px,
-            )
-            if region.area >= self.min_area:
-                regions.append(region)
-                parts.append((region.box, inside))
-        return tuple(sorted(regions, key=lambda region: (-region.peak, region.box))), parts
+            return (), None
+        # A label takes 4 bytes, the mask 1, and so does what is compared.
+        with memory.take(8 * self.height * self.width):
+            mask = np.zeros(size, bool)
+            for band in bands(reach):
+                mask[band.slices] = resize_map(self.anomaly_map, size, band) > threshold
+            labels, _ = ndimage.label(mask[reach.slices], structure=np.ones((3, 3), bool))
+            peaks = self._peaks(labels, reach)
+            regions = []
+            for index, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
+                inside = labels[rows, columns] == index
+                area = int(np.count_nonzero(inside))
+                if area < self.min_area:
+                    mask[reach.slices][rows, columns][inside] = False
+                    continue
+                left, top = reach.left + columns.start, reach.top + rows.start
+                box = (left, top, reach.left + columns.stop, reach.top + rows.stop)
+                regions.append(Region(box, area, *peaks[index], mm_per_px=self.mm_per_px))
+            regions.sort(key=lambda region: (-region.peak, region.box))
+            return tuple(regions), np.packbits(mask, axis=1)
+
+    def _peaks(self, labels: npt.NDArray[Any], reach: Box) -> dict[int, tuple[float, tuple[int, int]]]:
+        """Return, by label, the largest value of the map at source size and its x and y; labels [h, w] fill `reach`."""
+        from scipy import ndimage
+
+        peaks: dict[int, tuple[float, tuple[int, int]]] = {}
+        for band in bands(reach):
+            values = resize_map(self.anomaly_map, (self.height, self.width), band)
+            part = labels[band.top - reach.top : band.bottom - reach.top]
+            for index, place in enumerate(ndimage.find_objects(part), start=1):
+                if place is None:
+                    continue
+                inside = np.where(part[place] == index, values[place], -np.inf)
+                y, x = np.unravel_index(int(inside.argmax()), inside.shape)
+                peak = float(inside[y, x])
+                if index not in peaks or peak > peaks[index][0]:
+                    rows, columns = place
+                    peaks[index] = peak, (band.left + columns.start + int(x), band.top + rows.start + int(y))
+        return peaks
 
     def heatmap(self) -> Image.Image:
         """Return the map alone in the model's fixed colours, RGB at source size."""
         return draw_heatmap(self.map_at_source(), self.heat_range)
 
-    def overlay(self, image: Source | None = None, alpha: float = 0.6, *, channels: Channels = "rgb") -> Image.Image:
+    def overlay(
+        self, image: Source | None = None, alpha: float = _OPACITY, *, channels: Channels = "rgb"
+    ) -> Image.Image:
         """Return the heatmap over the image and the mask's contour, RGB at source size.
 
         `image` is the source (anything `decode` takes, with its `channels`); None reads it again from `path`. `alpha`
         in [0, 1] is the largest opacity. Raises InputError when the image cannot be read, is missing where there is no
         path, or has another size; ValueError for another `alpha`.
         """
+        with ExitStack() as room:
+            return self._drawn(image, alpha, channels, room)
+
+    def _drawn(self, image: Source | None, alpha: float, channels: Channels, room: ExitStack) -> Image.Image:
+        """Draw the overlay; its memory counts in the budget of all threads until `room` closes."""
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha {alpha} must lie in [0, 1]")
         source = self.path if image is None else image
         if source is None:
             raise InputError("this prediction has no path to read the image from: give it, as overlay(image)")
+        # Before the image is read: whoever holds memory must not wait for more.
+        mask = self.mask
         # What was predicted was accepted, so that it is read again whatever its size.
         limit = max(MAX_PIXELS, self.width * self.height)
-        rgb = decode(source, channels=channels, max_pixels=limit, truncated=True).rgb
+        rgb = decode(source, channels=channels, max_pixels=limit, truncated=True, room=room).rgb
         if rgb.shape[:2] != (self.height, self.width):
             raise InputError(
                 f"the image is {rgb.shape[1]} x {rgb.shape[0]} pixels, the prediction is for "
                 f"{self.width} x {self.height}: give the image that was predicted"
             )
-        values = self.map_at_source()
-        return draw_overlay(rgb, values, self.heat_range, self.mask, alpha)
+        return draw_overlay(rgb, self.anomaly_map, self.heat_range, mask, alpha)
 
     def save(self, folder: str | os.PathLike[str], name: str | None = None) -> Path:
         """Write `NAME_overlay.png`, `NAME_mask.png` and `NAME.json` into `folder`, made if need be; return it.
@@ -313,8 +348,10 @@ class Prediction:
                 f"{stem!r} is no file name: choose the folder by save(folder), and a name without folders"
             )
         target.mkdir(parents=True, exist_ok=True)
-        picture = self.overlay() if self.path else self.heatmap()
-        atomic_write(target / f"{stem}_overlay.png", _png(picture), durable=False)
+        if self.path:
+            self.save_overlay(target / f"{stem}_overlay.png")
+        else:
+            atomic_write(target / f"{stem}_overlay.png", _png(self.heatmap()), durable=False)
         self.save_mask(target / f"{stem}_mask.png")
         # Escaped, so that a path that is no UTF-8 can be written.
         atomic_write(target / f"{stem}.json", json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n")
@@ -324,11 +361,14 @@ class Prediction:
         self, path: str | os.PathLike[str], image: Source | None = None, *, channels: Channels = "rgb"
     ) -> None:
         """Write the overlay as PNG. Raises as `overlay` does, and OSError when the file cannot be written."""
-        atomic_write(path, _png(self.overlay(image, channels=channels)), durable=False)
+        with ExitStack() as room:
+            atomic_write(path, _png(self._drawn(image, _OPACITY, channels, room)), durable=False)
 
     def save_mask(self, path: str | os.PathLike[str]) -> None:
         """Write the mask as PNG at source size: 255 in the mask, 0 elsewhere."""
-        atomic_write(path, _png(Image.fromarray(self.mask.astype(np.uint8) * np.uint8(255))), durable=False)
+        mask = self.mask
+        with memory.take(4 * self.height * self.width):
+            atomic_write(path, _png(Image.fromarray(mask.view(np.uint8) * np.uint8(255))), durable=False)
 
     def save_map(self, path: str | os.PathLike[str], *, at_source: bool = False) -> None:
         """Write the raw map as `.npy` (exact) or 16-bit `.png`, at working size or at source size.

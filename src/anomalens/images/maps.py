@@ -6,7 +6,7 @@ A map is float32 [h, w]; larger means more anomalous. Nothing here rescales its 
 import io
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -21,6 +21,10 @@ from anomalens.images.image_files import quoted, read_file
 
 Map: TypeAlias = npt.NDArray[np.float32]
 """An anomaly map, float32 [h, w]."""
+
+
+# Pixels of a part of an image that is worked on at a time.
+_BAND = 2**20
 
 
 class Box(NamedTuple):
@@ -41,14 +45,31 @@ def resize_map(values: Map, size: tuple[int, int], part: Box | None = None) -> M
     """Return a map [h, w] resized to `size` = (H, W), or the rectangle `part` of it: a new array.
 
     Bilinear with half-pixel centres, filtered when it shrinks. Enlarging equals torch's
-    `interpolate(mode="bilinear", align_corners=False)`; a constant map stays constant.
+    `interpolate(mode="bilinear", align_corners=False)`; a constant map stays constant. A part of a large image is
+    computed without the rest, and may differ from the whole by rounding (1e-6).
     """
     height, width = size
     if values.shape == (height, width):
         return np.array(values if part is None else values[part.slices], np.float32)
     image = Image.fromarray(np.ascontiguousarray(values, np.float32))
-    resized = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.array(resized if part is None else resized.crop(part), np.float32)
+    if part is not None and width * height <= _BAND:
+        return np.array(image.resize((width, height), Image.Resampling.BILINEAR).crop(part), np.float32)
+    left, top, right, bottom = part or Box(0, 0, width, height)
+    rows, columns = values.shape
+    # In cells of the map. The filter also reaches what lies outside of it.
+    cells = (left * columns / width, top * rows / height, right * columns / width, bottom * rows / height)
+    resized = image.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=cells)
+    return np.array(resized, np.float32)
+
+
+def bands(box: Box) -> Iterator[Box]:
+    """Yield a rectangle in parts of whole rows, from the top, of about a million pixels each.
+
+    What goes band by band takes the memory of one band, however large the image is.
+    """
+    height = max(1, _BAND // max(1, box.right - box.left))
+    for top in range(box.top, box.bottom, height):
+        yield Box(box.left, top, box.right, min(top + height, box.bottom))
 
 
 def reach_of(cells: npt.NDArray[np.bool_], size: tuple[int, int]) -> Box | None:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from anomalens.images.maps import Map
+from anomalens.images.maps import Box, Map, bands, resize_map
 from anomalens.images.pixel_values import Rgb
 
 # Anchors, evenly spaced from cold to hot: lightness rises steadily (L* 18 to 98 in CIELAB), so that the scale survives
@@ -40,9 +40,7 @@ def heat_levels(values: Map, heat_range: tuple[float, float]) -> npt.NDArray[np.
 
 def draw_heatmap(values: Map, heat_range: tuple[float, float]) -> Image.Image:
     """Return the map alone in the fixed colours: RGB, H x W."""
-    heat = Image.fromarray(heat_levels(values, heat_range))
-    heat.putpalette(COLOURS.tobytes())
-    return heat.convert("RGB")
+    return _coloured(heat_levels(values, heat_range))
 
 
 def draw_overlay(
@@ -50,21 +48,44 @@ def draw_overlay(
 ) -> Image.Image:
     """Return the map drawn over its image [H, W, 3], with a contour just outside the mask bool [H, W].
 
-    Opacity rises from 0 at the cold end to `alpha` at the middle of the heat range and stays there.
+    The map [h, w] may be of any size; it is resized to the image's. Opacity rises from 0 at the cold end to `alpha` at
+    the middle of the heat range and stays there. It goes band by band, so that a large image takes little memory
+    besides the picture.
     """
-    base = Image.fromarray(rgb)
+    height, width = mask.shape
     opacity = np.rint(np.minimum(np.arange(256) / 127.5, 1.0) * (255 * alpha)).astype(np.uint8)
-    cover = Image.fromarray(opacity[heat_levels(values, heat_range)])
-    blended = Image.composite(draw_heatmap(values, heat_range), base, cover)
-    if mask.any():
-        blended.paste(_CONTOUR, mask=Image.fromarray(_outline(mask)))
-    return blended
+    picture = Image.new("RGB", (width, height))
+    for band in bands(Box(0, 0, width, height)):
+        levels = heat_levels(resize_map(values, (height, width), band), heat_range)
+        cover = Image.fromarray(opacity[levels])
+        blended = Image.composite(_coloured(levels), Image.fromarray(rgb[band.slices]), cover)
+        if (outline := _outline(mask, band)).any():
+            blended.paste(_CONTOUR, mask=Image.fromarray(outline))
+        picture.paste(blended, band[:2])
+    return picture
 
 
-def _outline(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
-    """Return 255 on a ring just outside the mask, 0 elsewhere; outside, so that a tiny defect is not painted over."""
+def _coloured(levels: npt.NDArray[np.uint8]) -> Image.Image:
+    heat = Image.fromarray(levels)
+    heat.putpalette(COLOURS.tobytes())
+    return heat.convert("RGB")
+
+
+def _outline(mask: npt.NDArray[np.bool_], band: Box) -> npt.NDArray[np.uint8]:
+    """Return, for the rows of a band, 255 on a ring just outside the mask, 0 elsewhere.
+
+    It lies outside, so that a tiny defect is not painted over.
+    """
     from scipy import ndimage
 
     thickness = max(1, round(min(mask.shape) / _SIDE_PER_CONTOUR))
-    grown = ndimage.binary_dilation(mask, structure=np.ones((3, 3), bool), iterations=thickness)
-    return (grown & ~mask).astype(np.uint8) * np.uint8(255)
+    above = min(thickness, band.top)
+    rows = mask[band.top - above : band.bottom + thickness]
+    if not rows.any():
+        return np.zeros((band.bottom - band.top, band.right - band.left), np.uint8)
+    grown = rows.astype(np.uint8) * np.uint8(255)
+    for axis in (0, 1):
+        grown = ndimage.maximum_filter1d(grown, 2 * thickness + 1, axis=axis, mode="constant")
+    inside = slice(above, above + band.bottom - band.top)
+    ring: npt.NDArray[np.uint8] = np.where(rows[inside], np.uint8(0), grown[inside])
+    return ring
