@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from anomalens.detection.detector import Detector
+from anomalens.options import LoadOptions
 from commands import Command, runner
-from toys import parts
+from toys import make_patches, parts
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def test_a_folder_is_compared_with_itself(run: Command, shots: Path, tiny_weight
     assert "12 images are compared with each other" in ran.err
     assert "from the 12 images of this set" in ran.out
     rows = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
-    assert {row["method"] for row in rows} == {"musc"}
+    assert {row["method"] for row in rows} == {"anoclip + musc"}
     assert max(rows, key=lambda row: row["score"])["path"] == str(shots / "04.png")
     again = run("detect", shots, "--together", "yes", *flags, "--resume")
     assert again.code == 0, again.err
@@ -40,6 +42,43 @@ def test_a_folder_is_compared_with_itself(run: Command, shots: Path, tiny_weight
     ran = run("detect", shots, "--method", "musc", *flags, "--resume")
     assert ran.code == 2
     assert "cannot resume" in ran.err
+
+
+def test_the_papers_settings_are_options(run: Command, shots: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    words = "words_weight=0 map_words_weight=0"
+    settings = f"levels=each standardise=true windows=[1,3,5] top=0 others=0 {words} position=0 rescore=[1,2,3]"
+    flags = [flag for setting in settings.split() for flag in ("--set", setting)]
+    ran = run("detect", shots, "--method", "musc", "--backbone", tiny_weights, "--size", 64, "--out", "out", *flags)
+    assert ran.code == 0, ran.err
+    rows = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    assert {row["method"] for row in rows} == {"musc"}
+    assert all(0 <= row["score"] <= 1 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("further", "said"),
+    [
+        ((), "12 images look like one part: compared with each other (--together no judges each by itself)"),
+        (("--min-area", 4), "12 images look like one part"),
+        (("--together", "no"), None),
+        (("--threshold", 0.5), None),
+        (("--method", "winclip"), None),
+    ],
+)
+def test_a_folder_of_one_kind_of_part_is_compared_unless_anything_else_was_asked_for(
+    run: Command, shots: Path, monkeypatch: pytest.MonkeyPatch, further: tuple[object, ...], said: str | None
+) -> None:
+    def load(options: LoadOptions) -> Detector:
+        return make_patches().replace(options=options)
+
+    monkeypatch.setattr("anomalens.detection.loading.load_detector", load)
+    ran = run("detect", shots, "--out", "out", *further)
+    assert ran.code == 0, ran.err
+    assert ("look like one part" in ran.err) is (said is not None)
+    assert said is None or said in ran.err
+    for path in list(shots.iterdir())[:1]:
+        path.unlink()
+    assert "look like one part" not in run("detect", shots, "--out", "fewer", *further).err
 
 
 @pytest.mark.parametrize(
@@ -76,14 +115,12 @@ def test_a_part_is_learned_from_an_unsorted_folder(run: Command, shots: Path, ti
     flags = ("--backbone", tiny_weights, "--size", 64, "--method", "anoclip", "--out", "part.anomalens")
     ran = run("fit", shots, "--mixed", *flags)
     assert ran.code == 0, ran.err
-    assert f"left out: {shots / '04.png'}: unlike the others" in ran.err
-    assert "provided that those chosen from the unlabelled photos are all sound" in ran.out
-    (shots / "04.png").unlink()
-    ran = run("fit", shots, "--mixed", *flags)
-    assert "none of the 11 photos is unlike the others" in ran.err
-    ran = run("fit", shots, "--mixed", "--add", *flags)
-    assert ran.code == 2
-    assert "--add takes good photos only" in ran.err
+    assert f"left out: {shots / '04.png'}: among the 30 in 100 least like the others" in ran.err
+    assert "from 12 unsorted photos, 8 of them learned" in ran.out
+    for further, reason in (("--add", "--add takes good photos only"), ("--fpr=0.2", "leave out --fpr or --mixed")):
+        ran = run("fit", shots, "--mixed", further, *flags)
+        assert ran.code == 2
+        assert reason in ran.err
 
 
 def test_it_is_listed(run: Command) -> None:

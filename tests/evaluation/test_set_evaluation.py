@@ -32,7 +32,7 @@ def test_each_class_is_a_set_of_its_own(tmp_path: Path) -> None:
     for name in ("bolt", "nut"):
         assert result.classes[name]["image_auroc"] == 100
         assert (result.classes[name]["pixel_auroc"] or 0) > 98
-    assert result.method == "musc"
+    assert result.method == "brightness + musc"
     # One image cannot be compared: it has a row with the reason, and the others are measured all the same.
     (failed,) = result.failed
     assert failed.class_name == "lonely"

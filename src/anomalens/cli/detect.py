@@ -58,7 +58,7 @@ def detect(
             help="Compare the images with each other (as --method musc does): what few of the others show stands out. "
             "auto: where at least 12 images look like one kind of part and nothing else was asked for."
         ),
-    ] = Together.no,
+    ] = Together.auto,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in --out.")] = False,
     engine: Annotated[
         EngineName, typer.Option(help="local: this process. ray: many processes or machines, rows as Parquet.")

@@ -23,7 +23,7 @@ def fit(
         bool,
         typer.Option(
             "--mixed",
-            help="The photos are not sorted and some are faulty: those unlike most of the others are left out.",
+            help="The photos are not sorted and some are faulty: it learns the 70 of 100 most like the others.",
         ),
     ] = False,
     fpr: Annotated[
@@ -67,6 +67,8 @@ def fit(
         raise ConfigError(f"{out.parent} is no folder; make it, or choose another --out")
     if add and mixed:
         raise ConfigError("--add takes good photos only; leave out --mixed, or learn all photos anew without --add")
+    if mixed and fpr is not None:
+        raise ConfigError("no rate of false alarms can be promised of unsorted photos; leave out --fpr or --mixed")
     images = list_images(photos)
     known = len(read_recipe(out).lesson.photos) if add else 0
     if fpr is not None and len(images) + known < needed(fpr):
@@ -91,8 +93,6 @@ def fit(
     left_out = list(taught.lesson.left_out) if taught.lesson else []
     for reason in left_out:
         note(f"left out: {reason}")
-    if mixed and not left_out:
-        note(f"left out: none of the {len(images)} photos is unlike the others; a fault that many of them share stays")
     facts = recipe_facts(read_recipe(out), out)
     if as_json:
         show_facts(facts | {"left_out": left_out}, as_json=True)

@@ -22,10 +22,10 @@ from anomalens.decision.pooling import ScorePooling
 from anomalens.detection.recipe import Recipe, write_recipe
 from anomalens.detection.session import Session
 from anomalens.detection.streaming import as_items, stream_results
-from anomalens.detection.teaching import Lesson, Progress, teach, teach_more
+from anomalens.detection.teaching import Lesson, Progress, teach, teach_more, with_unlearned
 from anomalens.detection.tiling import Inside, TiledImage, TileScore, cut
 from anomalens.detection.together import UNDECIDED, choose_good, predict_together
-from anomalens.engines.contract import Engine, Floats, Identity, Scored
+from anomalens.engines.contract import NO_WORDS, Engine, Floats, Identity, Scored
 from anomalens.engines.set_engine import SetEngine
 from anomalens.engines.taught import TaughtEngine
 from anomalens.errors import ConfigError, InputError
@@ -155,8 +155,9 @@ class Detector:
         Args:
             photos: a folder, a pattern or an iterable of good photographs, none with a defect. Four are enough to
                 begin with; the more, the fewer false alarms are promised.
-            mixed: take the photographs for unlabelled, some of them faulty: they are compared with each other, and
-                those unlike most others are left out (`lesson.left_out` says which and why).
+            mixed: take the photographs for unlabelled, some of them faulty: they are compared with each other, the 7 in
+                10 that are most like the others are learned (`lesson.left_out` names the rest), and the threshold comes
+                from the scores of all.
             fpr: largest rate of false alarms, in (0, 1); None takes what the number of photographs allows.
             seed: of everything drawn at random.
             progress: called after every photograph; where they are mixed, once for the choice and once for learning.
@@ -169,16 +170,23 @@ class Detector:
         """
         images = list(as_items(photos))
         if self.lesson is None:
+            chosen, unlike = images, list[Any]()
             left_out: tuple[str, ...] = ()
             if mixed:
-                images, left_out = choose_good(self.together(), images, progress)
+                if fpr is not None:
+                    raise ConfigError("no rate of false alarms can be promised of unsorted photos; leave out fpr")
+                chosen, unlike, left_out = choose_good(self.together(), images, progress)
             # Good photographs say enough at one size, unless more are asked for.
             extra_sizes = self.options.extra_sizes or ()
             seeing = self.replace(extra_sizes=extra_sizes)
             words, sizes, own = self.engine, seeing.sizes, self.options
-            taught = teach(words, sizes, own, images, fpr=fpr, seed=seed, mixed=mixed, progress=progress, **options)
+            taught = teach(words, sizes, own, chosen, fpr=fpr, seed=seed, progress=progress, **options)
             lesson = replace(taught.lesson, left_out=(*left_out, *taught.lesson.left_out))
             taught = replace(taught, lesson=lesson)
+            if mixed:
+                rest = seeing.replace(**vars(taught)).predict_many(unlike)
+                scores = [result.score for result in rest if isinstance(result, Prediction)]
+                taught = with_unlearned(taught, scores, own)
         else:
             if mixed:
                 raise ConfigError("a taught detector learns more from good photos only; leave out mixed")
@@ -192,9 +200,9 @@ class Detector:
     def together(self, **options: Any) -> "Detector":
         """Return a detector that compares the images of a set with each other: mutual scoring, nothing is learned.
 
-        Its threshold comes from each set itself and takes for granted that most of the images are sound.
+        Its threshold comes from each set itself and takes for granted that at least 60 of 100 images are sound.
 
-        options: of the method "musc": others=0, words_weight=0.5.
+        options: of the method "musc": others=0, words_weight=0.
 
         Raises ConfigError for an unknown option, for tiles, and for a detector that is taught, exported or compares
         sets already.
@@ -205,6 +213,8 @@ class Detector:
             raise ConfigError(
                 "a taught part compares images with its good photos, not with each other; leave out one of the two"
             )
+        if self.engine.identity.method == NO_WORDS:
+            options = {"words_weight": 0.0, "map_words_weight": 0.0} | options
         engine = SetEngine(self.engine, create_set_method(**options))
         calibration = UNDECIDED.override(self.options.threshold, self.options.pixel_threshold)
         return self.replace(engine=engine, calibration=calibration, pooling=engine.method.pooling)

@@ -18,12 +18,19 @@ from anomalens.detection.tiling import TiledImage
 from anomalens.engines.contract import Floats, Scored
 from anomalens.engines.set_engine import SetEngine
 from anomalens.engines.taught import global_features
+from anomalens.images.decoding import decode
+from anomalens.images.image_files import MAX_PIXELS
 from anomalens.images.pixel_values import Channels
-from anomalens.methods.parts.array_namespace import Array, numpy_array
-from anomalens.methods.parts.mutual import FeatureStore
+from anomalens.images.preprocessing import preprocess
+from anomalens.methods.parts.array_namespace import Array, namespace, numpy_array
+from anomalens.methods.parts.mutual import FeatureStore, content_order
 from anomalens.methods.parts.patches import apply, operator
+from anomalens.methods.parts.turning import turn_ratio, views
 from anomalens.prediction import Failure
 from anomalens.threads import map_ordered
+
+# Images that are asked whether parts lie at any angle.
+_DRAWN = 4
 
 if TYPE_CHECKING:
     from anomalens.detection.detector import Detector
@@ -61,6 +68,8 @@ class LookedSet:
     store: FeatureStore
     # An empty array of the kind and on the device that features came on; None without any.
     kind: Array
+    # A few of the images that take part, as they were handed in, drawn by their content.
+    drawn: list[Any]
 
     @property
     def compared(self) -> list[tuple[TiledImage, Kept]]:
@@ -92,6 +101,7 @@ def look(
     entries: dict[int, Looked | Failure] = {}
     words: dict[int, tuple[list[Array], Floats]] = {}
     kind: Array = None
+    drawn: dict[bytes, Any] = {}
 
     def batches() -> Iterator[Batch[int]]:
         batcher: Batcher[int] = Batcher(len(detector.sizes), detector.options.batch_size)
@@ -106,6 +116,9 @@ def look(
             else:
                 entries[number] = Looked(source, prepared)
                 if why_unusable(prepared.capture) is None:
+                    drawn[content_order(str(prepared.keys[0]), detector.options.seed)] = image
+                    if len(drawn) > _DRAWN:
+                        del drawn[max(drawn)]
                     yield from batcher.add(number, prepared)
                     continue
                 prepared.pixels = []
@@ -113,20 +126,22 @@ def look(
                 progress()
         yield from batcher.flush()
 
-    def score(batch: Batch[int]) -> tuple[Scored, list[Array], Floats]:
+    def score(batch: Batch[int]) -> tuple[Scored, list[Array], Floats | None]:
         raw = engine.looking.score_batch(*batch.stacked(), engine.parallel)
+        if batch.size > 0:
+            # Of further sizes the words count alone.
+            return raw, [], None
         return raw, engine.method.describe(raw.levels), numpy_array(global_features(raw.levels)).astype(np.float32)
 
     for batch, answer in map_ordered(batches(), score, workers=engine.parallel, ahead=engine.parallel):
         if isinstance(answer, Exception):
             raise answer
         raw, descriptors, wholes = answer
-        kind = descriptors[0][:0]
         tiles = detector.tile_scores(raw, [(tile.image, tile.number) for tile in batch.tiles])
         for index, (tile, tile_score) in enumerate(zip(batch.tiles, tiles, strict=True)):
             tile.image.results[batch.size][tile.number] = tile_score
-            if batch.size == 0:
-                # Of further sizes the words count alone.
+            if wholes is not None:
+                kind = descriptors[0][:0]
                 words[tile.owner] = ([level[index] for level in descriptors], wholes[index])
             if not tile.image.complete:
                 continue
@@ -138,7 +153,28 @@ def look(
             tile.image.results = [[None]]
             if progress:
                 progress()
-    return LookedSet([entries[number] for number in sorted(entries)], store, kind)
+    return LookedSet([entries[number] for number in sorted(entries)], store, kind, list(drawn.values()))
+
+
+def turns_of(detector: "Detector", looked: LookedSet, channels: Channels = "rgb") -> float | None:
+    """Compare quarter turns of the images that were drawn with these images, see `turn_ratio`.
+
+    Returns None where there is one image only, or where images have different shapes, so that places in them are not
+    comparable.
+    """
+    engine = detector.engine
+    assert isinstance(engine, SetEngine)
+    described = []
+    for image in looked.drawn:
+        rgb = decode(image, channels=channels, max_pixels=detector.options.max_pixels or MAX_PIXELS).rgb
+        turned = np.stack([preprocess(view, detector.preprocess) for view in views(rgb, 4)])
+        (patches, *_) = engine.method.describe(engine.looking.score_batch(turned, range(4)).levels)
+        described.append(patches.reshape(4, -1, patches.shape[-1]))
+    if len({tuple(patches.shape) for patches in described}) != 1:
+        return None
+    return turn_ratio(
+        namespace(described[0]).stack([patches[0] for patches in described]), [patches[1:] for patches in described]
+    )
 
 
 def _on_grid(values: Floats, grid: tuple[int, ...]) -> Floats:

@@ -17,6 +17,7 @@ from anomalens.decision.calibration import Calibration
 from anomalens.decision.capture import CaptureLimits
 from anomalens.decision.conformal import Rate, promise
 from anomalens.decision.conformal import threshold as conformal_threshold
+from anomalens.decision.folder_threshold import ASSUMPTION, folder_threshold
 from anomalens.decision.pooling import ScorePooling
 from anomalens.detection.observing import Floats, Photo, Seen, observe, read_photos
 from anomalens.engines.contract import NO_WORDS, Engine
@@ -78,8 +79,13 @@ class Lesson:
     turn_ratio: float | None = None
     # Why photographs were left out, a line each; not kept in recipes.
     left_out: tuple[str, ...] = ()
-    # Whether the photographs were chosen from an unlabelled set, some of which was faulty.
-    mixed: bool = False
+    # Scores of the photographs of an unlabelled set that were not learned from; empty where all were good.
+    unlearned: tuple[float, ...] = ()
+
+    @property
+    def mixed(self) -> bool:
+        """Return whether the photographs were chosen from an unlabelled set, some of which may be faulty."""
+        return bool(self.unlearned)
 
     @property
     def odd(self) -> tuple[str, ...]:
@@ -123,7 +129,6 @@ def teach(
     method: str | None = None,
     fpr: float | None = None,
     seed: int = 0,
-    mixed: bool = False,
     progress: Progress = None,
     **reference_options: Any,
 ) -> Taught:
@@ -137,7 +142,6 @@ def teach(
         method: a reference method; None takes the one that `options` name, or the default.
         fpr: largest rate of false alarms, in (0, 1); None takes what the number of photographs allows.
         seed: of everything drawn at random.
-        mixed: whether the photographs were chosen from an unlabelled set, on which the promise then depends.
         progress: called after every photograph.
         reference_options: of the reference method.
 
@@ -170,7 +174,7 @@ def teach(
     if getattr(reference.config, "position", 0) is None:
         alike = ratio is not None and ratio > _ALIKE and options.tile is None
         reference = _decided(reference, position=_POSITION if alike else 0.0)
-    lesson = Lesson(name, vars(reference.config), photos, seen, fpr, seed, (), ratio, left_out, mixed)
+    lesson = Lesson(name, vars(reference.config), photos, seen, fpr, seed, (), ratio, left_out)
     return learn(engine, options, lesson)
 
 
@@ -251,14 +255,28 @@ def learn(engine: Engine, options: LoadOptions, lesson: Lesson) -> Taught:
         sizes[side], ordinary[side] = _learn_size(reference, seen, lesson.seed)
     scores, peaks = _image_scores(reference, lesson, sizes, ordinary)
     unit = 1.0 if reference.standardised else float(np.std(next(iter(ordinary.values())).for_score))
-    calibration = _calibrate(scores, peaks, lesson.fpr, lesson.mixed, unit)
+    lesson = replace(lesson, scores=tuple(scores))
+    calibration = _of_unlabelled(_calibrate(scores, peaks, lesson.fpr, unit), lesson)
     return Taught(
         taught_engine(engine, lesson, sizes),
         calibration.override(options.threshold, options.pixel_threshold),
         ScorePooling(1.0, 0.01) if reference.pools_map else ScorePooling(),
         CaptureLimits.of([photo.capture for photo in lesson.photos]),
-        replace(lesson, scores=tuple(scores)),
+        lesson,
     )
+
+
+def with_unlearned(taught: Taught, scores: Sequence[float], options: LoadOptions) -> Taught:
+    """Decide by all photographs of an unlabelled set, most of which are taken to be sound.
+
+    Args:
+        taught: what was learned from those most like the others.
+        scores: of the rest of them, by what was learned.
+        options: thresholds that were asked for.
+    """
+    lesson = replace(taught.lesson, unlearned=tuple(scores))
+    calibration = _of_unlabelled(taught.calibration, lesson)
+    return replace(taught, lesson=lesson, calibration=calibration.override(options.threshold, options.pixel_threshold))
 
 
 def taught_engine(engine: Engine, lesson: Lesson, sizes: Mapping[int, TaughtSize]) -> TaughtEngine:
@@ -362,9 +380,7 @@ def promised_rate(count: int, fpr: float | None) -> Rate:
     return fpr or max(Fraction(1, count + 1), _LEAST_RATE)
 
 
-def _calibrate(
-    scores: Sequence[float], peaks: Sequence[float], fpr: float | None, mixed: bool, unit: float
-) -> Calibration:
+def _calibrate(scores: Sequence[float], peaks: Sequence[float], fpr: float | None, unit: float) -> Calibration:
     """Choose thresholds by the photographs' own scores, each against the others."""
     count = len(scores)
     if fpr is not None:
@@ -373,15 +389,26 @@ def _calibrate(
         cut, words = _usual_threshold(sorted(scores), unit)
     pixel_cut = max(peaks)
     span = max(pixel_cut - float(np.median(peaks)), 1e-3)
-    condition = ", provided that those chosen from the unlabelled photos are all sound" if mixed else ""
     photos = "1 good photo" if count == 1 else f"{count} good photos"
     return Calibration(
         threshold=cut,
         pixel_threshold=pixel_cut,
         heat_range=(0.0, pixel_cut + 2 * span),
-        source=f"{photos}: {words}{condition}",
+        source=f"{photos}: {words}",
         normal_scores=tuple(sorted(scores)),
     )
+
+
+def _of_unlabelled(calibration: Calibration, lesson: Lesson) -> Calibration:
+    """Take the threshold from all photographs of an unlabelled set; nothing changes where all were good.
+
+    Those that were learned from are the ones most like the others, so their own scores would be too strict a guide.
+    """
+    if not lesson.mixed:
+        return calibration
+    scores = (*lesson.scores, *lesson.unlearned)
+    source = f"from {len(scores)} unsorted photos, {len(lesson.scores)} of them learned: {ASSUMPTION}"
+    return replace(calibration, threshold=folder_threshold(scores), source=source, normal_scores=())
 
 
 def _usual_threshold(scores: Sequence[float], unit: float) -> tuple[float, str]:

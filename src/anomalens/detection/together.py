@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from anomalens.decision.calibration import Calibration
-from anomalens.decision.folder_threshold import assumption, folder_threshold
-from anomalens.detection.looking import LookedSet, look
+from anomalens.decision.folder_threshold import ASSUMPTION, folder_threshold
+from anomalens.detection.looking import LookedSet, look, turns_of
 from anomalens.detection.teaching import Progress
 from anomalens.detection.tiling import TiledImage, TileScore
 from anomalens.engines.contract import Floats, Scored
@@ -29,12 +29,16 @@ if TYPE_CHECKING:
 UNDECIDED = Calibration(0.0, 0.0, (0.0, 1.0), "chosen from each set of images itself")
 """What a detector that compares sets decides by, before it has seen one."""
 
-# Fewer images than this are compared with a warning.
-_FEW = 10
-# Images that are looked at to see whether a folder shows one kind of part, and the least a folder must have.
-_ASKED, LEAST_TOGETHER = 12, 12
-# The largest half squared distance of an image's global features to those of the nearest other of the images asked.
-_ALIKE = 0.25
+LEAST_TOGETHER = 12
+"""Fewer images than this are compared only where that is asked for, and with a warning."""
+
+# Images that are looked at, at most, to see whether a folder shows one kind of part.
+_ASKED = 28
+# At least this share of them must be alike: within this half squared distance of global features from the image that is
+# nearest to the others.
+_MOST, _ALIKE = 0.95, 0.30
+# Share of an unlabelled set, those most like the others, that a part is learned from.
+_KEPT = 0.7
 
 _log = logging.getLogger("anomalens")
 
@@ -63,14 +67,21 @@ def predict_together(
     with tempfile.TemporaryDirectory(prefix="anomalens-") as folder:
         looked = look(detector, images, FeatureStore(Path(folder)), channels, progress)
         _check(looked)
-        maps = method.score_set(looked.store, looked.kind)
+        turns = turns_of(detector, looked, channels) if method.asks_turns else None
+        maps = method.score_set(looked.store, turns, looked.kind)
+    if maps.words_alone:
+        _log.warning("the images are too unlike each other to be compared: words alone decide")
     compared = looked.compared
     maps = method.join(maps, [kept.words for _, kept in compared])
-    answers = [_answer(detector, image, grid) for (image, _), grid in zip(compared, maps, strict=True)]
+    answers = [
+        _answer(detector, image, grid, score_map)
+        for (image, _), grid, score_map in zip(compared, maps.for_map, maps.for_score, strict=True)
+    ]
     pooled = np.array([answer.score for answer in answers], np.float32)
     scores = method.smooth(pooled, np.stack([kept.whole for _, kept in compared]))
     groups = copies(looked.store.keys).values()
-    calibration = _calibrate([float(scores[places[0]]) for places in groups], [maps[places[0]] for places in groups])
+    firsts = [places[0] for places in groups]
+    calibration = _calibrate([float(scores[place]) for place in firsts], [maps.for_map[place] for place in firsts])
     calibration = calibration.override(detector.options.threshold, detector.options.pixel_threshold)
     judging = detector.replace(calibration=calibration)
     repeated = {place for places in groups if len(places) > 1 for place in places}
@@ -101,16 +112,16 @@ def _check(looked: LookedSet) -> None:
         )
     if different < usable:
         _log.warning("%d of %d images are copies of others and count once", usable - different, usable)
-    if different < _FEW:
+    if different < LEAST_TOGETHER:
         _log.warning(
             "only %d different images are compared with each other; below %d a defect may pass for usual, and a usual "
-            "part for a defect", different, _FEW,
+            "part for a defect", different, LEAST_TOGETHER,
         )  # fmt: skip
 
 
-def _answer(detector: "Detector", image: TiledImage, grid: Floats) -> TileScore:
-    """Pool a map; only what lies in the region of interest counts."""
-    raw = Scored(np.array([grid.max()], np.float32), grid[None])
+def _answer(detector: "Detector", image: TiledImage, grid: Floats, score_map: Floats) -> TileScore:
+    """Pool what scores are made of; only what lies in the region of interest counts."""
+    raw = Scored(np.array([score_map.max()], np.float32), grid[None], score_map[None])
     return detector.tile_scores(raw, [(image, 0)])[0]
 
 
@@ -125,49 +136,51 @@ def _calibrate(scores: Sequence[float], maps: Sequence[Floats]) -> Calibration:
             float(np.median(np.concatenate([grid.ravel() for grid in maps]))),
             pixel_cut + 2 * max(pixel_cut - float(np.median(peaks)), 1e-3),
         ),
-        source=assumption(len(scores)),
+        source=f"from the {len(scores)} images of this set: {ASSUMPTION}",
     )
 
 
 def looks_like_one_part(detector: "Detector", images: Sequence[Any]) -> bool:
-    """Tell whether images show one kind of part, by a dozen of them that are spread evenly over the list.
+    """Tell whether images show one kind of part, by some of them that are spread evenly over the list.
 
     detector: its engine is a `SetEngine`. Images that cannot be read or judged tell nothing.
     """
-    if len(images) < LEAST_TOGETHER:
-        return False
-    asked = [images[place] for place in np.linspace(0, len(images) - 1, _ASKED).astype(int)]
+    asked = [images[place] for place in np.linspace(0, len(images) - 1, min(_ASKED, len(images))).astype(int)]
     with tempfile.TemporaryDirectory(prefix="anomalens-") as folder:
-        compared = look(detector, asked, FeatureStore(Path(folder))).compared
-    if len(compared) < 2:
+        compared = look(detector.replace(extra_sizes=()), asked, FeatureStore(Path(folder))).compared
+    if len(compared) < LEAST_TOGETHER:
         return False
     wholes = np.stack([kept.whole for _, kept in compared]).astype(np.float64)
     distances = 1 - wholes @ wholes.T
-    np.fill_diagonal(distances, np.inf)
-    return bool(distances.min(axis=1).max() <= _ALIKE)
+    central = np.median(distances, axis=1).argmin()
+    return bool((distances[central] <= _ALIKE).mean() >= _MOST)
 
 
 def choose_good(
     detector: "Detector", images: Sequence[Any], progress: Progress = None
-) -> tuple[list[Any], tuple[str, ...]]:
-    """Choose the images of an unlabelled set that are like most others, for learning from.
+) -> tuple[list[Any], list[Any], tuple[str, ...]]:
+    """Choose the images of an unlabelled set that are most like the others, for learning from.
 
     detector: its engine is a `SetEngine`.
 
-    Returns the chosen images, and why others were left out, a line each.
+    Returns the chosen images, those that are less like the others, and why any image was left out, a line each.
 
     Raises InputError where fewer than two images can be judged.
     """
-    chosen, left_out = [], []
-    # A threshold asked for is one of the taught detector's scores, which these are not.
-    detector = detector.replace(options=detector.options.replace(threshold=None))
-    results = predict_together(detector, images, progress=progress)
+    results = list(predict_together(detector, images, progress=progress))
+    scores = [result.score for result in results if not isinstance(result, Failure) and result.unusable is None]
+    limit = sorted(scores)[max(1, int(_KEPT * len(scores))) - 1]
+    chosen, unlike, reasons = [], [], []
     for number, (image, result) in enumerate(zip(images, results, strict=True)):
         if isinstance(result, Failure):
-            left_out.append(result.error)
-        elif result.unusable is None and result.score <= result.threshold:
+            reasons.append(result.error)
+            continue
+        name = result.path or f"photo {number}"
+        if result.unusable is not None:
+            reasons.append(f"{name}: {result.unusable}")
+        elif result.score <= limit:
             chosen.append(image)
         else:
-            limit = f"unlike the others (score {result.score:.3g}, the limit of this set is {result.threshold:.3g})"
-            left_out.append(f"{result.path or f'photo {number}'}: {result.unusable or limit}")
-    return chosen, tuple(left_out)
+            unlike.append(image)
+            reasons.append(f"{name}: among the {100 - round(100 * _KEPT)} in 100 least like the others")
+    return chosen, unlike, tuple(reasons)

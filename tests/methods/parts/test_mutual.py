@@ -34,7 +34,7 @@ def filled(images: list[list[np.ndarray]], folder: Path | None = None, keys: lis
 
 
 def maps(store: FeatureStore, config: MutualConfig, make: Any = np.asarray) -> list[np.ndarray]:
-    return [numpy_array(grid) for grid in mutual_maps(store, config, make(np.zeros(1, np.float32)))]
+    return [numpy_array(grid) for grid in mutual_maps(store, config, make(np.zeros(1, np.float32))).plain]
 
 
 @pytest.mark.parametrize("block", [1, 2, 32])

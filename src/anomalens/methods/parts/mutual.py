@@ -7,6 +7,10 @@ A normal patch has a near twin in most other images, a defective one in few. For
     ā[i, m]    = mean of the K smallest over j          K = max(1, int(share * others)), share 0.3         (MSM)
     A[i, m]    = mean of ā over levels and windows
 
+Ours, besides: the same with the place in the image, for parts that always lie alike,
+
+    a[i, m; j] = min_n sqrt(|z[i, m] - z[j, n]|² + position² |p - q|²)        patch m lies at p, n at q
+
 Same as the public code: standardised tokens, windows (1, 3, 5), the interval [0, 30 %]. Different: an image may be
 compared with a part of a large folder only; copies of an image count once, for otherwise a defect would have a twin;
 K is at least 1 (the code divides by 0 for fewer than 5 images); the score is left to the caller (the largest value of
@@ -22,10 +26,12 @@ Shapes: N images, h w grid of an image (may differ between images), M = h * w, C
 """
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +61,8 @@ class MutualConfig:
     seed: int = 0
     # Images whose features are held at once, twice.
     block: int = 32
+    # Weight of the place in the image, see `patches.with_position`; 0: maps with the place are those without.
+    position: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.windows or any(window < 1 or window % 2 == 0 for window in self.windows):
@@ -65,6 +73,21 @@ class MutualConfig:
             raise ConfigError(f"others {self.others}: compare each image with at least 2 others")
         if self.block < 1:
             raise ConfigError(f"block {self.block} must be at least 1 image")
+        if self.position < 0:
+            raise ConfigError(f"position {self.position} must not be negative")
+
+
+@dataclass(frozen=True)
+class MutualMaps:
+    """Hold what comparing the images of a set with each other gives."""
+
+    # A map [h, w] float32 for each image, >= 0: mean distances of unit vectors (at most 2). Copies of an image have the
+    # same map; where all images are copies, maps are 0.
+    plain: list[Array]
+    # The same with the place in the image; the same arrays where it has no weight.
+    placed: list[Array]
+    # Half squared distance of a patch to the nearest of all patches of the images it meets, mean over all patches.
+    apart: float
 
 
 class FeatureStore:
@@ -144,7 +167,7 @@ def copies(keys: Sequence[str]) -> dict[str, list[int]]:
     return groups
 
 
-def mutual_maps(store: FeatureStore, config: MutualConfig | None = None, like_array: Array = None) -> list[Array]:
+def mutual_maps(store: FeatureStore, config: MutualConfig | None = None, like_array: Array = None) -> MutualMaps:
     """Score every image of the store against the others.
 
     The result depends on the set of images, never on their order.
@@ -154,35 +177,32 @@ def mutual_maps(store: FeatureStore, config: MutualConfig | None = None, like_ar
         config: options; the paper's where left out.
         like_array: an array whose kind and device is computed with; NumPy where left out.
 
-    Returns:
-        For each image a map [h, w] float32, >= 0, mean distance of unit vectors (at most 2). Copies of one image have
-        the same map; where all images are copies, maps are 0.
-
     Raises:
         InputError: fewer than two images.
     """
     config = config or MutualConfig()
     if len(store) < 2:
         raise InputError(f"{len(store)} image cannot be compared with itself; give at least 2, better 12 and more")
-    groups = copies(store.keys)
     # By the content, so that neither the order of the files nor their names decide which images meet.
-    unique = sorted(groups.values(), key=lambda places: _shuffled(store.keys[places[0]], config.seed))
+    unique = sorted(copies(store.keys).values(), key=lambda places: content_order(store.keys[places[0]], config.seed))
     images = [places[0] for places in unique]
-    totals: list[Array] = [0.0] * len(images)
-    if len(images) > 1:
-        for level in range(store.levels):
-            for window in config.windows:
-                for number, closest in _mutual(store, images, level, window, config, like_array):
-                    totals[number] = totals[number] + closest
-    maps: list[Array] = [None] * len(store)
-    passes = store.levels * len(config.windows)
+    if len(images) == 1:
+        grid = like(np.zeros(store.read(0, 0).shape[:2], np.float32), like_array)
+        return MutualMaps([grid] * len(store), [grid] * len(store), 0.0)
+    passes = [(level, window) for level in range(store.levels) for window in config.windows]
+    totals: list[_Scored] = [_Scored(0.0, 0.0, 0.0)] * len(images)
+    for level, window in passes:
+        for number, scored in _mutual(store, images, level, window, config, like_array):
+            totals[number] = _Scored(*(total + part for total, part in zip(totals[number], scored, strict=True)))
+    plain: list[Array] = [None] * len(store)
+    placed: list[Array] = [None] * len(store)
     for places, image, total in zip(unique, images, totals, strict=True):
         shape = store.read(image, 0).shape[:2]
-        empty = np.zeros(shape, np.float32)
-        grid = like(empty, like_array) if len(images) == 1 else (total / passes).reshape(shape)
         for place in places:
-            maps[place] = grid
-    return maps
+            plain[place] = (total.plain / len(passes)).reshape(shape)
+            placed[place] = (total.placed / len(passes)).reshape(shape) if config.position else plain[place]
+    patches = sum(grid.shape[0] * grid.shape[1] for grid in (plain[image] for image in images))
+    return MutualMaps(plain, placed, sum(total.apart for total in totals) / (patches * len(passes)))
 
 
 def rescore(scores: Array, embeddings: Array, neighbours: Sequence[int] = (1, 2, 3)) -> Array:
@@ -214,28 +234,82 @@ def rescore(scores: Array, embeddings: Array, neighbours: Sequence[int] = (1, 2,
     return like(total / len(neighbours), scores, "float32")
 
 
+class _Scored(NamedTuple):
+    """Hold what the others say of one image: ā [M] without and with the place, and a sum of half squared distances."""
+
+    plain: Array
+    placed: Array
+    apart: float
+
+
 def _mutual(
     store: FeatureStore, images: list[int], level: int, window: int, config: MutualConfig, like_array: Array
-) -> Iterator[tuple[int, Array]]:
-    """Yield (position in `images`, ā [M]) of every image as soon as all its pairs are done."""
+) -> Iterator[tuple[int, _Scored]]:
+    """Yield (position in `images`, scores) of every image as soon as all its pairs are done."""
 
     @lru_cache(maxsize=2 * config.block)
-    def features(number: int) -> Array:
-        return neighbourhood(like(store.read(images[number], level), like_array), window, config.standardise)
+    def features(number: int) -> tuple[Array, tuple[int, ...]]:
+        grid = store.read(images[number], level)
+        return neighbourhood(like(grid, like_array), window, config.standardise), grid.shape[:2]
 
     pairs, others = meetings(len(images), config.others)
     pairs.sort(key=lambda pair: (pair[0] // config.block, pair[1] // config.block, pair))
     kept = max(1, int(config.share * others))
-    distances: list[list[Array]] = [[] for _ in images]
+    plain, placed = _Nearest(len(images), others, kept), _Nearest(len(images), others, kept)
     for i, j in pairs:
-        similar = features(i) @ features(j).T
-        xp = namespace(similar)
+        (rows, grid), (columns, other_grid) = features(i), features(j)
+        similar = rows @ columns.T
+        plain.add(i, j, similar)
+        if config.position:
+            between = _half_squared(grid, other_grid, config.position)
+            placed.add(i, j, similar - like(between, similar))
+        for number in (i, j):
+            if plain.complete(number):
+                mean, nearest = plain.pop(number)
+                yield (
+                    number,
+                    _Scored(
+                        mean,
+                        placed.pop(number)[0] if config.position else 0.0,
+                        float((nearest * nearest).sum()) / 2,
+                    ),
+                )
+
+
+class _Nearest:
+    """Gather, for each image, how far its patches are from the nearest patch of each image that it meets."""
+
+    def __init__(self, images: int, others: int, kept: int) -> None:
+        self._others, self._kept = others, kept
+        # In half precision, the largest part of what is held.
+        self._distances: list[list[Array]] = [[] for _ in range(images)]
+
+    def add(self, i: int, j: int, similar: Array) -> None:
+        """Take the similarities [M, M'] of the patches of images i and j, 1 - half a squared distance."""
         for number, axis in ((i, 1), (j, 0)):
-            distances[number].append(convert(_distance(xp.amax(similar, axis)), "float16"))
-            if len(distances[number]) == others:
-                stacked = convert(xp.stack(distances[number], -1), "float32")
-                yield number, smallest(stacked, kept).mean(-1)
-                distances[number].clear()
+            self._distances[number].append(convert(_distance(namespace(similar).amax(similar, axis)), "float16"))
+
+    def complete(self, number: int) -> bool:
+        """Tell whether an image has met all that it meets."""
+        return len(self._distances[number]) == self._others
+
+    def pop(self, number: int) -> tuple[Array, Array]:
+        """Return the mean of the smallest distances [M], and the smallest one [M]; they are held no longer."""
+        stacked = namespace(self._distances[number][0]).stack(self._distances[number], -1)
+        self._distances[number] = []
+        least = smallest(convert(stacked, "float32"), self._kept)
+        return least.mean(-1), -namespace(least).amax(-least, -1)
+
+
+@lru_cache(maxsize=8)
+def _half_squared(grid: tuple[int, ...], other: tuple[int, ...], weight: float) -> npt.NDArray[np.float32]:
+    """Return half the squared distances between the places of patches of two grids, times weight² [M, M']."""
+    y, x = (
+        (np.arange(length) + 0.5)[:, None] / length - (np.arange(others) + 0.5)[None, :] / others
+        for length, others in zip(grid, other, strict=True)
+    )
+    squared = (y * y)[:, None, :, None] + (x * x)[None, :, None, :]
+    return (0.5 * weight**2 * squared).reshape(math.prod(grid), math.prod(other)).astype(np.float32)
 
 
 def meetings(count: int, others: int | None) -> tuple[list[tuple[int, int]], int]:
@@ -261,5 +335,6 @@ def _distance(similar: Array) -> Array:
     return xp.sqrt(xp.where(squared > _ROUNDING, squared, xp.zeros_like(squared)))
 
 
-def _shuffled(key: str, seed: int) -> bytes:
+def content_order(key: str, seed: int) -> bytes:
+    """Return by what images are sorted for drawing some of them: it depends on their content and the seed alone."""
     return hashlib.blake2b(f"{seed} {key}".encode(), digest_size=16).digest()

@@ -5,11 +5,20 @@ The numerics, with their equations, stand in `parts/mutual.py`.
 
 The paper's settings, all of them selectable:
 
-    levels="each" standardise=True windows=[1,3,5] share=0.3 top=0 others=0 words_weight=0 rescore=[1,2,3]
+    levels="each" standardise=True windows=[1,3,5] share=0.3 top=0 others=0 words_weight=0 map_words_weight=0
+    position=0 rescore=[1,2,3]
 
 Ours are the defaults, for the bundled stem: levels joined to one descriptor a patch, as in the memory of good
-photographs; a part of a large folder compared, which costs a set of 1,000 images no more an image than one of 50; the
-mean of the highest 1 % of the map as score; no re-scoring, whose results are relative to the folder.
+photographs; a part of a large folder compared, which costs a set of 1,000 images no more an image than one of 50; no
+re-scoring, whose results are relative to the folder; and words and places in the image:
+
+    score    mean of the largest 1 % of  z(A without place) + words_weight * z(map of words)
+    map      z(A with place) + map_words_weight * z(map of words)
+
+z subtracts the median of all places of all images and divides by 1.4826 times their median absolute deviation. Places
+count only in folders whose parts always lie alike (turned copies of some images are less like the others than the
+images are). Where images are too unlike each other (mean half squared distance of a patch to the nearest of the others
+above 0.15), words alone count.
 
 Where it fails: a defect that looks the same in more than `share` of the images has twins enough and is lost; a sound
 variant that is rarer than that (one colour, one pose) stands out.
@@ -28,12 +37,17 @@ from anomalens.methods.parts.fusion import Scale
 from anomalens.methods.parts.method_config import MethodConfig
 from anomalens.methods.parts.mutual import FeatureStore, MutualConfig, mutual_maps, rescore
 from anomalens.methods.parts.patches import apply, describe, operator
-from anomalens.methods.sets.set_method import Floats, SetMethod, register_set
+from anomalens.methods.sets.set_method import Floats, SetMaps, SetMethod, register_set
 
 # A share of the map so small that it is its highest place alone.
 _HIGHEST = 1e-9
 # Bytes of features that are held at once while images are compared.
 _HELD = 2**28
+# Weight of the place in folders whose parts always lie alike, and the ratio of distances of turned copies and of images
+# above which they do.
+_POSITION, _ALIKE = 3.5, 1.25
+# Mean half squared distance of a patch to the nearest of the others beyond which words decide alone.
+_TOO_UNLIKE = 0.15
 # Of a normal distribution, the standard deviation in units of the median absolute deviation.
 _DEVIATION = 1.4826
 
@@ -56,8 +70,11 @@ class Config(MethodConfig):
     top: float = 0.01
     # Sizes of the neighbourhoods of images that scores are smoothed over; empty: not at all.
     rescore: tuple[int, ...] = ()
-    # Weight of the map of words, in robust deviations; 0: the images alone.
-    words_weight: float = 0.0
+    # Weights of words in the score and in the map; with 0 for the score words count in neither.
+    words_weight: float = 0.25
+    map_words_weight: float = 0.2
+    # Weight of the place in the image, in the map; None: decided by the images; 0: the place counts nothing.
+    position: float | None = None
     # Seed of the draw of other images.
     seed: int = 0
 
@@ -66,14 +83,22 @@ class Config(MethodConfig):
         self.mutual(1)
         if not 0 <= self.top <= 1:
             raise ConfigError(f"top {self.top} is a share of the map, in [0, 1]; 0 takes its highest place")
-        if self.words_weight < 0:
-            raise ConfigError(f"words_weight {self.words_weight} must not be negative")
+        if min(self.words_weight, self.map_words_weight) < 0:
+            raise ConfigError("words_weight and map_words_weight must not be negative")
+        if self.levels == "each" and self.position:
+            raise ConfigError('position counts in joined levels only; leave it out, or set levels="joined"')
         if any(size < 1 for size in self.rescore):
             raise ConfigError(f"rescore {self.rescore} must be numbers of images, at least 1 each, such as (1, 2, 3)")
 
-    def mutual(self, block: int) -> MutualConfig:
+    def mutual(self, block: int, turn_ratio: float | None = None) -> MutualConfig:
         """Return the options of the numerics. Raises ConfigError where a value is out of range."""
-        asked = MutualConfig(self.windows, self.share, self.standardise, self.others or None, self.seed, block)
+        position = self.position
+        if position is None:
+            alike = turn_ratio is not None and turn_ratio > _ALIKE
+            position = _POSITION if alike and self.levels == "joined" else 0.0
+        asked = MutualConfig(
+            self.windows, self.share, self.standardise, self.others or None, self.seed, block, position
+        )
         # Joined levels have been averaged over their neighbourhoods before they were joined.
         return asked if self.levels == "each" else replace(asked, windows=(1,))
 
@@ -108,23 +133,33 @@ class MuSc(SetMethod):
             return [describe(levels, grid, window) for window in self.config.windows]
         return [_on_grid(level, grid) for level in levels]
 
-    def score_set(self, store: FeatureStore, like_array: Array = None) -> list[Floats]:
+    @property
+    def asks_turns(self) -> bool:
+        """Return whether the images decide if places count."""
+        return self.config.position is None and self.config.levels == "joined"
+
+    def score_set(self, store: FeatureStore, turn_ratio: float | None = None, like_array: Array = None) -> SetMaps:
         """Compare all images, a block at a time; see `SetMethod.score_set`."""
         widest = max(store.read(0, level).size for level in range(store.levels)) if len(store) else 1
         # Two blocks are held, in single precision.
         block = max(1, min(32, _HELD // (2 * 4 * widest)))
-        maps = mutual_maps(store, self.config.mutual(block), like_array)
-        return [numpy_array(grid).astype(np.float32) for grid in maps]
+        maps = mutual_maps(store, self.config.mutual(block, turn_ratio), like_array)
+        plain, placed = ([numpy_array(grid).astype(np.float32) for grid in part] for part in (maps.plain, maps.placed))
+        return SetMaps(plain, placed, self.uses_words and maps.apart > _TOO_UNLIKE)
 
-    def join(self, maps: Sequence[Floats], words: Sequence[Floats]) -> list[Floats]:
-        """Add the maps of words, both in robust deviations from the median of the whole set."""
+    def join(self, maps: SetMaps, words: Sequence[Floats]) -> SetMaps:
+        """Add the maps of words, all in robust deviations from the median of the whole set."""
         if not self.uses_words:
-            return list(maps)
-        compared, said = _robust_scale(maps), _robust_scale(words)
-        return [
-            compared.standardise(grid) + self.config.words_weight * said.standardise(part)
-            for grid, part in zip(maps, words, strict=True)
-        ]
+            return maps
+        said = _standardised(words)
+        if maps.words_alone:
+            return replace(maps, for_score=said, for_map=said)
+        weights = (self.config.words_weight, self.config.map_words_weight)
+        score, shown = (
+            [grid + weight * part for grid, part in zip(_standardised(compared), said, strict=True)]
+            for compared, weight in zip((maps.for_score, maps.for_map), weights, strict=True)
+        )
+        return replace(maps, for_score=score, for_map=shown)
 
     def smooth(self, scores: Floats, wholes: Floats) -> Floats:
         """Re-score as the paper does, where sizes of neighbourhoods are set."""
@@ -142,8 +177,10 @@ def _on_grid(level: Array, grid: tuple[int, int]) -> Array:
     return apply(rows, convert(level, "float32"), columns)
 
 
-def _robust_scale(maps: Sequence[Floats]) -> Scale:
+def _standardised(maps: Sequence[Floats]) -> list[Floats]:
+    """Bring maps to robust deviations from the median of all their places."""
     values = np.concatenate([grid.ravel() for grid in maps]).astype(np.float64)
     middle = float(np.median(values))
     spread = _DEVIATION * float(np.median(np.abs(values - middle)))
-    return Scale(middle, max(spread, 0.02 * abs(middle), float(np.finfo(np.float32).tiny)))
+    scale = Scale(middle, max(spread, 0.02 * abs(middle), float(np.finfo(np.float32).tiny)))
+    return [scale.standardise(grid) for grid in maps]

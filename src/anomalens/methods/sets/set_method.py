@@ -28,6 +28,17 @@ from anomalens.options import refuse_unknown
 Floats = npt.NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class SetMaps:
+    """Hold maps [h, w] for each image of a set, larger = more abnormal."""
+
+    # What image scores are made of, and what people are shown; often the same arrays.
+    for_score: list[Floats]
+    for_map: list[Floats]
+    # Whether the images were too unlike each other to be compared, so that words alone count.
+    words_alone: bool = False
+
+
 class SetMethod(ABC):
     """Score the images of a set against each other, as one paper does."""
 
@@ -51,19 +62,23 @@ class SetMethod(ABC):
     def describe(self, levels: Sequence[Array]) -> list[Array]:
         """Turn feature grids [B, h, w, C], one a level, into what the store keeps: grids of one size [B, h, w, D]."""
 
+    @property
     @abstractmethod
-    def score_set(self, store: FeatureStore, like_array: Array = None) -> list[Floats]:
-        """Score every image of the store against the others.
+    def asks_turns(self) -> bool:
+        """Return whether `score_set` goes by whether the parts lie at any angle."""
+
+    @abstractmethod
+    def score_set(self, store: FeatureStore, turn_ratio: float | None = None, like_array: Array = None) -> SetMaps:
+        """Score every image of the store against the others, whatever their order.
 
         Args:
             store: what `describe` gave for N >= 2 images, one by one.
+            turn_ratio: how much less alike turned copies of some images are than the images; None where nobody knows.
             like_array: an array whose kind and device is computed with; NumPy where left out.
-
-        Returns a map [h, w] for each image, larger = more abnormal, whatever the order of the images.
         """
 
     @abstractmethod
-    def join(self, maps: Sequence[Floats], words: Sequence[Floats]) -> list[Floats]:
+    def join(self, maps: SetMaps, words: Sequence[Floats]) -> SetMaps:
         """Join the maps of `score_set` with maps of words on the same grids, [h, w] for each image."""
 
     @abstractmethod
