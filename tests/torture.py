@@ -29,17 +29,14 @@ from typing import Any, NamedTuple
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
-import torch
 from PIL import Image
 
 import hostile
-from anomalens.backbones.bundle import save_bundle
-from anomalens.backbones.config import ClipConfig, TextConfig, VisionConfig
-from anomalens.backbones.tower import Clip
 from anomalens.cli import main
 from anomalens.errors import AnomalensError
 from anomalens.files import file_digest
 from security import test_metadata
+from security.recipes import write_weights
 
 LIMIT = 1.5e9
 """Bytes of memory that a run may take, the libraries included."""
@@ -164,15 +161,6 @@ def write_dataset(folder: Path, images: int) -> Path:
     return folder
 
 
-def write_weights(path: Path) -> Path:
-    """Write a tiny random backbone; return its path."""
-    torch.manual_seed(0)
-    vision = VisionConfig(image_size=64, patch=16, width=128, layers=6, heads=2)
-    config = ClipConfig(vision, TextConfig(width=64, layers=3, heads=1), joint=32, activation="gelu")
-    save_bundle(path, Clip(config).eval(), licence="none", version="0")
-    return path
-
-
 # --------------------------------------------------------------------------------------------------------------- kills
 class Killing(NamedTuple):
     """A command to be killed: its arguments, where {out} is the place it writes to, and what it must leave."""
@@ -218,7 +206,7 @@ def kill_commands(torture: Torture, data: Path, weights: Path, share: float) -> 
     evaluated = torture.root / "evaluated"
     torture.command("evaluate", "--data", f"mvtec:{data}", "--eval-size", 64, *winclip, "--out", evaluated)
     commands = [
-        Killing("detect", ("detect", data / "nut/test", *winclip, "--out", "{out}"), ("--resume",), rows, 40),
+        Killing("detect", ("detect", data / "nut/test", *winclip, "--out", "{out}"), ("--resume",), rows, 30),
         Killing("evaluate", ("evaluate", "--data", f"mvtec:{data}", "--eval-size", 64, *winclip, "--out", "{out}"), (),
                 numbers, 16),
         Killing("benchmark", ("benchmark", "--method", "winclip", "--method", "anoclip", "--data", f"mvtec:{data}",
@@ -226,6 +214,8 @@ def kill_commands(torture: Torture, data: Path, weights: Path, share: float) -> 
         Killing("train", (*learn, "--out", "{out}/a.safetensors"), (), checkpoint, 20),
         Killing("calibrate", ("calibrate", "--normals", good, "--fpr", "0.1", *winclip, "--out", "{out}/c.json"), (),
                 lambda out: json.loads((out / "c.json").read_text())["calibration"], 10),
+        Killing("fit", ("fit", good, *own, "--method", "winclip", "--size", 64, "--out", "{out}/p.anomalens"), (),
+                lambda out: file_digest(out / "p.anomalens"), 10),
         Killing("report", ("report", evaluated, "--out", "{out}/page.html"), (),
                 lambda out: file_digest(out / "page.html"), 10),
         Killing("export", ("export", "--out", "{out}/m.onnx", "--check", good / "000.png", *winclip), (),
@@ -375,7 +365,7 @@ def torment(root: Path, seed: int, share: float) -> Torture:
     (root / "home").mkdir()
     data, weights = write_dataset(torture.root / "data", 40), write_weights(torture.root / "tiny.safetensors")
     names(torture, weights)
-    metadata(torture, max(1, round(60 * share)))
+    metadata(torture, max(1, round(35 * share)))
     images(torture, weights, max(1, round(1000 * share)))
     kill_commands(torture, data, weights, share)
     outside = [path for path in root.iterdir() if path.name not in ("work", "home")] + list((root / "home").rglob("*"))

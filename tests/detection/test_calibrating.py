@@ -13,7 +13,9 @@ from anomalens.datasets.layouts import open_dataset
 from anomalens.decision.calibration import Calibration, SavedCalibration
 from anomalens.decision.pooling import ScorePooling
 from anomalens.detection.calibrating import calibrate, calibrate_on_labels
+from anomalens.detection.loading import load_detector
 from anomalens.errors import ConfigError, InputError
+from parts import good_parts
 from toys import grey, make, predictions, toy_of
 
 pytestmark = pytest.mark.usefixtures("blank_images_count")
@@ -157,3 +159,12 @@ def test_scores_of_a_file_must_be_in_order() -> None:
     for scores in ((0.2, 0.1), (float("nan"),)):
         with pytest.raises(ConfigError, match="ascending"):
             Calibration(0.5, 0.5, (0.0, 1.0), "", normal_scores=scores)
+
+
+def test_photographs_that_a_part_was_taught_with_do_not_count() -> None:
+    detector = load_detector(size=160, device="cpu").fit(good_parts(3))
+    saved = calibrate(detector, good_parts(6), fpr=0.25)
+    assert saved.left_out == tuple(["image: the part was taught with it"] * 3)
+    assert saved.made_from["n_normal"] == 3
+    with pytest.raises(InputError, match=r"found 0.*3 more .* do not count: image: the part was taught with it"):
+        calibrate(detector, good_parts(3), fpr=0.25)

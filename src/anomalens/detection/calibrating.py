@@ -7,6 +7,7 @@ detector = load_detector(..., calibration="line3.json")      # or: anomalens det
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import repeat
 from typing import Any, Literal
 
 from anomalens.datasets.layouts import Dataset
@@ -15,7 +16,10 @@ from anomalens.decision.conformal import GUARANTEE, needed, promise, rate_interv
 from anomalens.decision.conformal import threshold as conformal_threshold
 from anomalens.decision.thresholds import best_f1, check_costs, check_recall, for_recall, least_cost
 from anomalens.detection.detector import Detector
+from anomalens.detection.streaming import as_items
 from anomalens.errors import ConfigError, InputError
+from anomalens.images.content import content_key
+from anomalens.images.decoding import decode
 from anomalens.prediction import Failure, Prediction
 
 Rule = Literal["f1", "recall", "cost"]
@@ -33,7 +37,8 @@ def calibrate(detector: Detector, images: Any, *, fpr: float = 0.01, progress: P
         fpr: in (0, 1).
         progress: called after every image.
 
-    Returns the calibration; images that could not be read count nowhere and are listed in `left_out`.
+    Returns the calibration; images that could not be read or judged, and those that the part was taught with, count
+    nowhere and are listed in `left_out`.
 
     Raises:
         InputError: fewer readable images than `fpr` needs; the message says how many.
@@ -53,7 +58,7 @@ def calibrate(detector: Detector, images: Any, *, fpr: float = 0.01, progress: P
     try:
         cut, pixel_cut = conformal_threshold(scores, fpr), conformal_threshold(peaks, fpr)
     except InputError as error:
-        unreadable = f" ({len(left_out)} more could not be read: {left_out[0]})" if left_out else ""
+        unreadable = f" ({len(left_out)} more could not be read or do not count: {left_out[0]})" if left_out else ""
         raise InputError(f"{error}{unreadable}") from error
     low, high = rate_interval(n, fpr)
     calibration = replace(
@@ -152,10 +157,19 @@ def _refuse_sets(detector: Detector) -> None:
 
 
 def _predict(detector: Detector, images: Any, progress: Progress) -> Iterator[Prediction | Failure]:
-    """Yield what the detector says of each image; one that cannot be judged becomes a failure: it counts nowhere."""
-    for result in detector.predict_iter(images):
+    """Yield what the detector says of each image; one that must not count becomes a failure.
+
+    Images that cannot be judged do not count, nor do photographs that the part was taught with, which look sounder than
+    any new image.
+    """
+    taught = {photo.key for photo in detector.lesson.photos} if detector.lesson else set()
+    items = list(as_items(images)) if taught else images
+    sources = items if taught else repeat(None)
+    for source, result in zip(sources, detector.predict_iter(items), strict=False):
         if isinstance(result, Prediction) and result.unusable:
             yield Failure(result.path, f"{result.path or 'image'}: {result.unusable}")
+        elif isinstance(result, Prediction) and taught and content_key(decode(source).rgb) in taught:
+            yield Failure(result.path, f"{result.path or 'image'}: the part was taught with it")
         else:
             yield result
         if progress:

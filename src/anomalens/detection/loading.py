@@ -10,7 +10,7 @@ from anomalens.detection.recipe import is_recipe, read_recipe
 from anomalens.detection.teaching import named_reference, taught_engine
 from anomalens.detection.tiling import Inside
 from anomalens.engines import exported
-from anomalens.errors import ConfigError
+from anomalens.errors import ConfigError, WeightsError
 from anomalens.images.decoding import decode_mask
 from anomalens.methods.references.reference_method import create_reference, reference_entry
 from anomalens.methods.sets.set_method import is_set_method
@@ -132,6 +132,8 @@ def _from_recipe(path: str, options: LoadOptions) -> Detector:
     own = {name: getattr(recipe.options, name) for name in ("min_area", "mm_per_px") if name not in asked}
     words = _from_weights(options.replace(recipe=None, **kept, **own))
     recipe.check(words.identity, path)
+    if words.preprocess.size not in recipe.sizes:
+        raise WeightsError(f"{path}: images are seen at {words.preprocess.size} pixels, which nothing was taught at")
     return words.replace(
         engine=taught_engine(words.engine, recipe.lesson, recipe.sizes),
         calibration=recipe.calibration,

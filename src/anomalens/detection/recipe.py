@@ -30,7 +30,7 @@ from anomalens.engines.contract import Identity
 from anomalens.engines.taught import TaughtSize
 from anomalens.errors import AnomalensError, WeightsError, one_line
 from anomalens.files import atomic_write, digest, json_ready
-from anomalens.methods.references.reference_method import create_reference
+from anomalens.methods.references.reference_method import ReferenceMethod, Words, create_reference
 from anomalens.options import LoadOptions, refuse_unknown
 from anomalens.typed_values import build, checked_value
 from anomalens.untrusted import read_bytes, read_header, read_json
@@ -43,6 +43,8 @@ _KEPT = (
     "method", "backbone", "object_name", "size", "tile", "overlap", "extra_sizes", "fast_jpeg", "dtype", "seed",
     "method_options", "min_area", "mm_per_px",
 )  # fmt: skip
+# Pixels of a side of the coarsest patch.
+_COARSEST = 128
 # The largest file that is read, in bytes.
 _MOST_BYTES = 2**31
 
@@ -178,6 +180,7 @@ def _from_parts(header: Mapping[str, Any], tensors: Mapping[str, Any]) -> Recipe
             seen[side].globals[seen[side].view == 0],
             _above_zero("limit", facts.limit),
         )
+        _rehearse(reference, seen[side], sizes[side])
     options = checked_value("options", header["options"], dict[str, Any])
     # Files that a detector reads or writes are no business of a recipe.
     refuse_unknown(options, _KEPT, "a recipe")
@@ -271,6 +274,9 @@ def _seen(side: int, tensors: Mapping[str, Any], photos: int) -> Seen:
     seen = Seen(**parts)
     looks = len(seen.photo)
     arrays = [*seen.descriptors, seen.view, seen.tile, seen.word_scores, seen.word_maps, seen.globals]
+    # The grid of a tower is never so coarse: such a size would only take memory.
+    if seen.descriptors and side > _COARSEST * max(seen.descriptors[0].shape[1:3]):
+        raise ValueError(f"a size of {side} pixels, which no photo was seen at")
     if not seen.descriptors or any(len(array) != looks for array in arrays):
         raise ValueError("arrays of different lengths")
     ranks = [array.ndim for array in (*seen.descriptors, seen.photo, *arrays[len(seen.descriptors) :])]
@@ -283,6 +289,19 @@ def _seen(side: int, tensors: Mapping[str, Any], photos: int) -> Seen:
     if sorted(set(seen.photo[seen.view == 0].tolist())) != list(range(photos)):
         raise ValueError("not every photo was looked at")
     return seen
+
+
+def _rehearse(reference: ReferenceMethod[Any], seen: Seen, taught: TaughtSize) -> None:
+    """Compare a photograph with what is remembered of all, as images will be.
+
+    Raises ValueError where arrays do not belong together, one of many errors where they are of other kinds.
+    """
+    look = seen.only(np.arange(1))
+    compared = reference.compare(look.descriptors, taught.remembered)
+    words = Words(look.word_scores, look.word_maps.astype(np.float32))
+    joined = reference.join(compared, words, taught.fitted)
+    if not np.isfinite(joined.map).all():
+        raise ValueError("a photograph compared with what is remembered gives no number")
 
 
 def _roi(values: Any) -> Inside:

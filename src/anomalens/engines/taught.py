@@ -6,6 +6,7 @@
 It is an engine itself, so everything above it (tiles, sizes, batches, streams, clusters) works as with words alone.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from anomalens.engines.contract import Engine, Floats, Identity, Scored
-from anomalens.errors import ConfigError
+from anomalens.errors import ConfigError, WeightsError, one_line
 from anomalens.methods.parts.array_namespace import Array, is_tensor, like, namespace, numpy_array, unit
 from anomalens.methods.parts.neighbours import nearest
 from anomalens.methods.references.reference_method import QUARTERS, ReferenceMethod, Words
@@ -84,7 +85,11 @@ class TaughtEngine:
         raise ConfigError("this detector has learned from photographs already; teach the detector it was made from")
 
     def score_batch(self, pixels: Floats, keys: Sequence[int], sharing: int = 1) -> Scored:
-        """Score a batch; see `Engine`. Raises ConfigError for pixels of a size that photographs were not seen at."""
+        """Score a batch; see `Engine`.
+
+        Raises ConfigError for pixels of a size that photographs were not seen at, WeightsError where what was taught
+        is of another shape than the features.
+        """
         side = min(pixels.shape[-2:])
         if side not in self.sizes:
             known = ", ".join(map(str, self.sizes))
@@ -92,7 +97,15 @@ class TaughtEngine:
         answer = self.words.score_batch(pixels, keys, sharing)
         levels = answer.levels
         words = Words(like(answer.score, levels[0]), like(answer.map, levels[0]))
-        joined = join(words, levels, self.method, self.sizes[side].moved(levels[0]))
+        try:
+            joined = join(words, levels, self.method, self.sizes[side].moved(levels[0]))
+        except (ValueError, RuntimeError) as error:
+            if re.search("shape|size|dimension", str(error)) is None:
+                raise
+            raise WeightsError(
+                f"what was taught does not fit the features of {self.identity.backbone} ({one_line(error)}); teach the"
+                " part again"
+            ) from error
         score, anomaly_map, score_map, unlike = (np.asarray(numpy_array(part), np.float32) for part in joined)
         return Scored(score, anomaly_map, score_map, unlike)
 
