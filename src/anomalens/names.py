@@ -1,4 +1,4 @@
-r"""Write any file name as text, and read it back.
+r"""Write any file name as text, and read it back; find the home folder that a name may begin with.
 
 On Linux a name is bytes, and need not be UTF-8. Python then holds it as text with half surrogate pairs (U+DC80 to
 U+DCFF, one for each byte), which no UTF-8 file can store. Results (rows, tables, Parquet) hold a name in *text form*:
@@ -8,6 +8,7 @@ backslash written `\u005c`, so that every text stands for one name.
 
 import os
 import re
+from pathlib import Path
 
 _NO_TEXT = re.compile("[\ud800-\udfff]")
 # A backslash that would be read as the beginning of an escape.
@@ -34,3 +35,9 @@ def is_text(value: str) -> bool:
 def printable(text: str) -> str:
     """Return `text` with everything escaped that a terminal would act on (other than new lines) or cannot show."""
     return "".join(sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in text)
+
+
+def at_home(name: str | os.PathLike[str]) -> Path:
+    """Return a name as a path in which a leading `~` is the home folder, unless there is a file of that name."""
+    path = Path(name)
+    return path if not str(path).startswith("~") or os.path.lexists(path) else Path(os.path.expanduser(path))

@@ -160,16 +160,23 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
     A setting that a record does not name counts as left at its default, so that records written before an option
     existed stay valid.
 
-    Returns a phrase for each setting that differs, by name: {"extra_sizes": "extra_sizes was not set then, 320 now"}.
+    Returns a phrase for each setting that differs, by name: {"extra_sizes": "--extra-size was not given then, 320
+    now"}.
     """
-    defaults = _defaults()
+    defaults, flags = _defaults(), {option.name: flag(option) for option in fields(LoadOptions)}
     records = [_modern(record) for record in (before, after)]
     phrases = {}
     for name in sorted(records[0].keys() | records[1].keys()):
         old, new = (json_ready(defaults.get(name) if record.get(name) is None else record[name]) for record in records)
         if (old or None) != (new or None):
-            phrases[name] = f"{name} was {_in_words(old)} then, {_in_words(new)} now"
+            called, missing = (flags[name], "not given") if name in flags else (name, "not set")
+            phrases[name] = f"{called} was {_in_words(old, missing)} then, {_in_words(new, missing)} now"
     return phrases
+
+
+def flag(option: "Field[Any]") -> str:
+    """Return how the command line calls an option of `LoadOptions`."""
+    return option.metadata["flag"] or f"--{option.name.replace('_', '-')}"
 
 
 def _modern(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,9 +188,9 @@ def _modern(record: Mapping[str, Any]) -> dict[str, Any]:
     return renamed
 
 
-def _in_words(value: Any) -> str:
+def _in_words(value: Any, missing: str = "not set") -> str:
     if value is None or value in ("", [], {}):
-        return "not set"
+        return missing
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, list):

@@ -1,5 +1,6 @@
 """`anomalens benchmark` from the outside."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,20 @@ def test_flags(benchmark: Command, data: Path, tiny_weights: Path, tmp_path: Pat
     assert ran.code == 0, ran.err
     assert "winclip" in ran.out
     assert {"results.md", "results.csv", "results.html", "cells"} <= {path.name for path in out.iterdir()}
+
+
+def test_images_are_chosen_by_name(benchmark: Command, data: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    (data / "normal").rename(data / "gut")
+    flags = ("--data", data, "--backbone", tiny_weights, "--size", 64, "--eval-size", 32, "--method", "anoclip")
+    chosen = ("--normal-name", "gut", "--exclude", "normal1*", "--max-pixels", 1600)
+    ran = benchmark(*flags, *chosen, "--out", tmp_path / "out")
+    assert ran.code == 0, ran.err
+    (metrics,) = (tmp_path / "out").glob("cells/*/metrics.json")
+    counts = json.loads(metrics.read_text())["classes"]["set"]
+    assert (counts["n_normal"], counts["n_anomalous"]) == (1, 2)
+    limited = benchmark(*flags, *chosen[:-1], 1599, "--out", tmp_path / "limited")
+    assert limited.code == 1
+    assert "no usable image found" in limited.out
 
 
 def test_a_file_and_a_failing_cell(benchmark: Command, data: Path, tiny_weights: Path, tmp_path: Path) -> None:

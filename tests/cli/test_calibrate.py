@@ -62,7 +62,7 @@ def test_other_settings_are_refused(run: Command, normals: Path, tmp_path: Path)
     for change, reason in (
         (("--size", 32), "size was 64 then, 32 now"),
         (("--method", "winclip"), "method was anoclip then, winclip now"),
-        (("--tile", 20), "tile was not set then, 20 now"),
+        (("--tile", 20), "--tile was not given then, 20 now"),
         (("--dtype", "bfloat16"), "dtype was float32 then, bfloat16 now"),
     ):
         ran = run(*calibrated, *change)

@@ -56,7 +56,7 @@ def test_good_photos_become_a_file_that_detects(fit: Command, run: Command, tmp_
     assert "written to nut.anomalens (" in ran.out
     assert "anomalens detect PHOTOS --recipe nut.anomalens --out FOLDER" in ran.err
     assert "photos are compared as they lie" in ran.out
-    assert f"left out: {good / 'black.png'}: the image is black" in ran.err
+    assert f"left out: '{good / 'black.png'}': the image is black" in ran.err
     assert "broken.png" in ran.err
 
 
@@ -107,7 +107,7 @@ def test_more_photos_extend_a_part(run: Command, nut: Path, tmp_path: Path) -> N
     assert ran.code == 0, ran.err
     facts = json.loads(ran.out)
     assert [Path(photo["name"]).parent.name for photo in facts["photos"]] == ["good"] * 5 + ["more"] * 3
-    assert facts["left_out"] == [f"{more / '4.png'}: a copy of another photo"]
+    assert facts["left_out"] == [f"'{more / '4.png'}': a copy of another photo"]
     assert facts["threshold_source"] == "8 good photos: at most 1 in 9 sound images is called anomalous"
     assert facts["object"] == "nut"
     ran = run("fit", "--add", more, "--out", nut, "--object", "bolt")
@@ -213,4 +213,4 @@ def test_an_odd_photo_is_named(fit: Command, tmp_path: Path) -> None:
     good = write_parts(tmp_path / "good", count=8)
     Image.fromarray(faulty_part(50)).save(good / "odd.png")
     ran = fit(good, "--out", "nut.anomalens")
-    assert f"have a look whether they are good: {good / 'odd.png'}" in ran.out
+    assert f"have a look whether they are good: '{good / 'odd.png'}'" in ran.out

@@ -180,6 +180,41 @@ def test_exclude_and_the_switches(run: Command, tmp_path: Path) -> None:
     assert "above the limit of 1,199" in rows(tmp_path / "3")[0]["error"]
 
 
+def test_fit_reads_photos_as_detect_reads_images(run: Command, tmp_path: Path, tiny_weights: Path) -> None:
+    for seed in (1, 2, 3):
+        photo(tmp_path / "in" / f"{seed}.png", seed)
+    no_text(tmp_path / "in")
+    photo(tmp_path / "in" / "[/b]\x1b[31m\n.png", 4)
+    photo(tmp_path / "in" / "mask_0.png", 5)
+    assert run("detect", tmp_path / "in", "--out", tmp_path / "in" / "out").code == 0
+    part = tmp_path / "a.anomalens"
+    fit = ("fit", "--backbone", tiny_weights, "--method", "anoclip", "--size", 64, "--out", part)
+    ran = run(*fit, tmp_path / "in", "--exclude", "mask*")
+    assert ran.code == 0, ran.err
+    assert "left out: 12 x image in a folder of results" in ran.err
+    assert "left out: 1 x image by --exclude" in ran.err
+    shown = run("recipe", "show", part)
+    assert shown.code == 0
+    assert "[/b]\\x1b[31m\\n.png'" in shown.out
+    assert "pi\\\\udce8ce.png'" in shown.out
+    assert "\x1b" not in shown.out + ran.err
+    for resume in ((), ("--resume",)):
+        assert run("detect", tmp_path / "in" / "1.png", "--recipe", part, "--out", tmp_path / "r", *resume).code == 0
+    limited = run(*fit, tmp_path / "in", "--max-pixels", 1199)
+    assert limited.code == 2
+    assert "above the limit of 1,199" in limited.err
+
+
+def test_resuming_with_other_settings_is_told_by_flags(run: Command, tmp_path: Path) -> None:
+    image, out = photo(tmp_path / "a.png"), tmp_path / "out"
+    assert run("detect", image, "--out", out, "--extra-size", 32, "--extra-size", 48).code == 0
+    ran = run("detect", image, "--out", out, "--resume", "--extra-size", 32)
+    assert "with other settings: --extra-size was 32, 48 then, 32 now. Use" in ran.err
+    ran = run("detect", image, "--out", out, "--resume", "--min-area", 5, "--tile", 32)
+    assert "--extra-size was 32, 48 then, not given now; --min-area was 0 then, 5 now;" in ran.err
+    assert "--tile was not given then, 32 now" in ran.err
+
+
 class Cp1252(io.TextIOWrapper):
     """A console that knows few characters."""
 

@@ -115,7 +115,7 @@ def test_a_part_is_learned_from_an_unsorted_folder(run: Command, shots: Path, ti
     flags = ("--backbone", tiny_weights, "--size", 64, "--method", "anoclip", "--out", "part.anomalens")
     ran = run("fit", shots, "--mixed", *flags)
     assert ran.code == 0, ran.err
-    assert f"left out: {shots / '04.png'}: among the 30 in 100 least like the others" in ran.err
+    assert f"left out: '{shots / '04.png'}': among the 30 in 100 least like the others" in ran.err
     assert "from 12 unsorted photos, 8 of them learned" in ran.out
     for further, reason in (("--add", "--add takes good photos only"), ("--fpr=0.2", "leave out --fpr or --mixed")):
         ran = run("fit", shots, "--mixed", further, *flags)

@@ -129,11 +129,11 @@ def test_the_file_holds_for_its_settings_alone(tiny_clip: Clip, tmp_path: Path) 
     assert content["calibration"]["normal_scores"] == sorted(content["calibration"]["normal_scores"])
     again.check(make(tiny_clip).settings)
     again.check(make(tiny_clip).settings | {"backbone": "the same weights elsewhere"})
-    for option, words in (({"tile": 32}, "tile was not set then, 32 now"), ({"object_name": "nut"}, "nut now")):
+    for option, words in (({"tile": 32}, "--tile was not given then, 32 now"), ({"object_name": "nut"}, "nut now")):
         with pytest.raises(ConfigError, match=f"other settings.*{words}"):
             again.check(make(tiny_clip, **option).settings)
     other_weights = make(tiny_clip).settings | {"backbone": "large", "weights": "abc"}
-    with pytest.raises(ConfigError, match="backbone was tiny then, large now; weights was not set then, abc now"):
+    with pytest.raises(ConfigError, match="--backbone was tiny then, large now; weights was not set then, abc now"):
         again.check(other_weights)
     pooled = make(tiny_clip, pooling=ScorePooling(0.5))
     with pytest.raises(ConfigError, match=r"pooling was 0 then, 0\.5 now"):

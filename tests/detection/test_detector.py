@@ -95,7 +95,7 @@ def test_a_surprise_while_loading_is_a_row_too(tiny_clip: Clip, monkeypatch: pyt
     def surprise(*_: object, **__: object) -> None:
         raise MemoryError("no room\nfor this")
 
-    monkeypatch.setattr("anomalens.detection.detector.decode", surprise)
+    monkeypatch.setattr("anomalens.detection.reading.decode", surprise)
     (answer,) = make(tiny_clip).predict_iter([grey(1)])
     assert isinstance(answer, Failure)
     assert answer.error == "MemoryError: no room for this"

@@ -127,8 +127,32 @@ def test_what_cannot_be_used_is_left_out_and_named(words: Detector, tmp_path: Pa
     assert lesson is not None
     assert len(lesson.photos) == 3
     reasons = " | ".join(lesson.left_out)
-    for part in ("a copy of another photo", "lens cap.png: the image is black", "broken.jpg"):
+    for part in ("a copy of another photo", "lens cap.png': the image is black", "broken.jpg"):
         assert part in reasons
+
+
+def test_photos_are_read_as_images_are(words: Detector, tmp_path: Path) -> None:
+    colours = [good_part(seed) * np.array([255, 200, 120]) // 255 for seed in range(3)]
+    photos = [colour.astype(np.uint8) for colour in colours]
+    frames = [np.ascontiguousarray(photo[:, :, ::-1]) for photo in photos]
+    for mixed in (False, True):
+        lessons = [
+            words.fit(photos, mixed=mixed).lesson,
+            words.fit(frames, channels="bgr", mixed=mixed).lesson,
+        ]
+        keys = [[photo.key for photo in lesson.photos] for lesson in lessons if lesson]
+        assert keys[0] == keys[1]
+    for number, photo in enumerate(photos):
+        Image.fromarray(photo).save(tmp_path / f"{number}.jpg", quality=95)
+    cut = tmp_path / "0.jpg"
+    cut.write_bytes(cut.read_bytes()[:-200])
+    asking = words.replace(options=words.options.replace(truncated_jpeg=True))
+    for detector, count in ((words, 2), (asking, 3)):
+        lesson = detector.fit(tmp_path).lesson
+        assert lesson is not None
+        assert len(lesson.photos) == count
+    with pytest.raises(InputError, match="above the limit of 1,000"):
+        words.replace(options=words.options.replace(max_pixels=1000)).fit(tmp_path)
 
 
 def test_no_photo_at_all(words: Detector) -> None:

@@ -116,12 +116,24 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_flags_are_a_plan_too() -> None:
-    plan = flags_plan(["anoclip", "winclip", "anoclip"], ["a", "a"], LoadOptions(size=64), EvaluationConfig(size=32))
+    plan = flags_plan(
+        ["anoclip", "winclip", "anoclip"], [BenchmarkData("a")], LoadOptions(size=64), EvaluationConfig(size=32)
+    )
     assert plan.methods == (
         BenchmarkMethod("anoclip", LoadOptions(method="anoclip", size=64)),
         BenchmarkMethod("winclip", LoadOptions(method="winclip", size=64)),
     )
     assert (plan.data, plan.evaluation) == ((BenchmarkData("a"),), EvaluationConfig(size=32))
+
+
+def test_a_data_set_has_names_of_its_own_and_the_limit_of_the_methods(tmp_path: Path) -> None:
+    settings = "[[method]]\nmethod = 'anoclip'\nmax_pixels = 47\n[[method]]\nmethod = 'winclip'\nmax_pixels = 1\n"
+    data = "[[data]]\npath = 'mvtec:.'\nexclude = ['*_copy.png']\nnormal_names = ['Gut']\n"
+    (tmp_path / "plan.toml").write_text(settings + data)
+    plan = read_plan(tmp_path / "plan.toml")
+    assert plan.max_pixels == 47
+    (part,) = plan.data
+    assert (part.exclude, part.normal_names) == (("*_copy.png",), ("Gut",))
 
 
 def test_shots_belong_to_a_method_and_recipes_lie_beside_the_file(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from anomalens.datasets.layouts import open_dataset
 from anomalens.errors import InputError
+from anomalens.images.decoding import decode, decode_mask
 from anomalens.images.sources import find_images, is_image_input, list_images
 
 
@@ -132,6 +134,12 @@ def test_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     assert list_images(["~/photos"]) == list_images(["~/photos/*"]) == [tmp_path / "photos" / "1.png"]
     assert not is_image_input("~/photos")
+    Image.new("L", (4, 3), 255).save(tmp_path / "photos" / "1.png")
+    assert decode("~/photos/1.png").rgb.shape == (3, 4, 3)
+    assert decode_mask("~/photos/1.png").all()
+    (tmp_path / "manifest.csv").write_text("image,label\n~/photos/1.png,0\n")
+    (sample,) = open_dataset("~/manifest.csv").samples()
+    assert sample.image == tmp_path / "photos" / "1.png"
 
 
 def test_arrays_of_names_are_several_inputs() -> None:
@@ -146,8 +154,6 @@ def test_absurd_numbers_in_names_sort(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", ["pipe", "device"])
 def test_what_could_block_for_ever_is_refused(what: str, tmp_path: Path) -> None:
-    from anomalens.datasets.layouts import open_dataset
-
     Image.new("L", (4, 4), 255).save(tmp_path / "1.png")
     if what == "pipe":
         os.mkfifo(tmp_path / "2.png")

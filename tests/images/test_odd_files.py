@@ -72,6 +72,12 @@ def test_heic_photographs_are_read_or_named(tmp_path: Path) -> None:
             decode(path)
         return
     heif = importlib.import_module("pillow_heif")
-    heif.from_pillow(Image.fromarray(odd.SCENE)).save(path, quality=90)
-    assert np.abs(decode(path).rgb.astype(int) - odd.SCENE).max() < 60
-    assert read_size(path) == (odd.WIDTH, odd.HEIGHT)
+    for tag in odd.ORIENTATIONS:
+        exif = Image.Exif()
+        exif[0x0112] = tag
+        stored = np.ascontiguousarray(odd.STORED.get(tag, np.asarray)(odd.SCENE))
+        heif.from_pillow(Image.fromarray(stored)).save(path, quality=95, exif=exif.tobytes())
+        assert np.abs(odd.centres(decode(path).rgb).astype(int) - odd.centres(odd.SCENE)).max() < 9
+        assert read_size(path) == (odd.WIDTH, odd.HEIGHT)
+    heif.from_pillow(Image.fromarray(odd.GREY // 100 * 255)).save(path, quality=60)
+    np.testing.assert_array_equal(decode_mask(path), odd.GREY >= 100)

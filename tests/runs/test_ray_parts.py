@@ -114,6 +114,31 @@ def test_a_store_is_listed_like_a_folder(tmp_path: Path) -> None:
         list_inputs([f"file://{tmp_path}/none.parquet"])
 
 
+def test_results_and_what_is_excluded_are_no_inputs_in_a_store(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ["1.png", "1_mask.png", "day/2.png", "@eaDir/1.png"]
+    results = ["out/heatmaps/0.png", "day/ray/heatmaps/0.png", "measured/gallery/0.png"]
+    signs = ["out/run.json", "out/predictions.jsonl", "day/ray/run.json", "day/ray/rows/part=0/a.parquet"]
+    for name in (*names, *results, *signs, "measured/metrics.json", "measured/report.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    root = f"file://{tmp_path}"
+    assert keys(list_inputs([root], exclude=["*_mask.png"])) == [f"{root}/1.png", f"{root}/day/2.png"]
+    assert "left out: 3 x image in a folder of results" in caplog.text
+    assert "left out: 1 x image by --exclude" in caplog.text
+    assert keys(list_inputs([f"{root}/*.png"], exclude=["*_mask*"])) == [f"{root}/1.png"]
+    # A run whose results lie among its inputs.
+    for name in ("run.json", "predictions.jsonl", "heatmaps/0.png"):
+        (tmp_path / "day" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "day" / name).touch()
+    assert keys(list_inputs([f"{root}/day"])) == [f"{root}/day/2.png"]
+    with pytest.raises(InputError, match="left out: 1 x image by --exclude"):
+        list_inputs([f"{root}/day"], exclude=["2*"])
+    manifest(tmp_path / "list.parquet", path=["a/x.png", "b/y.png"])
+    assert keys(list_inputs([tmp_path / "list.parquet"], exclude=["x.*"])) == ["b/y.png"]
+
+
 def test_a_name_that_is_no_text_is_a_key_still(tmp_path: Path) -> None:
     try:
         os.rename(picture(tmp_path / "a.png"), os.fsencode(tmp_path) + b"/\xff.png")

@@ -4,6 +4,7 @@ import io
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable
 
 import typer
@@ -28,6 +29,8 @@ def run_app(app: Callable[[], object]) -> None:
     from anomalens.cli.console import errors
 
     prepare_console()
+    # Pillow warns of harmless damage, such as a camera's notes that end early.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     sys.argv[1:] = map(at_home, sys.argv[1:])
     try:
         app()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anomalens.cli.console import Json
+from anomalens.cli.data_options import Exclude, NormalName
 from anomalens.cli.load_options import load_options
 from anomalens.errors import ConfigError
 from anomalens.options import LoadOptions
@@ -28,6 +29,8 @@ def benchmark(
         int, typer.Option("--shots", min=0, help="Teach each class from this many of its good photos first.")
     ] = 0,
     draws: Annotated[int, typer.Option("--draws", min=1, help="With --shots: how often they are drawn.")] = 1,
+    exclude: Exclude = None,
+    normal_name: NormalName = None,
     as_json: Json = False,
     options: LoadOptions = LoadOptions(),
 ) -> None:
@@ -48,7 +51,7 @@ def benchmark(
     Exit status: 0 all cells done, 1 some failed, 2 wrong usage, 130 stopped.
     """
     from anomalens.cli.console import note, progress_bar, show
-    from anomalens.evaluation.benchmark_plan import flags_plan, read_plan
+    from anomalens.evaluation.benchmark_plan import BenchmarkData, flags_plan, read_plan
     from anomalens.evaluation.benchmarking import collect, run
     from anomalens.evaluation.evaluator import EvaluationConfig
     from anomalens.reporting.benchmark_tables import write_tables
@@ -59,7 +62,11 @@ def benchmark(
         plan = read_plan(config)
     else:
         evaluation = EvaluationConfig(size=eval_size, class_names=class_names, shots=shots, draws=draws)
-        plan = flags_plan(method or [], data or [], options, evaluation)
+        chosen = [
+            BenchmarkData(spec, exclude=tuple(exclude or ()), normal_names=tuple(normal_name or ()))
+            for spec in dict.fromkeys(data or [])
+        ]
+        plan = flags_plan(method or [], chosen, options, evaluation)
     try:
         with progress_bar() as bar:
             cells = run(plan, out, _Screen(bar, len(plan.methods) * len(plan.data)))

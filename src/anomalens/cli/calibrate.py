@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anomalens.cli.console import Json
+from anomalens.cli.data_options import Exclude, NormalName
 from anomalens.cli.load_options import load_options
 from anomalens.errors import ConfigError
 from anomalens.options import LoadOptions
@@ -37,14 +38,8 @@ def calibrate(
     recall: Annotated[float, typer.Option(help="With --by recall: share of defects to find.")] = 0.95,
     miss_cost: Annotated[float, typer.Option(help="With --by cost: cost of a defect let through.")] = 10.0,
     alarm_cost: Annotated[float, typer.Option(help="With --by cost: cost of a good part stopped.")] = 1.0,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option("--exclude", help="Leave out images or folders of this name or path, a pattern; repeatable."),
-    ] = None,
-    normal_name: Annotated[
-        list[str] | None,
-        typer.Option("--normal-name", help="A further name of folders, or label, of normal images; repeatable."),
-    ] = None,
+    exclude: Exclude = None,
+    normal_name: NormalName = None,
     as_json: Json = False,
     options: LoadOptions = LoadOptions(),
 ) -> None:

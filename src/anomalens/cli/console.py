@@ -165,7 +165,7 @@ def show_facts(facts: Mapping[str, Any], *, title: str = "", as_json: bool) -> N
     lines = [(name, _text(value)) for name, value in facts.items() if value is not None]
     if not output.is_terminal:
         for name, text in lines:
-            say(f"{name}\t{text}")
+            say(f"{name}\t{' '.join(text.split())}")
         return
     table = Table(title=escape(title) if title else None, show_header=False)
     table.add_column(no_wrap=True)

@@ -8,6 +8,7 @@ import typer
 
 from anomalens.cli.application import new_app
 from anomalens.cli.console import Json, with_verbosity
+from anomalens.cli.data_options import Exclude, NormalName
 from anomalens.errors import ConfigError
 
 app = new_app("data", "Data sets: look up, check or prepare them.")
@@ -44,14 +45,8 @@ def check(
     ] = None,
     deep: Annotated[bool, typer.Option("--deep", help="Decode every mask and compare it with its label.")] = False,
     examples: Annotated[int, typer.Option(min=0, help="Cases shown of each kind of fault.")] = 5,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option("--exclude", help="Leave out images or folders of this name or path, a pattern; repeatable."),
-    ] = None,
-    normal_name: Annotated[
-        list[str] | None,
-        typer.Option("--normal-name", help="A further name of folders, or label, of normal images; repeatable."),
-    ] = None,
+    exclude: Exclude = None,
+    normal_name: NormalName = None,
     max_pixels: Annotated[
         int | None, typer.Option("--max-pixels", min=1, help="Largest image and mask accepted, in pixels.")
     ] = None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anomalens.cli.console import Json
+from anomalens.cli.data_options import Exclude
 from anomalens.cli.load_options import load_options
 from anomalens.errors import ConfigError
 from anomalens.options import DEFAULT_OBJECT, LoadOptions
@@ -68,10 +69,7 @@ def detect(
         int | None,
         typer.Option("--part-size", min=1, help="With --engine ray: inputs in a file; 1,024 or fewer unless given."),
     ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option("--exclude", help="Leave out images or folders of this name or path, a pattern; repeatable."),
-    ] = None,
+    exclude: Exclude = None,
     as_json: Json = False,
     options: LoadOptions = LoadOptions(),
 ) -> None:
@@ -115,6 +113,7 @@ def detect(
         note(remark)
     # For run.json, and for refusing to resume under others.
     settings = detector.settings | {"calibration": detector.calibration.to_dict(), "maps": maps.value}
+    settings |= {name: getattr(detector.options, name) for name in ("min_area", "mm_per_px")}
     try:
         with progress_bar() as bar:
             looking = bar.add_task("looking", total=len(paths), visible=detector.compares_sets and not scaled)

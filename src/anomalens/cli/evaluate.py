@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anomalens.cli.console import Json
+from anomalens.cli.data_options import Exclude, NormalName
 from anomalens.cli.load_options import load_options
 from anomalens.errors import ConfigError
 from anomalens.options import LoadOptions
@@ -46,14 +47,8 @@ def evaluate(
         typer.Option("--draws", min=1, help="With --shots: how often they are drawn, seeds 0, 1, ...; 1 unless given."),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse data with faults, do not only report them.")] = False,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option("--exclude", help="Leave out images or folders of this name or path, a pattern; repeatable."),
-    ] = None,
-    normal_name: Annotated[
-        list[str] | None,
-        typer.Option("--normal-name", help="A further name of folders, or label, of normal images; repeatable."),
-    ] = None,
+    exclude: Exclude = None,
+    normal_name: NormalName = None,
     as_json: Json = False,
     options: LoadOptions = LoadOptions(),
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from anomalens.cli.console import Json
+from anomalens.cli.data_options import Exclude
 from anomalens.cli.load_options import load_options
 from anomalens.errors import ConfigError
 from anomalens.options import LoadOptions
@@ -30,6 +31,7 @@ def fit(
         float | None,
         typer.Option(help="Largest rate of false alarms; unless given, the least that so many photos can promise."),
     ] = None,
+    exclude: Exclude = None,
     as_json: Json = False,
     options: LoadOptions = LoadOptions(),
 ) -> None:
@@ -69,7 +71,7 @@ def fit(
         raise ConfigError("--add takes good photos only; leave out --mixed, or learn all photos anew without --add")
     if mixed and fpr is not None:
         raise ConfigError("no rate of false alarms can be promised of unsorted photos; leave out --fpr or --mixed")
-    images = list_images(photos)
+    images = list_images(photos, exclude=exclude or ())
     known = len(read_recipe(out).lesson.photos) if add else 0
     if fpr is not None and len(images) + known < needed(fpr):
         raise ConfigError(

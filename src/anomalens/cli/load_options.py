@@ -4,12 +4,12 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields
-from typing import Annotated, Any, get_origin
+from typing import Annotated, Any
 
 import typer
 
 from anomalens.errors import ConfigError
-from anomalens.options import HINTS, LoadOptions
+from anomalens.options import HINTS, LoadOptions, flag
 from anomalens.untrusted import json_value
 
 # Options that say how the tower sees an image; the other panels follow from what an option changes.
@@ -44,13 +44,13 @@ def _parameter(option: "Field[Any]") -> inspect.Parameter:
     hint, default = HINTS[option.name], option.default
     if option.name == "method_options":
         hint, default = list[str] | None, None
-    elif get_origin(hint) is tuple:
+    elif option.name == "extra_sizes":
         hint, default = list[int] | None, None
-    flag = option.metadata["flag"] or f"--{option.name.replace('_', '-')}"
+    name = flag(option)
     if hint is bool:
-        flag = f"{flag}/--no-{flag.removeprefix('--')}"
+        name = f"{name}/--no-{name.removeprefix('--')}"
     least, words = option.metadata["minimum"], option.metadata["help"]
-    setting = typer.Option(flag, min=least, help=words, rich_help_panel=_panel(option))
+    setting = typer.Option(name, min=least, help=words, rich_help_panel=_panel(option))
     return inspect.Parameter(
         option.name,
         inspect.Parameter.KEYWORD_ONLY,

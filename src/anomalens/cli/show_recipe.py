@@ -73,7 +73,7 @@ def show(
     show_facts(rows, as_json=False)
     say("photos:")
     for photo in facts["photos"]:
-        say(f"  {photo['name']}  (score {photo['score']:.4g} against the others)")
+        say(f"  {photo['name']!r}  (score {photo['score']:.4g} against the others)")
     if thumbnails is not None:
         note(f"the photos as a picture: {thumbnails}")
 
@@ -132,7 +132,9 @@ def in_words(facts: Mapping[str, Any]) -> str:
         f"threshold {facts['threshold']:.4g} ({facts['threshold_source']})",
     ]
     if facts["odd"]:
-        lines.append(f"unlike the other photos, so have a look whether they are good: {', '.join(facts['odd'])}")
+        lines.append(
+            f"unlike the other photos, so have a look whether they are good: {', '.join(map(repr, facts['odd']))}"
+        )
     return "\n".join(lines)
 
 

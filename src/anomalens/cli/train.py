@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from anomalens.cli.data_options import Exclude, NormalName
 from anomalens.cli.load_options import load_options
 from anomalens.errors import ConfigError
 from anomalens.options import LoadOptions
@@ -34,6 +35,8 @@ def train(
     cache: Annotated[
         Path | None, typer.Option("--cache", help="Folder for features kept between runs; default: the user's cache.")
     ] = None,
+    exclude: Exclude = None,
+    normal_name: NormalName = None,
     options: LoadOptions = LoadOptions(),
 ) -> None:
     """Learn prompts on auxiliary data: normal and anomalous images with masks, of other things than will be inspected.
@@ -59,7 +62,7 @@ def train(
         raise ConfigError(f"--out {out}: a checkpoint is a .safetensors file; call it {out.stem}.safetensors")
     plan = TrainingPlan(epochs, batch, lr, seed, options.size, hold_out)
     first = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun; one alone speaks
-    datasets = [open_dataset(spec) for spec in data]
+    datasets = [open_dataset(spec, exclude=exclude or (), normal_names=normal_name or ()) for spec in data]
     if first:
         for dataset in datasets:
             note(dataset.summary())

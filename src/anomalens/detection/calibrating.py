@@ -7,6 +7,7 @@ detector = load_detector(..., calibration="line3.json")      # or: anomalens det
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import repeat
 from typing import Any, Literal
 
@@ -16,10 +17,11 @@ from anomalens.decision.conformal import GUARANTEE, needed, promise, rate_interv
 from anomalens.decision.conformal import threshold as conformal_threshold
 from anomalens.decision.thresholds import best_f1, check_costs, check_recall, for_recall, least_cost
 from anomalens.detection.detector import Detector
+from anomalens.detection.reading import read_image
 from anomalens.detection.streaming import as_items
 from anomalens.errors import ConfigError, InputError
 from anomalens.images.content import content_key
-from anomalens.images.decoding import decode
+from anomalens.images.image_files import quoted
 from anomalens.prediction import Failure, Prediction
 
 Rule = Literal["f1", "recall", "cost"]
@@ -165,12 +167,17 @@ def _predict(detector: Detector, images: Any, progress: Progress) -> Iterator[Pr
     taught = {photo.key for photo in detector.lesson.photos} if detector.lesson else set()
     items = list(as_items(images)) if taught else images
     sources = items if taught else repeat(None)
+    read = partial(read_image, sizes=detector.sizes, options=detector.options)
     for source, result in zip(sources, detector.predict_iter(items), strict=False):
         if isinstance(result, Prediction) and result.unusable:
-            yield Failure(result.path, f"{result.path or 'image'}: {result.unusable}")
-        elif isinstance(result, Prediction) and taught and content_key(decode(source).rgb) in taught:
-            yield Failure(result.path, f"{result.path or 'image'}: the part was taught with it")
+            yield Failure(result.path, f"{_called(result)}: {result.unusable}")
+        elif isinstance(result, Prediction) and taught and content_key(read(source).rgb) in taught:
+            yield Failure(result.path, f"{_called(result)}: the part was taught with it")
         else:
             yield result
         if progress:
             progress()
+
+
+def _called(prediction: Prediction) -> str:
+    return "image" if prediction.path is None else quoted(prediction.path)

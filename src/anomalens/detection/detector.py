@@ -19,6 +19,7 @@ import numpy as np
 from anomalens.decision.calibration import Calibration
 from anomalens.decision.capture import CaptureLimits, why_unusable
 from anomalens.decision.pooling import ScorePooling
+from anomalens.detection.reading import read_image
 from anomalens.detection.recipe import Recipe, write_recipe
 from anomalens.detection.session import Session
 from anomalens.detection.streaming import as_items, stream_results
@@ -30,8 +31,7 @@ from anomalens.engines.set_engine import SetEngine
 from anomalens.engines.taught import TaughtEngine
 from anomalens.errors import ConfigError, InputError
 from anomalens.files import digest, json_ready
-from anomalens.images.decoding import Source, decode
-from anomalens.images.image_files import MAX_PIXELS
+from anomalens.images.decoding import Source
 from anomalens.images.maps import resize_map
 from anomalens.images.pixel_values import Channels
 from anomalens.images.preprocessing import Preprocess
@@ -145,6 +145,7 @@ class Detector:
         mixed: bool = False,
         fpr: float | None = None,
         seed: int = 0,
+        channels: Channels = "rgb",
         progress: Progress = None,
         **options: Any,
     ) -> "Detector":
@@ -160,6 +161,7 @@ class Detector:
                 from the scores of all.
             fpr: largest rate of false alarms, in (0, 1); None takes what the number of photographs allows.
             seed: of everything drawn at random.
+            channels: "rgb", or "bgr" for arrays as OpenCV gives them.
             progress: called after every photograph; where they are mixed, once for the choice and once for learning.
             options: of the reference method ("memory" unless the detector was loaded for another one): turns=4,
                 words_weight=0.
@@ -175,16 +177,18 @@ class Detector:
             if mixed:
                 if fpr is not None:
                     raise ConfigError("no rate of false alarms can be promised of unsorted photos; leave out fpr")
-                chosen, unlike, left_out = choose_good(self.together(), images, progress)
+                chosen, unlike, left_out = choose_good(self.together(), images, channels, progress)
             # Good photographs say enough at one size, unless more are asked for.
             extra_sizes = self.options.extra_sizes or ()
             seeing = self.replace(extra_sizes=extra_sizes)
             words, sizes, own = self.engine, seeing.sizes, self.options
-            taught = teach(words, sizes, own, chosen, fpr=fpr, seed=seed, progress=progress, **options)
+            taught = teach(
+                words, sizes, own, chosen, fpr=fpr, seed=seed, channels=channels, progress=progress, **options
+            )
             lesson = replace(taught.lesson, left_out=(*left_out, *taught.lesson.left_out))
             taught = replace(taught, lesson=lesson)
             if mixed:
-                rest = seeing.replace(**vars(taught)).predict_many(unlike)
+                rest = seeing.replace(**vars(taught)).predict_many(unlike, channels=channels)
                 scores = [result.score for result in rest if isinstance(result, Prediction)]
                 taught = with_unlearned(taught, scores, own)
         else:
@@ -194,7 +198,9 @@ class Detector:
                 raise ConfigError(f"a taught detector keeps its options; leave out {', '.join(sorted(options))}")
             extra_sizes = self.extra_sizes
             words = cast(TaughtEngine, self.engine).words
-            taught = teach_more(words, self.sizes, self.options, images, self.lesson, fpr=fpr, progress=progress)
+            taught = teach_more(
+                words, self.sizes, self.options, images, self.lesson, fpr=fpr, channels=channels, progress=progress
+            )
         return self.replace(**vars(taught), extra_sizes=extra_sizes)
 
     def together(self, **options: Any) -> "Detector":
@@ -319,19 +325,9 @@ class Detector:
     def prepare(self, image: Any, channels: Channels = "rgb") -> TiledImage:
         """Decode one input and cut it into preprocessed tiles. Raises InputError where it cannot be read."""
         sizes, options = self.sizes, self.options
-        # Tiles are cut in source pixels, so they need all of them.
-        least = max(size.size for size in sizes) if options.fast_jpeg and options.tile is None else None
         # Held until the tiles are prepared, which takes about as much memory again as decoding.
         with ExitStack() as room:
-            decoded = decode(
-                image,
-                at_least=None if least is None else (least, least),
-                channels=channels,
-                max_pixels=options.max_pixels or MAX_PIXELS,
-                truncated=options.truncated_jpeg,
-                room=room,
-            )
-            return cut(decoded, sizes, options.tile, options.overlap)
+            return cut(read_image(image, sizes, options, channels, room), sizes, options.tile, options.overlap)
 
     def judge(self, image: TiledImage, source: str | None) -> Result:
         """Turn the answers for an image's tiles into its Prediction; a Failure where a score is no number."""

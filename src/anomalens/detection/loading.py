@@ -12,6 +12,7 @@ from anomalens.detection.tiling import Inside
 from anomalens.engines import exported
 from anomalens.errors import ConfigError, WeightsError
 from anomalens.images.decoding import decode_mask
+from anomalens.images.image_files import MAX_PIXELS
 from anomalens.methods.references.reference_method import create_reference, reference_entry
 from anomalens.methods.sets.set_method import is_set_method
 from anomalens.options import BUNDLED, DEFAULT_OBJECT, LoadOptions, refuse_unknown
@@ -46,7 +47,7 @@ def load_detector(method: str | LoadOptions = "auto", backbone: str = BUNDLED, *
     else:
         detector = _from_weights(chosen)
     if chosen.roi is not None:
-        detector = detector.replace(roi=read_roi(chosen.roi))
+        detector = detector.replace(roi=read_roi(chosen.roi, chosen.max_pixels))
     calibration = detector.calibration
     if chosen.calibration is not None:
         saved = SavedCalibration.read(chosen.calibration)
@@ -101,12 +102,14 @@ def split_options(options: LoadOptions) -> tuple[dict[str, Any], LoadOptions]:
     return own, options.replace(method_options=others)
 
 
-def read_roi(path: str) -> Inside:
+def read_roi(path: str, max_pixels: int | None = None) -> Inside:
     """Read a region of interest: an image that is not black where defects count; bool [H, W].
+
+    max_pixels: the largest that is read; None takes the usual limit of images.
 
     Raises InputError where it cannot be read, ConfigError where it is black everywhere.
     """
-    inside: Inside = decode_mask(path)
+    inside: Inside = decode_mask(path, max_pixels=max_pixels or MAX_PIXELS)
     if not inside.any():
         raise ConfigError(f"{path}: the region of interest is black everywhere, so nothing would count")
     return inside

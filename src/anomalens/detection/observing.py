@@ -6,7 +6,7 @@ What is kept is small and complete: a part can be taught again, or taught more, 
 """
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,16 @@ from anomalens.engines.contract import Engine
 from anomalens.engines.taught import global_features
 from anomalens.errors import InputError
 from anomalens.images.content import content_key
-from anomalens.images.decoding import Decoded, decode
+from anomalens.images.decoding import Decoded
 from anomalens.images.encoding import encode_image
+from anomalens.images.image_files import quoted
 from anomalens.images.pixel_values import Rgb
 from anomalens.images.preprocessing import Preprocess
 from anomalens.methods.parts.array_namespace import numpy_array
 from anomalens.methods.parts.patches import resampled
 from anomalens.methods.parts.turning import turn, views, zoom
 from anomalens.methods.references.reference_method import FINER, Descriptors, ReferenceMethod
+from anomalens.names import name_text
 from anomalens.options import LoadOptions
 from anomalens.threads import map_ordered
 
@@ -45,7 +47,7 @@ _ZOOM = 0.94
 class Photo:
     """Describe a good photograph, as people know it and as it was taken."""
 
-    # Its path or a number, for people.
+    # Its path in text form or a number, for people.
     name: str
     # Hash of its pixels, by which copies are told.
     key: int
@@ -87,17 +89,27 @@ class Seen:
         return Seen(descriptors=tuple(np.concatenate(pair) for pair in pairs), **parts)
 
 
-def read_photos(images: Iterable[Any], workers: int, known: Sequence[int] = ()) -> Iterator[tuple[Photo, Rgb] | str]:
+def photo_name(image: Any, number: int) -> str:
+    """Return what messages call photograph `number` of several: its path in quotes, else its number."""
+    return quoted(image) if isinstance(image, (str, Path)) else f"photo {number}"
+
+
+def read_photos(
+    images: Iterable[Any], workers: int, read: Callable[[Any], Decoded], known: Sequence[int] = ()
+) -> Iterator[tuple[Photo, Rgb] | str]:
     """Decode good photographs in order; a line of text says why one is left out.
 
     Left out are unreadable images, images that cannot be judged, and copies of others, because a photograph that is
     compared with its copy looks like nothing else.
 
-    known: `Photo.key` of photographs that were taught before.
+    Args:
+        images: whatever `read` takes.
+        workers: threads that read.
+        read: decodes one; raises InputError where it cannot be read.
+        known: `Photo.key` of photographs that were taught before.
     """
     keys = set(known)
-    for number, (image, decoded) in enumerate(map_ordered(images, decode, workers=workers, ahead=2 * workers)):
-        name = str(image) if isinstance(image, (str, Path)) else f"photo {number}"
+    for number, (image, decoded) in enumerate(map_ordered(images, read, workers=workers, ahead=2 * workers)):
         if isinstance(decoded, InputError):
             yield str(decoded)
             continue
@@ -106,9 +118,10 @@ def read_photos(images: Iterable[Any], workers: int, known: Sequence[int] = ()) 
         capture, key = measure_capture(decoded.rgb), content_key(decoded.rgb)
         unusable = why_unusable(capture)
         if unusable or key in keys:
-            yield f"{name}: {unusable or 'a copy of another photo'}"
+            yield f"{photo_name(image, number)}: {unusable or 'a copy of another photo'}"
             continue
         keys.add(key)
+        name = name_text(image) if isinstance(image, (str, Path)) else f"photo {number}"
         yield Photo(name, key, capture, _thumbnail(decoded.rgb)), decoded.rgb
 
 

@@ -20,11 +20,13 @@ from anomalens.decision.conformal import threshold as conformal_threshold
 from anomalens.decision.folder_threshold import ASSUMPTION, folder_threshold
 from anomalens.decision.pooling import ScorePooling
 from anomalens.detection.observing import Floats, Photo, Seen, observe, read_photos
+from anomalens.detection.reading import read_image
 from anomalens.engines.contract import NO_WORDS, Engine
 from anomalens.engines.taught import TaughtEngine, TaughtSize
 from anomalens.errors import ConfigError, InputError
 from anomalens.files import digest
-from anomalens.images.pixel_values import Rgb
+from anomalens.images.decoding import Decoded
+from anomalens.images.pixel_values import Channels, Rgb
 from anomalens.images.preprocessing import Preprocess
 from anomalens.methods.parts.neighbours import nearest
 from anomalens.methods.parts.turning import turn_ratio
@@ -129,6 +131,7 @@ def teach(
     method: str | None = None,
     fpr: float | None = None,
     seed: int = 0,
+    channels: Channels = "rgb",
     progress: Progress = None,
     **reference_options: Any,
 ) -> Taught:
@@ -142,6 +145,7 @@ def teach(
         method: a reference method; None takes the one that `options` name, or the default.
         fpr: largest rate of false alarms, in (0, 1); None takes what the number of photographs allows.
         seed: of everything drawn at random.
+        channels: "rgb", or "bgr" for arrays as OpenCV gives them.
         progress: called after every photograph.
         reference_options: of the reference method.
 
@@ -162,7 +166,7 @@ def teach(
     turns, few = reference.config.turns, len(images) <= _TURNED
     # Where the photographs decide, quarter turns of all or of some are looked at, and dropped if they are not wanted.
     looks = [turns or (4 if few or number < _ASKED else 1) for number in range(len(images))]
-    photos, seen, left_out = _observe(engine, sizes, options, reference, images, looks, (), progress)
+    photos, seen, left_out = _observe(engine, sizes, options, reference, images, looks, (), channels, progress)
     if not photos:
         raise InputError(f"no good photo to learn from{': ' + left_out[0] if left_out else ''}")
     ratio = None
@@ -186,13 +190,14 @@ def teach_more(
     lesson: Lesson,
     *,
     fpr: float | None = None,
+    channels: Channels = "rgb",
     progress: Progress = None,
 ) -> Taught:
     """Add good photographs to an earlier lesson, which decides the method and its options; see `teach`."""
     reference = create_reference(lesson.method, **lesson.options)
     keys = [photo.key for photo in lesson.photos]
     looks = [reference.config.turns] * len(images)
-    photos, seen, left_out = _observe(engine, sizes, options, reference, images, looks, keys, progress)
+    photos, seen, left_out = _observe(engine, sizes, options, reference, images, looks, keys, channels, progress)
     # With further photographs the copies of a single one are not needed any more.
     known = {side: part.only(part.view >= 0) if photos else part for side, part in lesson.seen.items()}
     together = {
@@ -210,14 +215,18 @@ def _observe(
     images: Sequence[Any],
     looks: Sequence[int],
     known: Sequence[int],
+    channels: Channels,
     progress: Progress,
 ) -> tuple[tuple[Photo, ...], dict[int, Seen], tuple[str, ...]]:
     """Return the photographs that can be used, what they gave at each size, and why others were left out."""
     photos: list[Photo] = []
     left_out: list[str] = []
 
+    def read(image: Any) -> Decoded:
+        return read_image(image, sizes, options, channels)
+
     def usable() -> Iterator[tuple[Rgb, int]]:
-        for turns, entry in zip(looks, read_photos(images, options.workers, known), strict=True):
+        for turns, entry in zip(looks, read_photos(images, options.workers, read, known), strict=True):
             if isinstance(entry, str):
                 left_out.append(entry)
             else:

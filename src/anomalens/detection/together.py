@@ -14,6 +14,7 @@ import numpy as np
 from anomalens.decision.calibration import Calibration
 from anomalens.decision.folder_threshold import ASSUMPTION, folder_threshold
 from anomalens.detection.looking import LookedSet, look, turns_of
+from anomalens.detection.observing import photo_name
 from anomalens.detection.teaching import Progress
 from anomalens.detection.tiling import TiledImage, TileScore
 from anomalens.engines.contract import Floats, Scored
@@ -157,17 +158,17 @@ def looks_like_one_part(detector: "Detector", images: Sequence[Any]) -> bool:
 
 
 def choose_good(
-    detector: "Detector", images: Sequence[Any], progress: Progress = None
+    detector: "Detector", images: Sequence[Any], channels: Channels = "rgb", progress: Progress = None
 ) -> tuple[list[Any], list[Any], tuple[str, ...]]:
     """Choose the images of an unlabelled set that are most like the others, for learning from.
 
-    detector: its engine is a `SetEngine`.
+    detector: its engine is a `SetEngine`. channels: "rgb", or "bgr" for arrays as OpenCV gives them.
 
     Returns the chosen images, those that are less like the others, and why any image was left out, a line each.
 
     Raises InputError where fewer than two images can be judged.
     """
-    results = list(predict_together(detector, images, progress=progress))
+    results = list(predict_together(detector, images, channels, progress))
     scores = [result.score for result in results if not isinstance(result, Failure) and result.unusable is None]
     limit = sorted(scores)[max(1, int(_KEPT * len(scores))) - 1]
     chosen, unlike, reasons = [], [], []
@@ -175,7 +176,7 @@ def choose_good(
         if isinstance(result, Failure):
             reasons.append(result.error)
             continue
-        name = result.path or f"photo {number}"
+        name = photo_name(image, number)
         if result.unusable is not None:
             reasons.append(f"{name}: {result.unusable}")
         elif result.score <= limit:

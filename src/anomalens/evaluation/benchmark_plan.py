@@ -24,6 +24,8 @@ recipe = "bottle.anomalens"     # a part that `anomalens fit` has taught
 path = "mvtec:datasets/mvtec"   # LAYOUT:PATH or PATH
 name = "MVTec AD"               # in the tables; the folder's name unless given
 published = "mvtec"             # data set whose published numbers to compare with; the folder's name unless given
+exclude = ["*_copy.png"]        # images to leave out, as `--exclude` of `anomalens evaluate`
+normal_names = ["gut"]          # further names that say normal, as its `--normal-name`
 
 Paths, also those of weights, recipes, checkpoints, calibrations and masks, are relative to the file.
 """
@@ -36,6 +38,7 @@ from typing import Any
 from anomalens.datasets.layouts import parse_spec
 from anomalens.errors import ConfigError
 from anomalens.evaluation.evaluator import EvaluationConfig
+from anomalens.images.image_files import MAX_PIXELS
 from anomalens.options import RENAMED, LoadOptions, refuse_unknown
 from anomalens.typed_values import build, checked_value
 from anomalens.untrusted import read_toml
@@ -69,6 +72,9 @@ class BenchmarkData:
     name: str | None = None
     # Key of the published numbers; the folder's name where None.
     published: str | None = None
+    # Patterns of images to leave out, and further names of normal images; see `open_dataset`.
+    exclude: tuple[str, ...] = ()
+    normal_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,11 @@ class BenchmarkPlan:
     methods: tuple[BenchmarkMethod, ...]
     data: tuple[BenchmarkData, ...]
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    @property
+    def max_pixels(self) -> int:
+        """Return the largest image that a method of the plan reads, in pixels."""
+        return max(method.options.max_pixels or MAX_PIXELS for method in self.methods)
 
     def __post_init__(self) -> None:
         if not self.methods or not self.data:
@@ -105,11 +116,11 @@ def read_plan(path: str | Path) -> BenchmarkPlan:
 
 
 def flags_plan(
-    methods: Iterable[str], data: Iterable[str], options: LoadOptions, evaluation: EvaluationConfig
+    methods: Iterable[str], data: Iterable[BenchmarkData], options: LoadOptions, evaluation: EvaluationConfig
 ) -> BenchmarkPlan:
     """Return the plan of command-line flags: every method with the same options."""
     lines = tuple(BenchmarkMethod(name, options.replace(method=name)) for name in dict.fromkeys(methods))
-    return BenchmarkPlan(lines, tuple(map(BenchmarkData, dict.fromkeys(data))), evaluation)
+    return BenchmarkPlan(lines, tuple(data), evaluation)
 
 
 def _plan(content: dict[str, Any], folder: Path) -> BenchmarkPlan:

@@ -104,8 +104,15 @@ class _Data:
     dataset: _Attempt[Dataset]
 
     @classmethod
-    def open(cls, plan: BenchmarkData) -> "_Data":
-        return cls(plan, _Attempt.of(partial(open_dataset, plan.path)))
+    def open(cls, plan: BenchmarkData, max_pixels: int) -> "_Data":
+        opening = partial(
+            open_dataset,
+            plan.path,
+            exclude=plan.exclude,
+            normal_names=plan.normal_names,
+            max_pixels=max_pixels,
+        )
+        return cls(plan, _Attempt.of(opening))
 
     @property
     def name(self) -> str:
@@ -137,7 +144,7 @@ def run(plan: BenchmarkPlan, out: str | Path, progress: BenchmarkProgress | None
     Raises ConfigError when `out` cannot be written, another run is writing to it, or two data sets share a name.
     """
     with held_folder(Path(out), "benchmark"):
-        everything = [_Data.open(data) for data in plan.data]
+        everything = [_Data.open(data, plan.max_pixels) for data in plan.data]
         refuse_repeated([data.name for data in everything], "data sets", "[[data]] a name")
         cells = []
         for method in plan.methods:
@@ -158,7 +165,7 @@ def run(plan: BenchmarkPlan, out: str | Path, progress: BenchmarkProgress | None
 
 def collect(plan: BenchmarkPlan, out: str | Path) -> list[BenchmarkCell]:
     """Return all cells of `plan` as they stand on disk, without running any."""
-    everything = [_Data.open(data) for data in plan.data]
+    everything = [_Data.open(data, plan.max_pixels) for data in plan.data]
     return [
         _read(data.cell(method, Path(out)), _settings(method.options, data, method.evaluation(plan.evaluation)))
         for method in plan.methods

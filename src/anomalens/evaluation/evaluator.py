@@ -10,10 +10,12 @@ The result is an `Evaluation`; result.py says which files it writes.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, get_type_hints
 
 from anomalens.datasets.layouts import Dataset, Sample
 from anomalens.detection.detector import Detector
+from anomalens.detection.reading import read_image
 from anomalens.errors import ConfigError, InputError
 from anomalens.evaluation.class_measurement import ClassMeasurement
 from anomalens.evaluation.gallery import Gallery
@@ -123,7 +125,8 @@ def evaluate(
     if not config.allow_same_data:
         refuse_trained_data(detector.identity.auxiliary_data, detector.identity.trained_images, dataset.name, images)
         if detector.lesson is not None:
-            refuse_taught_photos([photo.key for photo in detector.lesson.photos], images)
+            read = partial(read_image, sizes=detector.sizes, options=detector.options)
+            refuse_taught_photos([photo.key for photo in detector.lesson.photos], images, read)
     result = Evaluation(
         dataset.name,
         detector.method_name,

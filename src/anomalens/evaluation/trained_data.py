@@ -1,13 +1,13 @@
 """Refuse to measure a detector on what it has learned from: such a number would not be zero-shot."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from anomalens.datasets.catalog import key_of
 from anomalens.errors import ConfigError
 from anomalens.files import file_key
 from anomalens.images.content import content_key
-from anomalens.images.decoding import Decoded, decode
+from anomalens.images.decoding import Decoded
 from anomalens.threads import map_ordered
 
 _REMEDY = "--allow-same-data (allow_same_data=True) measures all the same; keep the result out of any comparison"
@@ -36,16 +36,17 @@ def refuse_trained_data(auxiliary: str | None, trained: frozenset[int], dataset:
         )
 
 
-def refuse_taught_photos(taught: Sequence[int], images: Sequence[Path]) -> None:
+def refuse_taught_photos(taught: Sequence[int], images: Sequence[Path], read: Callable[[Path], Decoded]) -> None:
     """Raise ConfigError where test images are among the photographs that a part was taught with.
 
     Args:
         taught: `content_key` of each photograph.
         images: of the test; those that cannot be read are passed over.
+        read: decodes an image as the photographs were decoded.
     """
     keys = set(taught)
     same = 0
-    for _, decoded in map_ordered(images, decode, workers=2, ahead=4):
+    for _, decoded in map_ordered(images, read, workers=2, ahead=4):
         same += isinstance(decoded, Decoded) and content_key(decoded.rgb) in keys
     if same:
         raise ConfigError(

@@ -19,7 +19,7 @@ from anomalens.errors import InputError, MissingExtraError, one_line
 from anomalens.extras import optional
 from anomalens.images.memory_budget import MemoryBudget
 from anomalens.images.rare_tiff import is_tiff, open_rare
-from anomalens.names import name_text
+from anomalens.names import at_home, name_text
 
 # Formats told by their content. The rest of Pillow's list stays out: some start other programs (EPS), many are exotic.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "GIF", "WEBP", "PPM", "JPEG2000", "AVIF")
@@ -88,6 +88,7 @@ def read_file(
             raise InputError(f"{name}: empty (0 bytes)")
         return _read_stream(io.BytesIO(source), read, rules)
     try:
+        source = at_home(source)
         status = os.stat(source)
         if stat.S_ISDIR(status.st_mode):
             raise InputError(f"{name}: is a folder, not an image file")

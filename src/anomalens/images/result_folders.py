@@ -1,8 +1,8 @@
 """Recognise what this package wrote, so that results are never taken for inputs."""
 
 import os
-from collections.abc import Set
-from pathlib import Path
+from collections.abc import Collection, Set
+from pathlib import Path, PurePosixPath
 
 PARTS_OF_A_RUN = ("heatmaps", "masks", "maps", "rows", "gallery")
 """Folders that a run or an evaluation makes in its own folder."""
@@ -14,6 +14,23 @@ _SIGNS = (("run.json", "predictions.jsonl"), ("run.json", "rows"), ("metrics.jso
 def holds_results(folder: str | os.PathLike[str]) -> bool:
     """Return whether a folder is that of a run or an evaluation."""
     return any(all(os.path.exists(os.path.join(folder, name)) for name in signs) for signs in _SIGNS)
+
+
+def results_among(names: Collection[str]) -> tuple[str, ...]:
+    """Return how the paths of results begin, of files that lie below one folder.
+
+    names: all files below the folder, relative to it, with forward slashes. Where the folder itself is that of a run or
+    an evaluation, only the folders made by it count.
+    """
+    folders = {PurePosixPath(name).parent for name in names}
+    folders |= {parent for folder in folders for parent in folder.parents}
+    present = {*names, *map(str, folders)}
+    begins = set()
+    for folder in folders:
+        begin = "" if folder == PurePosixPath() else f"{folder}/"
+        if any(present.issuperset(begin + name for name in signs) for signs in _SIGNS):
+            begins |= {begin} if begin else {f"{name}/" for name in PARTS_OF_A_RUN}
+    return tuple(begins)
 
 
 def is_part_of_results(folder: Path) -> bool:

@@ -18,6 +18,7 @@ from PIL import Image
 from anomalens.errors import InputError
 from anomalens.images.image_files import quoted
 from anomalens.images.result_folders import PARTS_OF_A_RUN, holds_results, is_part_of_results, is_saved_prediction
+from anomalens.names import at_home
 
 # fmt: off
 IMAGE_SUFFIXES = frozenset({
@@ -76,6 +77,11 @@ class Listing:
     def remarks(self) -> list[str]:
         """Return a line of text for each kind of thing that was left out."""
         return [f"left out: {count} x {kind}" for kind, count in self.left_out.items()]
+
+    def log(self) -> None:
+        """Write what was left out to the log "anomalens", as warnings."""
+        for remark in self.remarks():
+            logger.warning("%s", remark)
 
 
 @dataclass(frozen=True)
@@ -169,8 +175,7 @@ def list_images(
 ) -> list[Path]:
     """Return the images of `find_images`; what was left out is a warning in the log "anomalens"."""
     listing = find_images(inputs, exclude=exclude, out=out)
-    for remark in listing.remarks():
-        logger.warning("%s", remark)
+    listing.log()
     return listing.images
 
 
@@ -187,8 +192,12 @@ def reads_heif() -> bool:
 
 def is_input_folder(path: Path) -> bool:
     """Return whether a folder may hold inputs: it is visible, not made by the system, and holds no results."""
-    name = path.name
-    return not name.startswith(".") and name.casefold() not in JUNK_FOLDERS and not holds_results(path)
+    return is_visible_folder(path.name) and not holds_results(path)
+
+
+def is_visible_folder(name: str) -> bool:
+    """Return whether the name of a folder says neither that it is hidden nor that a system made it for itself."""
+    return not name.startswith(".") and name.casefold() not in JUNK_FOLDERS
 
 
 def natural_key(path: str | os.PathLike[str]) -> list[tuple[list[tuple[int, int, str]], str]]:
@@ -200,12 +209,6 @@ def natural_key(path: str | os.PathLike[str]) -> list[tuple[list[tuple[int, int,
 def _piece(run: str) -> tuple[int, int, str]:
     # Numbers come before letters. Digits beyond the limit of int() are compared as text.
     return (0, int(run), "") if run.isdecimal() and len(run) <= 4000 else (1, 0, run.casefold())
-
-
-def at_home(name: str | os.PathLike[str]) -> Path:
-    """Return a name as a path in which a leading `~` is the home folder, unless there is a file of that name."""
-    path = Path(name)
-    return path if not str(path).startswith("~") or os.path.lexists(path) else Path(os.path.expanduser(path))
 
 
 def _why(folder: Path | None, listing: Listing) -> str:
@@ -223,7 +226,7 @@ def _in_folder(folder: Path, choice: Choice, left_out: Counter[str], base: Path 
         kept = []
         for name in folders:
             path = root / name
-            if name.startswith(".") or name.casefold() in JUNK_FOLDERS:
+            if not is_visible_folder(name):
                 continue
             if choice.excludes(_relative(path, base)):
                 left_out["folder by --exclude"] += 1

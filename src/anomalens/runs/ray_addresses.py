@@ -12,7 +12,7 @@ from typing import Any
 
 from anomalens.errors import ConfigError, InputError, one_line
 from anomalens.extras import optional
-from anomalens.names import name_path
+from anomalens.names import at_home, name_path
 
 MAX_BYTES = 2**30  # bytes; more than any image within the decoder's pixel limit, so that one object cannot fill memory
 _TRIES = 3  # reads of one object before its row says that it failed
@@ -91,5 +91,5 @@ def fetch(key: str, root: str) -> Path | bytes:
     """
     if is_address(key):
         return read(key)
-    path = Path(root, key)
-    return path if "\\" not in key or path.exists() else Path(root, name_path(key))
+    path = Path(root, at_home(key))
+    return path if "\\" not in key or path.exists() else Path(root, at_home(name_path(key)))

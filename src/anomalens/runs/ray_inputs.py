@@ -2,16 +2,19 @@
 
 import glob
 import os
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from anomalens.errors import ConfigError, InputError, one_line
 from anomalens.extras import optional
-from anomalens.images.sources import is_image_name, list_images, natural_key
+from anomalens.images.result_folders import results_among
+from anomalens.images.sources import Choice, Listing, is_image_name, is_visible_folder, list_images, natural_key
 from anomalens.names import name_text
 from anomalens.runs.ray_addresses import is_address, locate
 
@@ -43,7 +46,8 @@ def list_inputs(
     Files, folders and patterns are read as by `find_images`, with `exclude` and `out`. A name that ends in `.parquet`
     (a file, a folder of such files, a pattern, an address) is a manifest: the column `path` holds paths or addresses,
     the optional column `object` what that image shows; relative paths count from the working folder. An address
-    (`s3://bucket/prefix`) is an object, everything below a prefix, or a pattern.
+    (`s3://bucket/prefix`) is an object, everything below a prefix, or a pattern; hidden objects and results are left
+    out there too.
 
     Raises:
         InputError: nothing is there, or it holds no image.
@@ -51,7 +55,8 @@ def list_inputs(
             address that cannot be opened.
     """
     pa = optional("pyarrow", "ray")
-    tables = [table for name in inputs for table in _tables(os.fspath(name), exclude, out)]
+    choice = Choice(tuple(exclude), None if out is None else Path(out))
+    tables = [table for name in inputs for table in _tables(os.fspath(name), choice)]
     if not tables:
         raise InputError("no inputs were named: name images, folders, patterns, manifests or addresses")
     table = pa.concat_tables(tables)
@@ -59,13 +64,24 @@ def list_inputs(
     return RunInputs(unique, table.num_rows - unique.num_rows)
 
 
-def _tables(name: str, exclude: Sequence[str], out: str | os.PathLike[str] | None) -> Iterator[Any]:
+def _tables(name: str, choice: Choice) -> Iterator[Any]:
     if name.lower().rstrip("/").endswith(_MANIFEST):
-        yield from map(_manifest, _manifests(name))
+        for manifest in _manifests(name):
+            yield _chosen(_manifest(manifest), choice)
     elif is_address(name):
-        yield _table(_images_behind(name))
+        yield _table(_images_behind(name, choice))
     else:
-        yield _table([str(path) for path in list_images([name], exclude=exclude, out=out)])
+        yield _table([str(path) for path in list_images([name], exclude=choice.exclude, out=choice.out)])
+
+
+def _chosen(table: Any, choice: Choice) -> Any:
+    """Return the rows of a manifest whose images are not left out by name."""
+    if not choice.exclude:
+        return table
+    kept = [not choice.excludes(PurePosixPath(path).name) for path in table.column("path").to_pylist()]
+    if left_out := len(kept) - sum(kept):
+        Listing(left_out=Counter({"image by --exclude": left_out})).log()
+    return table.filter(kept)
 
 
 def _table(paths: list[str]) -> Any:
@@ -114,31 +130,45 @@ def _manifest(name: str) -> Any:
     return pa.table({"path": paths, "object": objects})
 
 
-def _images_behind(address: str) -> list[str]:
+def _images_behind(address: str, choice: Choice) -> list[str]:
     """Return the addresses of all images that an address stands for, in natural order."""
     system, path, prefix = locate(address)
+    left_out: Counter[str] = Counter()
     try:
         if glob.has_magic(path) and not system.exists(path):
-            images = [name for name in system.glob(path) if _is_image(name)]
+            base = re.split(r"[*?[]", path)[0].rpartition("/")[0]
+            images = _inputs_among(system.glob(path), base, choice, left_out)
         elif system.isfile(path):
             return [address]
         else:
-            images = [name for name in system.find(path) if _is_image(name) and not _hidden(name, path)]
+            images = _inputs_among(system.find(path), path.rstrip("/"), choice, left_out)
     except FileNotFoundError:
         images = []
     except OSError as error:
         raise ConfigError(f"{address!r}: cannot be listed ({one_line(error)})") from error
+    listing = Listing(left_out=left_out)
     if not images:
-        raise InputError(f"{address!r}: no image is there or below it")
+        raise InputError("; ".join([f"{address!r}: no image is there or below it", *listing.remarks()]))
+    listing.log()
     return [prefix + name for name in sorted(images, key=natural_key)]
 
 
-def _is_image(path: str) -> bool:
-    return is_image_name(PurePosixPath(path).name)
-
-
-def _hidden(path: str, below: str) -> bool:
-    return any(part.startswith(".") for part in PurePosixPath(path[len(below.rstrip("/")) :]).parts)
+def _inputs_among(names: Sequence[str], base: str, choice: Choice, left_out: Counter[str]) -> list[str]:
+    """Return the images among the paths of files below `base`; count what is left out."""
+    relative = {name: name[name.find(base) + len(base) :].strip("/") for name in names}
+    results = results_among(relative.values())
+    images = []
+    for name, below in relative.items():
+        *folders, last = below.split("/")
+        if not is_image_name(last) or not all(map(is_visible_folder, folders)):
+            continue
+        if below.startswith(results):
+            left_out["image in a folder of results"] += 1
+        elif choice.excludes(below):
+            left_out["image by --exclude"] += 1
+        else:
+            images.append(name)
+    return images
 
 
 def _unique(table: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 from anomalens.errors import ConfigError
 from anomalens.extras import versions
 from anomalens.files import digest, make_folder, remove_unfinished, write_json
-from anomalens.options import differences
+from anomalens.options import LoadOptions, differences
 from anomalens.runs.store import RunSummary
 from anomalens.typed_values import checked_value
 from anomalens.untrusted import read_json
@@ -54,8 +54,7 @@ def read_record(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         before = checked_value("settings", record["settings"], dict[str, Any])
     except (ConfigError, KeyError) as error:
         raise ConfigError(f"{folder / _NAME} is missing or damaged, so the run cannot go on") from error
-    changes = differences(_flat(before), _flat(settings))
-    if changes:
+    if changes := _asked(differences(_flat(before), _flat(settings))):
         raise ConfigError(
             f"cannot resume {folder} with other settings: {'; '.join(changes.values())}. "
             "Use the same again, or choose another --out"
@@ -86,6 +85,14 @@ def write_record(folder: Path, settings: Mapping[str, Any], summary: RunSummary,
             "versions": versions(),
         },
     )
+
+
+def _asked(changes: Mapping[str, str]) -> Mapping[str, str]:
+    """Leave out what follows from another method, backbone or size, where one of these changed."""
+    if not changes.keys() & {"method", "backbone", "size", "extra_sizes"}:
+        return changes
+    known = {*LoadOptions.names(), "maps", "set"} - ({"method_options"} if "method" in changes else set())
+    return {name: phrase for name, phrase in changes.items() if name in known}
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

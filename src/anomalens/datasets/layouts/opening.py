@@ -24,8 +24,8 @@ from anomalens.datasets.layouts.pairing import folders_in, images_in
 from anomalens.datasets.layouts.tables import MANIFEST_SUFFIXES, read_manifest, read_meta, read_visa
 from anomalens.errors import ConfigError, InputError
 from anomalens.images.image_files import MAX_PIXELS
-from anomalens.images.sources import Choice, at_home, find_images
-from anomalens.names import name_text
+from anomalens.images.sources import Choice, find_images
+from anomalens.names import at_home, name_text
 
 LAYOUTS = ("mvtec", "mvtec3d", "visa", "meta", "folders", "flat", "manifest")
 

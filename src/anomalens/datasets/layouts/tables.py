@@ -13,7 +13,7 @@ from anomalens.datasets.layouts.pairing import likeness
 from anomalens.errors import InputError, one_line
 from anomalens.extras import optional
 from anomalens.images.sources import natural_key
-from anomalens.names import name_path, name_text
+from anomalens.names import at_home, name_path, name_text
 from anomalens.untrusted import json_value, read_bytes, read_json
 
 _MOST_BYTES = 2**29  # of a table
@@ -169,7 +169,7 @@ def _resolve(root: Path, name: str) -> Path:
 
     Where it names no file, a backslash is part of the text form of a name that is not UTF-8, or Windows' separator.
     """
-    path = root / name
+    path = root / at_home(name)
     if "\\" in name and not path.exists():
         decoded = root / name_path(name)
         path = decoded if decoded.exists() else root / name.replace("\\", "/")
