@@ -175,9 +175,13 @@ class Killing(NamedTuple):
 
 
 def rows(out: Path) -> object:
-    """Return the rows of a run, and how many pictures it left."""
+    """Return what the rows of a run say, and how many pictures it left.
+
+    Batches of a resumed run are others, which scores may show in the sixth digit.
+    """
     lines = (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines], len(list((out / "heatmaps").iterdir()))
+    said = [(row["path"], row["label"], round(row["score"], 4), row["heatmap"]) for row in map(json.loads, lines)]
+    return said, len(list((out / "heatmaps").iterdir())), len(list((out / "masks").iterdir()))
 
 
 def numbers(out: Path) -> object:
@@ -223,6 +227,7 @@ def kill_commands(torture: Torture, data: Path, weights: Path, share: float) -> 
     ]  # fmt: skip
     for command in commands:
         _kill(torture, command, max(1, round(command.kills * share)))
+        print(f"kills of {command.name} are done", flush=True)
 
 
 def _kill(torture: Torture, command: Killing, kills: int) -> None:
@@ -259,7 +264,7 @@ def _kill(torture: Torture, command: Killing, kills: int) -> None:
         if ended.code:
             torture.fault(f"{command.name} does not go on: {ended.output[-500:]}")
         elif command.result(folder) != wanted:
-            torture.fault(f"{command.name} gives another result after kills")
+            torture.fault(f"{command.name} gives another result after kills: {str(command.result(folder))[:500]}")
         if left := [path.name for path in folder.rglob(".*")]:
             torture.fault(f"{command.name} leaves {left[:5]}")
 
@@ -366,7 +371,9 @@ def torment(root: Path, seed: int, share: float) -> Torture:
     data, weights = write_dataset(torture.root / "data", 40), write_weights(torture.root / "tiny.safetensors")
     names(torture, weights)
     metadata(torture, max(1, round(35 * share)))
+    print("names and metadata are done", flush=True)
     images(torture, weights, max(1, round(1000 * share)))
+    print("images are done", flush=True)
     kill_commands(torture, data, weights, share)
     outside = [path for path in root.iterdir() if path.name not in ("work", "home")] + list((root / "home").rglob("*"))
     if outside:

@@ -22,7 +22,9 @@ Effect = Literal["scores", "source", "decision", "inputs", "speed"]
 speed and memory alone."""
 
 BUNDLED = "bundled"
-_LEAST_SIDE = 16
+# Pixels of a side at which a tower sees an image. More than the largest fits into no memory: larger images are tiled.
+_LEAST_SIDE, _LARGEST_SIDE = 16, 8192
+_LONGEST_NAME = 1000  # characters of an object's name
 DEFAULT_OBJECT = "object"
 
 RENAMED = {
@@ -121,10 +123,14 @@ class LoadOptions:
             if any(side < _LEAST_SIDE for side in sides):
                 raise ConfigError(f"extra_sizes {self.extra_sizes} is too small: the least is {_LEAST_SIDE}")
             object.__setattr__(self, "extra_sizes", sides)
+        if largest := [side for side in (self.size or 0, *(self.extra_sizes or ())) if side > _LARGEST_SIDE]:
+            raise ConfigError(f"a size of {largest[0]} is too large: the largest is {_LARGEST_SIDE:,}; use tile")
         if self.mm_per_px is not None and self.mm_per_px <= 0:
             raise ConfigError(f"mm_per_px {self.mm_per_px} must be above 0; 0.05 means 20 pixels a millimetre")
         if not is_text(self.object_name):
             raise ConfigError(f"object_name {self.object_name!r} is not valid text")
+        if len(self.object_name) > _LONGEST_NAME:
+            raise ConfigError(f"object_name has more than {_LONGEST_NAME:,} characters")
         if not self.object_name.strip():
             raise ConfigError("object_name is empty; leave it out to use 'object'")
 

@@ -237,7 +237,9 @@ class Prediction:
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
         """Return where the defects are, bool [H, W]: all False unless the image is anomalous; computed at every use."""
-        bits = self._regions_and_mask[1]
+        return self._unpacked(self._regions_and_mask[1])
+
+    def _unpacked(self, bits: Bits | None) -> npt.NDArray[np.bool_]:
         if bits is None:
             return np.zeros((self.height, self.width), bool)
         return np.unpackbits(bits, axis=1, count=self.width).view(np.bool_)
@@ -322,7 +324,7 @@ class Prediction:
         if source is None:
             raise InputError("this prediction has no path to read the image from: give it, as overlay(image)")
         # Before the image is read: whoever holds memory must not wait for more.
-        mask = self.mask
+        bits = self._regions_and_mask[1]
         # What was predicted was accepted, so that it is read again whatever its size.
         limit = max(MAX_PIXELS, self.width * self.height)
         rgb = decode(source, channels=channels, max_pixels=limit, truncated=True, room=room).rgb
@@ -331,7 +333,7 @@ class Prediction:
                 f"the image is {rgb.shape[1]} x {rgb.shape[0]} pixels, the prediction is for "
                 f"{self.width} x {self.height}: give the image that was predicted"
             )
-        return draw_overlay(rgb, self.anomaly_map, self.heat_range, mask, alpha)
+        return draw_overlay(rgb, self.anomaly_map, self.heat_range, self._unpacked(bits), alpha)
 
     def save(self, folder: str | os.PathLike[str], name: str | None = None) -> Path:
         """Write `NAME_overlay.png`, `NAME_mask.png` and `NAME.json` into `folder`, made if need be; return it.
@@ -366,9 +368,10 @@ class Prediction:
 
     def save_mask(self, path: str | os.PathLike[str]) -> None:
         """Write the mask as PNG at source size: 255 in the mask, 0 elsewhere."""
-        mask = self.mask
+        bits = self._regions_and_mask[1]
         with memory.take(4 * self.height * self.width):
-            atomic_write(path, _png(Image.fromarray(mask.view(np.uint8) * np.uint8(255))), durable=False)
+            levels = self._unpacked(bits).view(np.uint8) * np.uint8(255)
+            atomic_write(path, _png(Image.fromarray(levels)), durable=False)
 
     def save_map(self, path: str | os.PathLike[str], *, at_source: bool = False) -> None:
         """Write the raw map as `.npy` (exact) or 16-bit `.png`, at working size or at source size.
