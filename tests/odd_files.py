@@ -248,6 +248,15 @@ def rare_tiffs() -> list[OddFile]:
     ]
 
 
+def clear_bitmap(rgb: np.ndarray) -> bytes:
+    """Return a BMP of version 4 whose alpha is 0 everywhere, as some cameras write it."""
+    height, width = rgb.shape[:2]
+    masks = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    header = struct.pack("<IiiHHIIiiIIIIII", 108, width, -height, 1, 32, 3, 0, 0, 0, 0, 0, *masks)
+    body = np.dstack([rgb[:, :, ::-1], np.zeros((height, width), np.uint8)]).tobytes()
+    return b"BM" + struct.pack("<IHHI", 14 + 108 + len(body), 0, 0, 122) + header.ljust(108, b"\0") + body
+
+
 def _transparent() -> Iterator[OddFile]:
     clear = np.dstack([SCENE, np.zeros_like(GREY)])
     half = np.dstack([SCENE, np.full_like(GREY, 128)])
@@ -260,12 +269,7 @@ def _transparent() -> Iterator[OddFile]:
         yield OddFile(f"half.{name}", content, on_white, note="shown on white", tolerance=2)
     grey = np.dstack([GREY, np.zeros_like(GREY)])
     yield OddFile("clear-grey.png", saved(Image.fromarray(grey), "PNG"), rgb_of(GREY), note=note)
-    header = struct.pack(
-        "<IiiHHIIiiIIIIII", 108, WIDTH, -HEIGHT, 1, 32, 3, 0, 0, 0, 0, 0, *(0xFF0000, 0xFF00, 0xFF, 0xFF000000)
-    )
-    body = clear[:, :, [2, 1, 0, 3]].tobytes()
-    bitmap = b"BM" + struct.pack("<IHHI", 14 + 108 + len(body), 0, 0, 122) + header.ljust(108, b"\0") + body
-    yield OddFile("clear.bmp", bitmap, SCENE, note=note)
+    yield OddFile("clear.bmp", clear_bitmap(SCENE), SCENE, note=note)
     keyed = saved(Image.fromarray(np.zeros_like(GREY)), "PNG", transparency=0)
     yield OddFile("keyed.png", keyed, rgb_of(np.zeros_like(GREY)), note=note)
     indexed = Image.fromarray(SCENE).convert("P")

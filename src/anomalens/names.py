@@ -37,6 +37,11 @@ def printable(text: str) -> str:
     return "".join(sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in text)
 
 
+def on_one_line(text: str) -> str:
+    """Return `text` with everything escaped that would break its line, that a terminal would act on or cannot show."""
+    return printable(text).replace("\n", "\\n")
+
+
 def at_home(name: str | os.PathLike[str]) -> Path:
     """Return a name as a path in which a leading `~` is the home folder, unless there is a file of that name."""
     path = Path(name)

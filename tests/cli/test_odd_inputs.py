@@ -93,17 +93,20 @@ def test_command_line(corpus: tuple[Path, list[odd.OddFile]], run: Command, tmp_
 
 def test_evaluate(corpus: tuple[Path, list[odd.OddFile]], tmp_path: Path) -> None:
     folder, files = corpus
-    Image.fromarray(odd.GREY // 200 * 255).save(tmp_path / "mask.png")
-    lines = [[str(folder / file.name), number % 2] for number, file in enumerate(files)]
+    # Every second image is its own mask, so that both must be turned and read alike.
+    paths = [str(folder / file.name) for file in files]
+    lines = [[path, number % 2, path if number % 2 else ""] for number, path in enumerate(paths)]
     text = io.StringIO()
-    csv.writer(text).writerows([["image", "label"], *lines])
+    csv.writer(text).writerows([["image", "label", "mask"], *lines])
     (tmp_path / "manifest.csv").write_text(text.getvalue())
     dataset = open_dataset(tmp_path)
     readable = {str(folder / file.name) for file in files if file.pixels is not None}
     assert readable <= {str(sample.image) for sample in dataset.samples()}
+    assert not any(fault.kind == "mask_size" for fault in dataset.faults)
     result = evaluate(load(tmp_path / "log"), dataset, EvaluationConfig(size=32, gallery=1))
     assert {row.path for row in result.rows if row.score is not None} == readable
     assert all(row.error for row in result.failed)
+    assert result.to_dict()["mean"]["pixel_auroc"] is not None
 
 
 def test_results_are_no_inputs(run: Command, tmp_path: Path) -> None:

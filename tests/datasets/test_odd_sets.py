@@ -53,6 +53,26 @@ def test_normal_and_defects_by_other_names(tmp_path: Path) -> None:
     assert not is_normal_name("2")
 
 
+def test_all_but_the_folder_that_a_user_named_are_defects(tmp_path: Path) -> None:
+    for name in ("良品", "不良品", "きず", "masks/きず"):
+        picture(tmp_path / "nut" / name / "a.png", 255)
+    dataset = open_dataset(tmp_path / "nut", normal_names=["良品"])
+    assert [(sample.kind, sample.mask is not None) for sample in dataset.samples()] == [
+        ("good", False),
+        ("きず", True),
+        ("不良品", False),
+    ]
+    assert not any("not read" in note for note in dataset.notes)
+
+
+def test_a_summary_keeps_to_its_lines(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_text('image,label,class\n"a\n\x1b[31m.png",0,nut\nb.png,0,nut\n')
+    picture(tmp_path / "b.png")
+    summary = open_dataset(tmp_path).summary()
+    assert "\x1b" not in summary
+    assert "a\\n\\x1b[31m.png: no such file" in summary
+
+
 def test_labels_in_a_manifest(tmp_path: Path) -> None:
     labels = ["healthy", "no defect", "pass", "0", "gut", "fail", "NG", "1.0"]
     rows = [f"{number}.png,{label}" for number, label in enumerate(labels)]

@@ -405,6 +405,8 @@ BAD_VALUES: list[tuple[Any, str]] = [
     (np.full((8, 8, 3), -0.5, np.float32), "expected 0 to 1"),
     (torch.zeros(8, 8, 3), r"channels last.*permute\(2, 0, 1\)"),
     (torch.zeros(1, 3, 8, 8), "one by one"),
+    (torch.zeros(8, 8).to_sparse(), "image tensor: cannot be read"),
+    (torch.zeros(8, 8, device="meta"), "image tensor: cannot be read"),
     (torch.full((3, 8, 8), torch.inf), "infinity"),
     (torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0)), "expected 0 to 1"),
     (b"", "empty"),

@@ -50,7 +50,9 @@ def test_results_written_among_their_inputs(tmp_path: Path) -> None:
     for out in (tmp_path, None):
         assert listed(tmp_path, out=out) == ["1.png", "day/2.png"]
     touch(tmp_path, "1_overlay.png", "1_mask.png", "1.json", "other_mask.png")
-    assert listed(tmp_path) == ["1.png", "day/2.png", "other_mask.png"]
+    for name in (".", "*.png", "**"):
+        assert listed(tmp_path, name)[-1] == "other_mask.png"
+        assert "left out: 2 x picture that Prediction.save wrote" in find_images([tmp_path / name]).remarks()
 
 
 def test_a_folder_of_nothing_but_results_says_so(tmp_path: Path) -> None:
@@ -81,6 +83,12 @@ def test_what_was_left_out_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptu
     for line in ("2 x video", "1 x camera raw file", "1 x picture of a kind that is not read"):
         assert f"left out: {line}" in text
     assert "notes" not in text
+    with pytest.raises(InputError) as caught:
+        list_images([tmp_path / "[pr]*.*"])
+    for kind in ("camera raw file", "picture of a kind that is not read"):
+        assert f"left out: 1 x {kind}" in str(caught.value)
+    with pytest.raises(InputError, match="an empty name"):
+        list_images([tmp_path, ""])
 
 
 def test_heic_is_counted_where_it_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,6 +132,9 @@ def test_exclude(tmp_path: Path) -> None:
         "image by --exclude": 1,
         "folder by --exclude": 2,
     }
+    assert listed(tmp_path, exclude=["./old", "./1.png"]) == ["1_mask.png", "new/3.png", "new/5.png", "new/old/4.png"]
+    (remark,) = find_images([tmp_path], exclude=[f"{tmp_path}/old"]).remarks()
+    assert "/old' fits nothing: a pattern is compared with names" in remark
     with pytest.raises(InputError, match="left out: 6 x image by --exclude"):
         find_images([tmp_path], exclude=["*.png"])
 

@@ -65,13 +65,20 @@ def test_noise_that_was_saved_again_without_loss_is_none(tmp_path: Path) -> None
     np.testing.assert_array_equal(decode_mask(tmp_path / "m.png"), labels > 0)
 
 
-def test_deep_masks_follow_their_tags(tmp_path: Path) -> None:
+def test_a_mask_that_holds_no_numbers_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.tif").write_bytes(odd.tiff(np.where(TRUTH, np.nan, 0).astype(np.float32)))
+    with pytest.raises(InputError, match=r"m\.tif: cannot be read as a mask \(pixels contain NaN"):
+        decode_mask(tmp_path / "m.tif")
+
+
+def test_odd_masks_are_what_they_say(tmp_path: Path) -> None:
     deep = TRUTH.astype(np.uint16) * 65535
     for name, content in {
         "white is 0": odd.tiff(65535 - deep, photometric=0),
         "int8": odd.tiff(-TRUTH.astype(np.int8)),
         "uint32": odd.tiff(TRUTH.astype(np.uint32) * np.uint32(2**32 - 1)),
         "float": odd.tiff(TRUTH.astype(np.float32) * 9),
+        "colours under an alpha of 0": odd.clear_bitmap(TRUTH[:, :, np.newaxis].repeat(3, 2) * np.uint8(255)),
     }.items():
         (tmp_path / "m.tif").write_bytes(content)
         np.testing.assert_array_equal(decode_mask(tmp_path / "m.tif"), TRUTH, err_msg=name)

@@ -87,6 +87,8 @@ def read_file(
         if not source:
             raise InputError(f"{name}: empty (0 bytes)")
         return _read_stream(io.BytesIO(source), read, rules)
+    if not os.fspath(source):
+        raise InputError(f"{name}: an empty name names no file")
     try:
         source = at_home(source)
         status = os.stat(source)

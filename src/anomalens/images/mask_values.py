@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from anomalens.errors import InputError
 from anomalens.images.pixel_values import deep_bands, has_deep_values, to_rgba
 
 _LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "AVIF", "HEIF")
@@ -32,9 +33,14 @@ def is_lossy(picture: Image.Image) -> bool:
 
 
 def marked(picture: Image.Image, name: str, *, lossy: bool) -> Marks:
-    """Return where a loaded picture is marked, bool [H, W]; `name` is for messages."""
+    """Return where a loaded picture is marked, bool [H, W]; `name` is for messages.
+
+    Raises InputError for values that are no numbers.
+    """
     if has_deep_values(picture):
         values = np.concatenate([part for _, part in deep_bands(picture, name)])
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise InputError(f"{name}: pixels contain NaN or infinity; replace them first")
         if not lossy:
             # Signed values may be 255 written as -1.
             return values > 0 if values.dtype.kind == "f" else values != 0
@@ -88,9 +94,11 @@ def _by_palette(picture: Image.Image) -> Marks:
 def _coloured(brightness: npt.NDArray[np.uint8], alpha: npt.NDArray[np.uint8], lossy: bool) -> Marks:
     """Return where a picture is neither black nor transparent.
 
-    A picture without any colour is drawn in its alpha channel.
+    A picture without any colour is drawn in its alpha channel; one that is transparent everywhere, in its colours.
     """
     colour, visible = _bright(brightness, _NOISE) if lossy else brightness > 0, alpha > 0
+    if not visible.any():
+        return colour
     drawn_in_alpha = not (colour & visible).any() and not visible.all()
     return visible if drawn_in_alpha else colour & visible
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from anomalens.errors import InputError
+from anomalens.errors import InputError, one_line
 from anomalens.images.tiff_tags import SIGNED, UNSIGNED, TiffTags, tags_of
 
 Rgb: TypeAlias = npt.NDArray[np.uint8]
@@ -72,9 +72,12 @@ def array_to_rgb(array: npt.NDArray[Any], channels: Channels, name: str = "image
 def tensor_to_rgb(tensor: Any, channels: Channels) -> tuple[Rgb, str | None]:
     """Return a torch tensor [H, W] or [1|3|4, H, W] as an RGB image [H, W, 3], by the rules of `array_to_rgb`."""
     _require_shape(tuple(tensor.shape), 0, "image tensor")
-    values = tensor.detach().cpu()
-    # numpy has no bfloat16
-    array = (values.float() if values.is_floating_point() else values).numpy()
+    try:
+        values = tensor.detach().cpu()
+        # numpy has no bfloat16
+        array = (values.float() if values.is_floating_point() else values).numpy()
+    except (RuntimeError, TypeError) as error:  # sparse, quantised or without data
+        raise InputError(f"image tensor: cannot be read ({one_line(error)})") from error
     return array_to_rgb(array.transpose(1, 2, 0) if array.ndim == 3 else array, channels, "image tensor")
 
 

@@ -1,7 +1,7 @@
 """Recognise what this package wrote, so that results are never taken for inputs."""
 
 import os
-from collections.abc import Collection, Set
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
 PARTS_OF_A_RUN = ("heatmaps", "masks", "maps", "rows", "gallery")
@@ -38,10 +38,10 @@ def is_part_of_results(folder: Path) -> bool:
     return folder.name in PARTS_OF_A_RUN and holds_results(folder.parent)
 
 
-def is_saved_prediction(name: str, siblings: Set[str]) -> bool:
-    """Return whether `Prediction.save` wrote the file `name`, whose folder has the files `siblings`."""
+def is_saved_prediction(path: Path) -> bool:
+    """Return whether `Prediction.save` wrote a file, which then has two others beside it."""
     for ending, other in (("_overlay.png", "_mask.png"), ("_mask.png", "_overlay.png")):
-        if name.endswith(ending):
-            stem = name.removesuffix(ending)
-            return stem + other in siblings and f"{stem}.json" in siblings
+        if path.name.endswith(ending):
+            stem = path.name.removesuffix(ending)
+            return all(path.with_name(stem + end).exists() for end in (other, ".json"))
     return False

@@ -42,6 +42,8 @@ _FOREIGN_KINDS = {suffix: kind for kind, suffixes in _FOREIGN.items() for suffix
 JUNK_FOLDERS = frozenset({"@eadir", "__macosx", "#recycle", "$recycle.bin", "system volume information", "lost+found"})
 """Folders (in lower case) that systems make for themselves: thumbnails, copies, bins. They are passed over."""
 
+_HOW_PATTERNS_COUNT = "a pattern is compared with names, or with paths from the folder that is named"
+
 logger = logging.getLogger("anomalens")
 
 
@@ -73,10 +75,13 @@ class Listing:
     images: list[Path] = field(default_factory=list)
     # Counts of what was passed over, by what it is: "image in a folder of results (p/out)".
     left_out: Counter[str] = field(default_factory=Counter)
+    # Patterns of --exclude that fit nothing.
+    idle: tuple[str, ...] = ()
 
     def remarks(self) -> list[str]:
         """Return a line of text for each kind of thing that was left out."""
-        return [f"left out: {count} x {kind}" for kind, count in self.left_out.items()]
+        counts = [f"left out: {count} x {kind}" for kind, count in self.left_out.items() if count]
+        return counts + [f"--exclude {pattern!r} fits nothing: {_HOW_PATTERNS_COUNT}" for pattern in self.idle]
 
     def log(self) -> None:
         """Write what was left out to the log "anomalens", as warnings."""
@@ -92,16 +97,24 @@ class Choice:
     exclude: tuple[str, ...] = ()
     # Folder of the results to come.
     out: Path | None = None
+    # The patterns that have fitted something.
+    used: set[str] = field(default_factory=set)
+
+    @property
+    def idle(self) -> tuple[str, ...]:
+        """Return the patterns that have fitted nothing yet."""
+        return tuple(pattern for pattern in self.exclude if pattern not in self.used)
 
     def excludes(self, relative: str) -> bool:
         """Return whether a path relative to the folder named, with forward slashes, is left out by a pattern."""
         for pattern in self.exclude:
-            wanted = pattern.strip("/")
-            if "/" in pattern.rstrip("/"):
+            wanted = pattern.removeprefix("./").strip("/")
+            if "/" in wanted or pattern.startswith(("/", "./")):
                 excluded = fnmatch.fnmatchcase(relative, wanted) or fnmatch.fnmatchcase(relative, f"{wanted}/*")
             else:
                 excluded = any(fnmatch.fnmatchcase(part, wanted) for part in relative.split("/"))
             if excluded:
+                self.used.add(pattern)
                 return True
         return False
 
@@ -144,6 +157,9 @@ def find_images(
     listing = Listing()
     choice = Choice(tuple(exclude), None if out is None else Path(out))
     for name in inputs:
+        if not os.fspath(name):
+            # A folder would be read that nobody named.
+            raise InputError("'': an empty name names no file or folder")
         path = at_home(name)
         before = len(listing.images)
         if path.is_dir():
@@ -164,6 +180,7 @@ def find_images(
                 raise InputError(f"{quoted(path)}: no image matches this pattern ({_why(None, listing)})")
         else:
             raise InputError(f"{quoted(path)}: no such file or folder")
+    listing.idle = choice.idle
     return listing
 
 
@@ -237,23 +254,27 @@ def _in_folder(folder: Path, choice: Choice, left_out: Counter[str], base: Path 
                 kept.append(name)
         # Only these are walked into.
         folders[:] = kept
-        for name in _input_names(names, left_out):
-            if choice.excludes(_relative(root / name, base)):
-                left_out["image by --exclude"] += 1
-            else:
-                images.append(root / name)
+        images += _chosen(root, names, choice, left_out, base)
     return sorted(_each_once(images), key=natural_key)
 
 
-def _input_names(names: list[str], left_out: Counter[str]) -> Iterator[str]:
-    """Yield the names of images among those of a folder's files; count what may be meant as one."""
-    present = set(names)
+def _chosen(folder: Path, names: list[str], choice: Choice, left_out: Counter[str], base: Path) -> Iterator[Path]:
+    """Yield the images among files of one folder; count what is left out."""
+    for name in _input_names(names, folder, left_out):
+        if choice.excludes(_relative(folder / name, base)):
+            left_out["image by --exclude"] += 1
+        else:
+            yield folder / name
+
+
+def _input_names(names: list[str], folder: Path, left_out: Counter[str]) -> Iterator[str]:
+    """Yield the names of images among those of some of a folder's files; count what may be meant as one."""
     for name in names:
         if name.startswith("."):
             continue
         suffix = Path(name).suffix.lower()
         if is_image_name(name):
-            if is_saved_prediction(name, present):
+            if is_saved_prediction(folder / name):
                 left_out["picture that Prediction.save wrote"] += 1
             else:
                 yield name
@@ -313,6 +334,8 @@ def _matching(pattern: Path, choice: Choice, left_out: Counter[str]) -> list[Pat
     start = Path(pattern.anchor)
     base = _without_magic(pattern)
     images: list[Path] = []
+    # Of matched files, by their folder.
+    names: dict[Path, list[str]] = {}
     for path in _expand(start, pattern.parts[1 if pattern.anchor else 0 :]):
         is_folder = path.is_dir()
         folders = [folder for folder in (path if is_folder else path.parent, *path.parents) if base in folder.parents]
@@ -322,11 +345,10 @@ def _matching(pattern: Path, choice: Choice, left_out: Counter[str]) -> list[Pat
         elif is_folder:
             # A file in it may be matched too (`**`): once is enough.
             images += _in_folder(path, choice, left_out, base)
-        elif is_image_name(path.name):
-            if choice.excludes(_relative(path, base)):
-                left_out["image by --exclude"] += 1
-            else:
-                images.append(path)
+        else:
+            names.setdefault(path.parent, []).append(path.name)
+    for folder, members in names.items():
+        images += _chosen(folder, members, choice, left_out, base)
     return sorted(_each_once(images), key=natural_key)
 
 

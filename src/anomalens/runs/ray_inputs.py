@@ -5,7 +5,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from anomalens.errors import ConfigError, InputError, one_line
 from anomalens.extras import optional
 from anomalens.images.result_folders import results_among
-from anomalens.images.sources import Choice, Listing, is_image_name, is_visible_folder, list_images, natural_key
+from anomalens.images.sources import Choice, Listing, find_images, is_image_name, is_visible_folder, natural_key
 from anomalens.names import name_text
 from anomalens.runs.ray_addresses import is_address, locate
 
@@ -57,6 +57,7 @@ def list_inputs(
     pa = optional("pyarrow", "ray")
     choice = Choice(tuple(exclude), None if out is None else Path(out))
     tables = [table for name in inputs for table in _tables(os.fspath(name), choice)]
+    Listing(idle=choice.idle).log()
     if not tables:
         raise InputError("no inputs were named: name images, folders, patterns, manifests or addresses")
     table = pa.concat_tables(tables)
@@ -71,7 +72,11 @@ def _tables(name: str, choice: Choice) -> Iterator[Any]:
     elif is_address(name):
         yield _table(_images_behind(name, choice))
     else:
-        yield _table([str(path) for path in list_images([name], exclude=choice.exclude, out=choice.out)])
+        listing = find_images([name], exclude=choice.exclude, out=choice.out)
+        # Patterns that fit nothing here may fit other inputs.
+        replace(listing, idle=()).log()
+        choice.used.update(set(choice.exclude) - set(listing.idle))
+        yield _table([str(path) for path in listing.images])
 
 
 def _chosen(table: Any, choice: Choice) -> Any:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from anomalens.names import on_one_line
+
 Split = Literal["train", "test"]
 Label = Literal[0, 1]
 """0 normal, 1 anomalous."""
@@ -99,8 +101,7 @@ class Dataset:
             f"{sum(counts.unlabelled for counts in totals)} unlabelled"
         ]
         lines += [f"note: {note}" for note in self.notes]
-        lines += fault_lines(self.faults, examples)
-        return "\n".join(lines)
+        return "\n".join([*map(on_one_line, lines), *fault_lines(self.faults, examples)])
 
 
 def fault_lines(faults: tuple[Fault, ...], examples: int = 5) -> list[str]:
@@ -109,7 +110,7 @@ def fault_lines(faults: tuple[Fault, ...], examples: int = 5) -> list[str]:
     for kind, count in Counter(fault.kind for fault in faults).items():
         lines.append(f"{count} x {kind}: {FAULT_KINDS[kind]}")
         cases = [fault for fault in faults if fault.kind == kind]
-        lines += [f"  {fault.path}: {fault.detail}" for fault in cases[:examples]]
+        lines += [on_one_line(f"  {fault.path}: {fault.detail}") for fault in cases[:examples]]
         if count > examples:
             lines.append(f"  ... and {count - examples} more")
     return lines

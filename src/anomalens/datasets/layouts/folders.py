@@ -126,14 +126,15 @@ def read_mvtec(classes: list[Path], normal_names: Sequence[str] = ()) -> Reading
 def read_folders(classes: list[Path], normal_names: Sequence[str] = ()) -> Reading:
     """Read `normal/` and `anomalous/`, with masks beside them in `masks/` or `ground_truth/`; all is test data.
 
-    `anomalous/` may hold one subfolder per kind of defect; masks then lie in equal subfolders or all together.
+    `anomalous/` may hold one subfolder per kind of defect; masks then lie in equal subfolders or all together. Where
+    there is none, and the folder of normal images is one of `normal_names`, all other folders are kinds of defects.
     Without `normal/` the set is pixel-level only; `images/` with `masks/` is such a set too.
     """
     samples: list[Sample] = []
     faults: list[Fault] = []
     for folder in classes:
         normal, anomalous, masks = folder_parts(folder, normal_names)
-        kinds = [anomalous, *folders_in(anomalous)] if anomalous else []
+        kinds = [anomalous, *folders_in(anomalous)] if anomalous else _other_kinds(folder, normal_names)
         images = {kind: images_in(kind) for kind in kinds if images_in(kind)}
         normals = images_in(normal) if normal else []
         pairings: list[Pairing] = []
@@ -230,9 +231,21 @@ def folder_parts(folder: Path, normal_names: Sequence[str] = ()) -> tuple[Path |
 
 
 def unread_folders(folder: Path, normal_names: Sequence[str] = ()) -> list[Path]:
-    """Return the folders of a class of the layout `folders` that hold images and are none of its parts."""
-    parts = folder_parts(folder, normal_names)
+    """Return the folders of a class of the layout `folders` that hold images and are not read."""
+    parts = (*folder_parts(folder, normal_names), *_other_kinds(folder, normal_names))
     return [path for path in folders_in(folder) if path not in parts and images_in(path)]
+
+
+def _other_kinds(folder: Path, normal_names: Sequence[str]) -> list[Path]:
+    """Return all folders but that of normal images and masks, where a user named the first and none says anomalous."""
+    normal, anomalous, masks = folder_parts(folder, normal_names)
+    if anomalous is not None or normal is None or not _is_named(normal, normal_names):
+        return []
+    return [path for path in folders_in(folder) if path not in (normal, masks)]
+
+
+def _is_named(folder: Path, normal_names: Sequence[str]) -> bool:
+    return plain_name(folder.name) in map(plain_name, normal_names)
 
 
 def _is_folder_class(folder: Path, normal_names: Sequence[str]) -> bool:
@@ -240,9 +253,7 @@ def _is_folder_class(folder: Path, normal_names: Sequence[str]) -> bool:
     normal, anomalous, _ = folder_parts(folder, normal_names)
     if normal and anomalous:
         return True
-    certain = normal is not None and (
-        normal.name.casefold() in KNOWN_NORMAL or plain_name(normal.name) in map(plain_name, normal_names)
-    )
+    certain = normal is not None and (normal.name.casefold() in KNOWN_NORMAL or _is_named(normal, normal_names))
     return certain or anomalous is not None
 
 

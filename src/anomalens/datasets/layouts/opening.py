@@ -1,6 +1,7 @@
 """Open "LAYOUT:PATH" as a Dataset: recognise the layout, read it, check it, group it by class."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from anomalens.datasets.layouts.pairing import folders_in, images_in
 from anomalens.datasets.layouts.tables import MANIFEST_SUFFIXES, read_manifest, read_meta, read_visa
 from anomalens.errors import ConfigError, InputError
 from anomalens.images.image_files import MAX_PIXELS
-from anomalens.images.sources import Choice, find_images
+from anomalens.images.sources import Choice, Listing, find_images
 from anomalens.names import at_home, name_text
 
 LAYOUTS = ("mvtec", "mvtec3d", "visa", "meta", "folders", "flat", "manifest")
@@ -115,9 +116,10 @@ def open_dataset(
     if layout == "visa" and root.name == "split_csv":
         root = root.parent
     samples, faults = _read(layout, path, normal_names, notes)
-    chosen = [sample for sample in samples if not Choice(tuple(exclude)).excludes(sample.id)]
-    if len(chosen) < len(samples):
-        notes.append(f"left out: {len(samples) - len(chosen)} x image by --exclude")
+    choice = Choice(tuple(exclude))
+    chosen = [sample for sample in samples if not choice.excludes(sample.id)]
+    listing = Listing(left_out=Counter({"image by --exclude": len(samples) - len(chosen)}), idle=choice.idle)
+    notes += listing.remarks()
     if layout == "mvtec" and mvtec_classes(path) == [path]:
         notes.append(f"the path is one class folder; its class is called '{path.resolve().name}'")
     samples, header_faults = check_headers(chosen, max_pixels=max_pixels)
