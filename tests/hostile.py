@@ -212,7 +212,7 @@ ENORMOUS: dict[str, Callable[[], bytes]] = {
     "blank.gif": lambda: blank(9000, "GIF"),
     "blank.tif": lambda: blank(9000, "TIFF"),
     "blank.webp": lambda: blank(7000, "WEBP"),
-    "blank.jp2": lambda: blank(6300, "JPEG2000"),
+    "blank.jp2": lambda: blank(5700, "JPEG2000"),
     "scans.jpg": lambda: many_scans(4000, 3),
 }
 """Pictures as large as is still read."""

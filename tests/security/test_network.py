@@ -32,9 +32,10 @@ def run(*arguments):
 data, weights, out = sys.argv[1:]
 own = ("--method", "winclip", "--backbone", weights, "--offline")
 run("export", "--format", "openvino", "--out", f"{out}/m.xml", "--check", data, *own)
-run("export", "--out", f"{out}/m.onnx", "--check", data, *own)
-for number, method in enumerate((f"{out}/m.xml", f"{out}/m.onnx")):
-    run("detect", data, "--method", method, "--out", f"{out}/{number}")
+run("detect", data, "--method", f"{out}/m.xml", "--out", f"{out}/openvino")
+run("fit", data, "--out", f"{out}/part.anomalens", "--size", "64", *own)
+run("recipe", "show", f"{out}/part.anomalens")
+run("detect", data, "--recipe", f"{out}/part.anomalens", "--backbone", weights, "--out", f"{out}/taught")
 run("detect", data, "--out", f"{out}/torch", *own)
 run("evaluate", "--data", data, "--out", f"{out}/evaluated", "--eval-size", "32", *own)
 run("report", f"{out}/evaluated")

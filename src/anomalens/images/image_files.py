@@ -39,7 +39,7 @@ MEMORY = 10**9
 _MAX_SLOW_PIXELS = 2_000_000
 _SLOW_DECODERS = ("ppm", "ppm_plain")
 # Bytes that a pixel takes while its image is decoded, measured with 16 megapixels; the RGB result is among them.
-_BYTES = {"WEBP": 16, "JPEG2000": 25, "AVIF": 12, "HEIF": 12, "TIFF": 12}
+_BYTES = {"WEBP": 16, "JPEG2000": 30, "AVIF": 12, "HEIF": 12, "TIFF": 12}
 _BYTES_PROGRESSIVE, _BYTES_ELSE = 13, 8
 
 _ADVICE = "cut it into parts or shrink it first"
