@@ -33,7 +33,7 @@ MAX_ASPECT = 1_000
 MAX_SCANS = 50
 """Most scans of a progressive JPEG: each costs the time of a whole decoding; encoders write about ten."""
 MEMORY = 10**9
-"""Bytes that decoding may take over all threads, and for one image of at most MAX_PIXELS."""
+"""Bytes that decoding may take for one image of at most MAX_PIXELS."""
 
 # Pixels of the formats that Pillow decodes in Python, at some 2 microseconds a pixel.
 _MAX_SLOW_PIXELS = 2_000_000
@@ -57,8 +57,9 @@ Value = TypeVar("Value")
 Reader = Callable[[Image.Image, list[str]], Value]
 """Makes something of an opened picture that nobody has loaded; adds remarks for the user to the list."""
 
-memory = MemoryBudget(MEMORY)
-"""Shared by everything that decodes."""
+memory = MemoryBudget(MEMORY * 4 // 5)
+"""Shared by everything that decodes or draws; less than one image may take alone, because each thread also holds the
+part of an image that it works on."""
 
 
 def read_file(
