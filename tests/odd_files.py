@@ -20,6 +20,19 @@ SCENE = np.repeat(np.repeat(COLOURS, HEIGHT // 2, 0), WIDTH // 2, 1)
 """Four quarters of different colours, so that every turn and mirror image differs."""
 GREY = np.asarray(Image.fromarray(SCENE).convert("L"))
 ORIENTATIONS = (1, 3, 6, 8)
+MODES = {
+    "PNG": ("1", "L", "LA", "P", "RGB", "RGBA"),
+    "JPEG": ("L", "RGB", "CMYK", "YCbCr"),
+    "TIFF": ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB"),
+    "BMP": ("1", "L", "P", "RGB", "RGBA"),
+    "DIB": ("1", "L", "P", "RGB", "RGBA"),
+    "GIF": ("1", "L", "P", "RGB"),
+    "WEBP": ("L", "RGB", "RGBA"),
+    "PPM": ("1", "L", "RGB", "RGBA"),
+    "JPEG2000": ("L", "LA", "RGB", "RGBA", "YCbCr"),
+    "AVIF": ("L", "RGB", "RGBA"),
+}
+"""The modes in which each format can be written."""
 LOSSY = 4
 
 # How the stored picture differs from the upright one, by the tag that says how to turn it back.
@@ -68,6 +81,25 @@ def saved(picture: Image.Image, form: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+def scene_in(mode: str) -> Image.Image:
+    """Return the scene as a picture of a mode."""
+    scene = Image.fromarray(SCENE)
+    return scene.convert("P").convert("PA") if mode == "PA" else scene.convert(mode)
+
+
+def tagged_files() -> Iterator[tuple[str, str, int, bytes]]:
+    """Yield (format, mode, orientation tag, content) for every format that has tags, and every mode of it."""
+    turns = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+    for form in ("PNG", "JPEG", "TIFF", "WEBP", *(["AVIF"] if features.check("avif") else [])):
+        for mode in MODES[form]:
+            for tag in ORIENTATIONS:
+                exif = Image.Exif()
+                exif[0x0112] = tag
+                picture = scene_in(mode)
+                stored = picture.transpose(turns[tag]) if tag in turns else picture
+                yield form, mode, tag, saved(stored, form, exif=exif)
+
+
 def rgb_of(grey: np.ndarray) -> np.ndarray:
     """Return a grey picture [H, W] as RGB."""
     return np.stack([grey] * 3, 2)
@@ -99,21 +131,9 @@ def _forms() -> set[str]:
 def _modes() -> Iterator[OddFile]:
     scene = Image.fromarray(SCENE)
     lossy = {"JPEG", "WEBP", "AVIF"}
-    table = {
-        "PNG": ("1", "L", "LA", "P", "RGB", "RGBA"),
-        "JPEG": ("L", "RGB", "CMYK", "YCbCr"),
-        "TIFF": ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB"),
-        "BMP": ("1", "L", "P", "RGB", "RGBA"),
-        "DIB": ("1", "L", "P", "RGB", "RGBA"),
-        "GIF": ("1", "L", "P", "RGB"),
-        "WEBP": ("L", "RGB", "RGBA"),
-        "PPM": ("1", "L", "RGB", "RGBA"),
-        "JPEG2000": ("L", "LA", "RGB", "RGBA", "YCbCr"),
-        "AVIF": ("L", "RGB", "RGBA"),
-    }
-    for form, modes in table.items():
+    for form, modes in MODES.items():
         for mode in modes if form in _forms() else ():
-            picture = scene.convert("P").convert("PA") if mode == "PA" else scene.convert(mode)
+            picture = scene_in(mode)
             expected = np.asarray(picture.convert("RGBA" if mode in ("LA", "PA") else "RGB").convert("RGB"))
             tolerance = 40 if form in lossy else LOSSY
             yield OddFile(f"mode-{form}-{mode}.bin", saved(picture, form), expected, tolerance=tolerance)

@@ -109,6 +109,21 @@ def test_evaluate(corpus: tuple[Path, list[odd.OddFile]], tmp_path: Path) -> Non
     assert result.to_dict()["mean"]["pixel_auroc"] is not None
 
 
+def test_a_mask_that_would_vanish_is_counted(run: Command, tmp_path: Path) -> None:
+    for name in ("good", "crack"):
+        photo(tmp_path / "nut" / "test" / name / "0.png", len(name))
+    scratch = np.zeros((30, 40), np.uint8)
+    scratch[7, 9] = 255
+    (tmp_path / "nut" / "ground_truth" / "crack").mkdir(parents=True)
+    Image.fromarray(scratch).save(tmp_path / "nut" / "ground_truth" / "crack" / "0.png")
+    ran = run("evaluate", "--data", tmp_path, "--out", tmp_path / "out", "--eval-size", 16)
+    assert ran.code == 0, ran.err
+    assert "1 masks mark less than one pixel at 16 x 16" in ran.err
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text("utf-8"))
+    assert metrics["protocol"]["tiny_masks_kept"] == 1
+    assert metrics["mean"]["pixel_auroc"] is not None
+
+
 def test_results_are_no_inputs(run: Command, tmp_path: Path) -> None:
     folder = tmp_path / "p"
     for number in range(2):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from anomalens.detection.detector import Detector
@@ -129,6 +130,18 @@ def test_what_cannot_be_used_is_left_out_and_named(words: Detector, tmp_path: Pa
     reasons = " | ".join(lesson.left_out)
     for part in ("a copy of another photo", "lens cap.png': the image is black", "broken.jpg"):
         assert part in reasons
+
+
+def test_a_default_type_of_the_program_changes_nothing(words: Detector, taught: Detector) -> None:
+    images = [*good_parts(2), faulty_part(60)]
+    together = [prediction.score for prediction in of(words.together(), *images)]
+    torch.set_default_dtype(torch.float64)
+    try:
+        learned = words.fit(good_parts(6))
+        assert of(learned, faulty_part(60))[0].score == of(taught, faulty_part(60))[0].score
+        assert [prediction.score for prediction in of(words.together(), *images)] == together
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_photos_are_read_as_images_are(words: Detector, tmp_path: Path) -> None:

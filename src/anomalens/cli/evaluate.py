@@ -119,6 +119,8 @@ def evaluate(
                 show(named, title=title, typed=["data set", "class"], as_json=False, headed=number == 0)
             for class_name, reason in evaluation.reasons.items():
                 complain(f"not measured: {class_name}: {reason}")
+            if tiny := evaluation.protocol["tiny_masks_kept"]:
+                note(f"{tiny} masks mark less than one pixel at {eval_size} x {eval_size}: they keep their area")
             note(f"written to {folder}; a page to look at: anomalens report {folder}")
             failed += len(evaluation.failed)
             for row in evaluation.failed[:_EXAMPLES]:

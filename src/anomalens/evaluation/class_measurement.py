@@ -44,7 +44,8 @@ class ClassMeasurement:
         self.threshold: float | None = None
         self.pixels = PixelAccumulator(config.mode)
         # Masks that would have vanished at the evaluation's size.
-        self.tiny = 0
+        # Ids of images whose mask would have vanished.
+        self.tiny: set[str] = set()
         # Kept where the evaluation is detailed.
         self.maps: list[Map] = []
         self.masks: list[Any] = []
@@ -69,7 +70,8 @@ class ClassMeasurement:
         if truth is not None:
             resized = resize_map(prediction.anomaly_map, size)
             self.pixels.update(resized, truth.marks)
-            self.tiny += truth.tiny
+            if truth.tiny:
+                self.tiny.add(sample.id)
             if self.config.detailed:
                 self.maps.append(resized)
                 self.masks.append(truth.marks)
@@ -94,7 +96,7 @@ class ClassMeasurement:
         }
         curves = _curves(scores, labels, self.pixels, limit) | {"threshold": self.threshold}
         called = Decisions.of((row.label == 1, row.decision) for row in self.rows if row.decision is not None)
-        return ClassOutcome(numbers, in_per_cent, called, curves, self.rows)
+        return ClassOutcome(numbers, in_per_cent, called, curves, self.rows, frozenset(self.tiny))
 
 
 def _curves(scores: Any, labels: Any, pixels: PixelAccumulator, limit: float) -> dict[str, Any]:

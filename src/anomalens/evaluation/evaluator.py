@@ -135,6 +135,7 @@ def evaluate(
         gallery=Gallery(config.gallery),
     )
     run = _Run(config, result.gallery, progress, inspect)
+    tiny: set[str] = set()
     for name, members in samples.items():
         class_detector = detector.for_object(name) if config.class_names else detector
         if config.shots:
@@ -143,9 +144,11 @@ def evaluate(
                 outcomes = [run.taught(class_detector, each, fit_options or {}) for each in chosen]
             except InputError as error:
                 outcomes, reason = [], str(error)
-            result.add(name, outcomes, reason)
         else:
-            result.add(name, [run.measured(class_detector, members)])
+            outcomes, reason = [run.measured(class_detector, members)], ""
+        result.add(name, outcomes, reason)
+        tiny.update(*(outcome.tiny for outcome in outcomes))
+    result.protocol["tiny_masks_kept"] = len(tiny)
     result.protocol["failed_images"] = len(result.failed)
     return result
 
@@ -226,7 +229,6 @@ def _protocol(detector: Detector, dataset: Dataset, config: EvaluationConfig) ->
         **settings,
         "evaluation_size": config.size,
         "mask_rule": "not black; antialiased bilinear to the evaluation size, above one half",
-        "tiny_masks_kept": 0,
         "aupro_limit": config.limit,
         "pixel_mode": config.mode,
         "prompts": {"object": "class name" if config.class_names else object_name, "options": options},

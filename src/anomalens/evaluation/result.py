@@ -83,6 +83,8 @@ class ClassOutcome:
     # Curves and thresholds, for the report.
     curves: dict[str, Any]
     rows: list[ImageRow]
+    # Ids of images whose mask would have vanished at the size of the evaluation.
+    tiny: frozenset[str] = frozenset()
     # None where nothing was drawn to learn from.
     taught: Taught | None = None
 
