@@ -259,7 +259,9 @@ def _deep() -> Iterator[OddFile]:
 def rare_tiffs() -> list[OddFile]:
     """Return TIFFs that Pillow does not read and the package tifffile does."""
     unit, expected = GREY / 255, rgb_of(GREY)
+    clear = np.dstack([SCENE / 255, np.zeros_like(unit)]).astype(np.float32)
     return [
+        OddFile("float32-clear.tif", tiff(clear, photometric=2), SCENE, note="transparent everywhere"),
         OddFile("uint32-big.tif", tiff(GREY.astype(np.uint32) * 257, order=">"), expected),
         OddFile("float16.tif", tiff(unit.astype(np.float16)), expected),
         OddFile("float64.tif", tiff(unit), expected),

@@ -73,8 +73,28 @@ def test_rare_tiffs_are_read_or_named(file: OddFile, tmp_path: Path, monkeypatch
         with pytest.raises(InputError, match=r"-bit .*, which Pillow does not read: pip install 'anomalens\[tiff\]'"):
             decode(path)
     pytest.importorskip("tifffile")
-    np.testing.assert_allclose(decode(path).rgb.astype(int), file.pixels, atol=1)
+    decoded = decode(path)
+    np.testing.assert_allclose(decoded.rgb.astype(int), file.pixels, atol=1)
+    assert (file.note in (decoded.note or "")) if file.note else decoded.note is None
     assert read_size(path) == (odd.WIDTH, odd.HEIGHT)
+
+
+def test_deep_channels_in_planes_are_not_scrambled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    path = tmp_path / "planes.tif"
+    planes = np.ascontiguousarray((odd.SCENE.astype(np.uint16) * 257).transpose(2, 0, 1))
+    tifffile.imwrite(path, planes, photometric="rgb", planarconfig="separate")
+    np.testing.assert_array_equal(decode(path).rgb, odd.SCENE)
+    with Image.open(path) as picture, pytest.raises(InputError, match="give the file"):
+        decode(picture)
+    with tifffile.TiffWriter(path) as writer:
+        for _ in range(2):
+            writer.write(odd.GREY / 255, contiguous=False)
+    assert decode(path).note == "has several frames or pages: only the first was read"
+    tifffile.imwrite(path, planes, photometric="rgb", planarconfig="separate")
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    with pytest.raises(InputError, match="3 channels of 16-bit unsigned integers, which Pillow does not read"):
+        decode(path)
 
 
 def test_heic_photographs_are_named_without_their_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from anomalens.images.image_files import MAX_PIXELS, check_picture, memory, memo
 from anomalens.images.mask_values import is_lossy, marked
 from anomalens.images.orientation import lies_on_its_side, orientation, upright
 from anomalens.images.pixel_values import Channels, Rgb, array_to_rgb, picture_to_rgb, tensor_to_rgb
+from anomalens.images.rare_tiff import is_misread
 from anomalens.images.tiff_tags import tags_of
 
 if TYPE_CHECKING:
@@ -213,6 +214,8 @@ def _decode_object(picture: Image.Image, name: str, max_pixels: int, room: ExitS
     """Decode a PIL image, which may be given several times and from several threads."""
     try:
         check_picture(picture, name, max_pixels)
+        if is_misread(picture):
+            raise InputError(f"{name}: Pillow scrambles TIFFs of deep channels that are stored apart; give the file")
         # Loading changes the image and moves its file's position, so two threads must not do it at once.
         with (
             _memory_for(picture, room),

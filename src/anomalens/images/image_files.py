@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from anomalens.errors import InputError, MissingExtraError, one_line
 from anomalens.extras import optional
 from anomalens.images.memory_budget import MemoryBudget
-from anomalens.images.rare_tiff import is_tiff, open_rare
+from anomalens.images.rare_tiff import is_misread, is_tiff, open_rare
 from anomalens.names import at_home, name_text
 
 # Formats told by their content. The rest of Pillow's list stays out: some start other programs (EPS), many are exotic.
@@ -233,7 +233,9 @@ def _identify(stream: IO[bytes], rules: _Rules) -> Image.Image:
         elif verdict:
             stream.seek(0)
             try:
-                return factory(stream, "")
+                picture = factory(stream, "")
+                if not is_misread(picture):
+                    return picture
             except (SyntaxError, IndexError, TypeError, struct.error) as error:
                 reasons.append(one_line(error))
     if prefix[4:8] == b"ftyp" and prefix[8:12] in _HEIF_BRANDS:

@@ -45,6 +45,23 @@ def array_to_rgb(array: npt.NDArray[Any], channels: Channels, name: str = "image
     Raises InputError, which begins with `name`, for any other shape, type or range.
     """
     _require_shape(array.shape, 2, name)
+    values, note = to_8_bit(array, name)
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[:, :, 0]
+    if values.ndim == 3 and channels == "bgr":
+        values = values[:, :, [2, 1, 0, 3][: values.shape[2]]]
+    if values.ndim == 3 and values.shape[2] == 3:
+        # A copy: a camera's buffer may be filled again while the image waits for its batch.
+        return np.array(values, order="C"), note
+    rgb, further = picture_to_rgb(Image.fromarray(np.ascontiguousarray(values)), name)
+    return rgb, "; ".join(filter(None, (note, further))) or None
+
+
+def to_8_bit(array: npt.NDArray[Any], name: str) -> tuple[npt.NDArray[np.uint8], str | None]:
+    """Return values of any shape as uint8, perhaps the same array, and a note for the user or None.
+
+    Raises InputError, which begins with `name`, for a type or range that `array_to_rgb` does not list.
+    """
     note = None
     if array.dtype == np.bool_:
         values = array.astype(np.uint8) * np.uint8(255)
@@ -58,15 +75,7 @@ def array_to_rgb(array: npt.NDArray[Any], channels: Channels, name: str = "image
         values = _from_float(array, name)
     else:
         raise InputError(f"{name}: type {array.dtype}, expected uint8, uint16, bool or floating point in [0, 1]")
-    if values.ndim == 3 and values.shape[2] == 1:
-        values = values[:, :, 0]
-    if values.ndim == 3 and channels == "bgr":
-        values = values[:, :, [2, 1, 0, 3][: values.shape[2]]]
-    if values.ndim == 3 and values.shape[2] == 3:
-        # A copy: a camera's buffer may be filled again while the image waits for its batch.
-        return np.array(values, order="C"), note
-    rgb, further = picture_to_rgb(Image.fromarray(np.ascontiguousarray(values)), name)
-    return rgb, "; ".join(filter(None, (note, further))) or None
+    return values, note
 
 
 def tensor_to_rgb(tensor: Any, channels: Channels) -> tuple[Rgb, str | None]:

@@ -10,8 +10,8 @@ from PIL import Image, TiffImagePlugin
 from anomalens.errors import InputError, MissingExtraError, one_line
 from anomalens.extras import optional
 from anomalens.images.orientation import upright
-from anomalens.images.pixel_values import array_to_rgb
-from anomalens.images.tiff_tags import FLOAT, UNSIGNED, TiffTags
+from anomalens.images.pixel_values import to_8_bit
+from anomalens.images.tiff_tags import FLOAT, UNSIGNED, TiffTags, tags_of
 
 
 def is_tiff(prefix: bytes) -> bool:
@@ -19,8 +19,14 @@ def is_tiff(prefix: bytes) -> bool:
     return prefix[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
+def is_misread(picture: Image.Image) -> bool:
+    """Return whether Pillow opens a TIFF and yet scrambles it: one of deep channels, each stored by itself."""
+    tags = tags_of(picture)
+    return tags is not None and tags.planar and tags.samples > 1 and tags.bits > 8
+
+
 def open_rare(stream: IO[bytes], name: str, check: Callable[[tuple[int, int]], None]) -> Image.Image:
-    """Return the first page of a TIFF that Pillow does not read, decoded by tifffile, upright: mode "F" or RGB.
+    """Return the first page of a TIFF that Pillow does not read, decoded by tifffile, upright: grey, RGB or RGBA.
 
     `check` is called with (width, height) before anything is decoded, and raises what it likes.
     Raises InputError, which says what kind of TIFF it is, where it cannot be shown or tifffile is not installed.
@@ -56,14 +62,13 @@ def open_rare(stream: IO[bytes], name: str, check: Callable[[tuple[int, int]], N
             values = file.pages[0].asarray()
     except Exception as error:
         raise InputError(f"{kind}, and cannot be read ({one_line(error)})") from error
-    if values.ndim == 3 and values.shape[0] == tags.samples and values.shape[2] != tags.samples:
-        values = values.transpose(1, 2, 0)
     if tags.samples > 1:
-        values, _ = array_to_rgb(values, "rgb", name)
+        values, _ = to_8_bit(values.transpose(1, 2, 0) if tags.planar else values, name)
     else:
         values = _grey(values.reshape(tags.height, tags.width), tags, name)
     picture = Image.fromarray(upright(values, tags.orientation))
     picture.format = "TIFF"
+    picture.is_animated = directory.next != 0  # type: ignore[attr-defined]
     return picture
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from PIL import Image
 
-_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _FORMAT = 256, 257, 258, 262, 274, 277, 339
+_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _PLANES, _FORMAT = 256, 257, 258, 262, 274, 277, 284, 339
+_SEPARATE = 2
 _WHITE_IS_ZERO = 0
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3
 _FORMAT_WORDS = {UNSIGNED: "unsigned integers", SIGNED: "signed integers", FLOAT: "floating point"}
@@ -25,6 +26,8 @@ class TiffTags:
     format: int
     white_is_zero: bool
     orientation: int
+    # Whether each channel is stored by itself.
+    planar: bool
 
     @classmethod
     def of(cls, tags: Any) -> "TiffTags":
@@ -37,6 +40,7 @@ class TiffTags:
             format=int(_first(tags.get(_FORMAT, UNSIGNED))),
             white_is_zero=tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO,
             orientation=int(tags.get(_ORIENTATION, 1)),
+            planar=tags.get(_PLANES) == _SEPARATE,
         )
 
     def __str__(self) -> str:
