@@ -60,6 +60,7 @@ def no_text(folder: Path) -> Path:
         pytest.skip("this file system has no such names")
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_python_and_ray_answer_alike(corpus: tuple[Path, list[odd.OddFile]], tmp_path: Path) -> None:
     folder, files = corpus
     paths = [str(folder / file.name) for file in files]
@@ -91,6 +92,7 @@ def test_command_line(corpus: tuple[Path, list[odd.OddFile]], run: Command, tmp_
     assert "Traceback" not in ran.err
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_evaluate(corpus: tuple[Path, list[odd.OddFile]], tmp_path: Path) -> None:
     folder, files = corpus
     # Every second image is its own mask, so that both must be turned and read alike.

@@ -182,6 +182,17 @@ def test_flat_reads_what_detect_reads(tmp_path: Path) -> None:
     assert any("1 x image in a folder of results" in note for note in dataset.notes)
 
 
+def test_photos_that_are_not_read_are_counted_in_every_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anomalens.images.sources.reads_heif", lambda: False)
+    for folder in ("a/nut/test/good", "b/normal"):
+        picture(tmp_path / folder / "1.png")
+        (tmp_path / folder / "2.HEIC").touch()
+        (tmp_path / folder / "3.mp4").touch()
+        notes = "\n".join(open_dataset(tmp_path / folder[0]).notes)
+        assert "1 x HEIC photo (to read them: pip install 'anomalens[heif]')" in notes
+        assert "1 x video" in notes
+
+
 def test_exclude_and_the_limit(tmp_path: Path) -> None:
     for name in ("normal/1.png", "normal/2.png", "anomalous/1.png", "anomalous/bad_2.png"):
         picture(tmp_path / name)

@@ -170,8 +170,17 @@ def _read(layout: str, path: Path, normal_names: Sequence[str], notes: list[str]
         return read_meta(_table(path, ["meta.json"]))
     else:
         return read_manifest(_table(path, [f"manifest{suffix}" for suffix in MANIFEST_SUFFIXES]), normal_names)
-    notes += remarks_on_names(reading[0])
+    notes += [*remarks_on_names(reading[0]), *_remarks_on_files(path)]
     return reading
+
+
+def _remarks_on_files(root: Path) -> list[str]:
+    """Return lines of text on what is no image and may be meant as one, and on results, anywhere below a folder."""
+    try:
+        return find_images([root]).remarks()
+    except InputError:
+        # Readers say what is wrong with a folder.
+        return []
 
 
 def _remark_on_tiny(samples: Sequence[Sample]) -> list[str]:
