@@ -93,6 +93,8 @@ class Patches:
     Words' map is the red channel, their score its mean.
     """
 
+    runtime = "numpy"
+
     def __init__(self, identity: Identity | None = None, hands_out: bool = False) -> None:
         self.identity = identity or Identity("brightness", "patches")
         self.parallel = 2

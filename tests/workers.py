@@ -19,6 +19,7 @@ class Red:
     """Take the red channel as the map, its mean as the score. Write a line into `log` for every image that is seen."""
 
     parallel = 1
+    runtime = "numpy"
 
     def __init__(self, log: Path, name: str = "object") -> None:
         self.log, self.identity = log, Identity("red", "none", object_name=name)

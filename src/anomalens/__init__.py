@@ -79,7 +79,10 @@ logging.getLogger("anomalens").addHandler(logging.NullHandler())
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'anomalens' has no attribute '{name}'")
-    return getattr(import_module(f"anomalens.{_HOMES[name]}"), name)
+    from anomalens.extras import torch_needed
+
+    with torch_needed(f"anomalens.{name}"):
+        return getattr(import_module(f"anomalens.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

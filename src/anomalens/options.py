@@ -17,6 +17,7 @@ from anomalens.names import is_text
 from anomalens.typed_values import checked_value
 
 Dtype = Literal["float32", "bfloat16"]
+EngineName = Literal["auto", "onnx", "openvino", "torch"]
 Effect = Literal["scores", "source", "decision", "inputs", "speed"]
 """What an option changes: the scores; the weights (recorded by their hashes); the decision; which files can be read;
 speed and memory alone."""
@@ -97,6 +98,12 @@ class LoadOptions:
     batch_size: int = _option(8, "Images or tiles in one pass; changes speed and memory only.", "speed", minimum=1)
     workers: int = _option(2, "Threads that decode images ahead.", "speed", minimum=1)
     device: str = _option("auto", "Where to compute: auto, cpu, cuda, cuda:1, ...", "speed")
+    engine: EngineName = _option(
+        "auto",
+        "What computes: onnx or openvino run the graph shipped with the bundled backbone, torch runs everything; auto "
+        "takes the graph where it does what is asked for, else torch.",
+        "speed",
+    )
     offline: bool = _option(False, "Never touch the network.", "speed")
     cache: str | None = _option(None, "Folder for text features; unless given, the user's cache folder.", "speed")
     method_options: Mapping[str, Any] = field(

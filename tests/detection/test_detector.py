@@ -263,7 +263,8 @@ def test_a_shipped_threshold_says_where_it_does_not_hold(monkeypatch: pytest.Mon
         f"{plain}; not made for views=22, size=64, extra_sizes=96, tile=300"
     )
     other = replace(bundled_calibration(), weights="of another backbone")
-    monkeypatch.setattr("anomalens.engines.torch_engine.bundled_calibration", lambda: other)
+    for engine in ("light", "torch_engine"):
+        monkeypatch.setattr(f"anomalens.engines.{engine}.bundled_calibration", lambda: other)
     assert source(tile=300).startswith("neutral point")
     assert load_detector().method_name == "anoclip"
 

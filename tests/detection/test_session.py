@@ -27,6 +27,7 @@ class Gate:
     """Score only while the gate is open, with the engine behind it, and keep the sizes of the batches."""
 
     parallel = 1
+    runtime = "numpy"
 
     def __init__(self, inner: Engine) -> None:
         self.inner, self.open = inner, threading.Event()

@@ -56,7 +56,7 @@ def small() -> Clip:
 @pytest.fixture(scope="module", autouse=True)
 def _one_export_a_method() -> Iterator[None]:
     """Export once for both formats, because the exporter takes seconds."""
-    real = graph._export
+    real = graph.export_program
     exports: dict[object, Any] = {}
 
     def remembered(network: graph.Graph) -> Any:
@@ -67,7 +67,7 @@ def _one_export_a_method() -> Iterator[None]:
         return exports[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graph, "_export", remembered)
+        patch.setattr(graph, "export_program", remembered)
         yield
 
 

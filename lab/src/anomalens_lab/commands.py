@@ -1,4 +1,4 @@
-"""Define `python -m anomalens_lab scenes | pretrain | calibrate | ship`: thin commands over the rooms beside this file.
+"""Define `python -m anomalens_lab COMMAND`: thin commands over the rooms beside this file.
 
 Each imports what it needs when it runs, so that `--help` answers at once.
 """
@@ -146,3 +146,17 @@ def ship(
         say(f"{info.method}: {info.metrics}")
     folder = BUNDLED_FILE.parent / "scenes"
     say(f"{write_check_scenes(folder)} scenes in {folder}")
+
+
+@app.command("graph")
+def graph() -> None:
+    """Write the graph that ships beside the bundled backbone, for installations without PyTorch, and compare it.
+
+    It takes minutes. Whatever changes the weights, the prompts or the best method asks for a new graph.
+    """
+    from anomalens.cli.console import say, working
+    from anomalens_lab.graph import make_graph
+
+    with working("writing the graph"):
+        differences = make_graph()
+    say("largest differences from PyTorch: " + ", ".join(f"{name} {value:.1e}" for name, value in differences.items()))

@@ -36,7 +36,8 @@ class SameConvolution(nn.Conv2d):
             return super().forward(x)
         # In a graph the sides may be unknown, neither odd nor even, and exporters lose a weight that is padded.
         if torch.compiler.is_compiling():
-            high, wide = (max((-(-n // s) - 1) * s + k - n, 0) for n in x.shape[-2:])
+            # Runtimes round a quotient towards zero, so none of them may be negative.
+            high, wide = (max(((n + s - 1) // s - 1) * s + k - n, 0) for n in x.shape[-2:])
             return super().forward(F.pad(x, (wide // 2, wide - wide // 2, high // 2, high - high // 2)))
         # Padding all sides alike and a row of zeros before the kernel reads the same pixels as one-sided padding, and
         # spares copying the image, which is far larger than the kernel.

@@ -43,27 +43,38 @@ def backbones(as_json: Json = False) -> None:
 
 def info(as_json: Json = False) -> None:
     """Say what this machine offers: versions, devices, threads, precision, weights found."""
+    import importlib.util
     import platform
 
+    from anomalens import __version__
+    from anomalens.cli.console import show_facts
+    from anomalens.extras import quiet_import
+    from anomalens.files import cache_folder
+
+    facts = {
+        "anomalens": __version__,
+        "python": platform.python_version(),
+        "onnxruntime": quiet_import("onnxruntime").__version__,
+    }
+    if importlib.util.find_spec("torch") is None:
+        facts["torch"] = "not installed; for other weights and methods: pip install 'anomalens[torch]'"
+    else:
+        facts |= _about_torch()
+    show_facts(facts | {"text cache": str(cache_folder())}, as_json=as_json)
+
+
+def _about_torch() -> dict[str, str]:
+    """Say what PyTorch offers on this machine, and which weights it can load without the network."""
     import torch
 
-    from anomalens import __version__
     from anomalens.backbones.hub import is_available
     from anomalens.backbones.registry import list_backbones
-    from anomalens.cli.console import show_facts
-    from anomalens.files import cache_folder
 
     gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     available = [backbone.name for backbone in list_backbones() if is_available(backbone.name)]
-    show_facts(
-        {
-            "anomalens": __version__,
-            "python": platform.python_version(),
-            "torch": f"{torch.__version__}, {torch.get_num_threads()} threads",
-            "devices": ", ".join(["cpu", *gpus]),
-            "bfloat16": "native" if torch.cpu._is_avx512_bf16_supported() else "emulated (slow)",
-            "weights here": ", ".join(available) or "none",
-            "text cache": str(cache_folder()),
-        },
-        as_json=as_json,
-    )
+    return {
+        "torch": f"{torch.__version__}, {torch.get_num_threads()} threads",
+        "devices": ", ".join(["cpu", *gpus]),
+        "bfloat16": "native" if torch.cpu._is_avx512_bf16_supported() else "emulated (slow)",
+        "weights here": ", ".join(available) or "none",
+    }

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import typer
 
 from anomalens.errors import AnomalensError
+from anomalens.extras import torch_needed
 from anomalens.names import printable
 
 _NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|bad_alloc", re.IGNORECASE)
@@ -33,7 +34,8 @@ def run_app(app: Callable[[], object]) -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     sys.argv[1:] = map(at_home, sys.argv[1:])
     try:
-        app()
+        with torch_needed("this command"):
+            app()
     except (AnomalensError, OSError, MemoryError, RuntimeError) as error:
         reason = _reason(error)
         if reason is None:

@@ -8,7 +8,7 @@ import typer
 
 from anomalens.cli.console import Json
 from anomalens.cli.data_options import Exclude
-from anomalens.cli.load_options import load_options
+from anomalens.cli.load_options import load_options, option_help
 from anomalens.errors import ConfigError
 from anomalens.options import DEFAULT_OBJECT, LoadOptions
 
@@ -35,14 +35,19 @@ class Together(StrEnum):
     no = "no"
 
 
-class EngineName(StrEnum):
-    """Say where the work is done."""
+class Where(StrEnum):
+    """Say what computes in this process, or that a Ray cluster does the work."""
 
-    local = "local"
+    auto = "auto"
+    onnx = "onnx"
+    openvino = "openvino"
+    torch = "torch"
     ray = "ray"
+    # This process, as "auto": the opposite of ray.
+    local = "local"
 
 
-@load_options()
+@load_options(without=("engine",))
 def detect(
     inputs: Annotated[
         list[str],
@@ -62,8 +67,11 @@ def detect(
     ] = Together.auto,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in --out.")] = False,
     engine: Annotated[
-        EngineName, typer.Option(help="local: this process. ray: many processes or machines, rows as Parquet.")
-    ] = EngineName.local,
+        Where,
+        typer.Option(
+            help=f"{option_help('engine')} Or ray: many processes or machines, each as auto; rows as Parquet."
+        ),
+    ] = Where.auto,
     actors: Annotated[int | None, typer.Option("--actors", min=1, help="With --engine ray: processes.")] = None,
     part_size: Annotated[
         int | None,
@@ -100,7 +108,9 @@ def detect(
     from anomalens.images.sources import list_images
     from anomalens.runs.folder import detect_files
 
-    scaled = engine is EngineName.ray
+    scaled = engine is Where.ray
+    if engine not in (Where.ray, Where.local):
+        options = options.replace(engine=engine.value)
     _check_engine(scaled, maps, actors, part_size, together)
     paths = [] if scaled else list_images(inputs, exclude=exclude or (), out=out)
     with working("loading the backbone"):

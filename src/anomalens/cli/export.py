@@ -23,7 +23,9 @@ class Format(StrEnum):
     openvino = "openvino"
 
 
-@load_options(without=("tile", "overlap", "extra_sizes", "fast_jpeg", "dtype", "batch_size", "workers", "device"))
+@load_options(
+    without=("tile", "overlap", "extra_sizes", "fast_jpeg", "dtype", "batch_size", "workers", "device", "engine")
+)
 def export(
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write: .onnx, or .xml for OpenVINO.")],
     format: Annotated[Format, typer.Option("--format", help="What the file is for.")] = Format.onnx,

@@ -39,6 +39,11 @@ def load_options(
     return decorate
 
 
+def option_help(name: str) -> str:
+    """Return what `LoadOptions` says of an option, for a command that declares the flag itself."""
+    return str(next(option.metadata["help"] for option in fields(LoadOptions) if option.name == name))
+
+
 def _parameter(option: "Field[Any]") -> inspect.Parameter:
     """Describe one option as Typer wants it: type, flag, help, least value."""
     hint, default = HINTS[option.name], option.default

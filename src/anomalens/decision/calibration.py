@@ -14,7 +14,8 @@ from anomalens._version import __version__
 from anomalens.decision.conformal import p_value
 from anomalens.decision.pooling import ScorePooling
 from anomalens.errors import ConfigError, one_line
-from anomalens.files import write_json
+from anomalens.files import json_ready, write_json
+from anomalens.images.preprocessing import Preprocess
 from anomalens.options import differences
 from anomalens.typed_values import build, checked_value
 from anomalens.untrusted import read_bytes, read_json
@@ -146,6 +147,33 @@ def pooling_from_dict(value: Mapping[str, Any]) -> ScorePooling:
 
 
 @dataclass(frozen=True)
+class ShippedGraph:
+    """Describe the graph that is shipped with a set of weights: its image tower and its best method, without PyTorch.
+
+    Raises ConfigError where a value is of another type.
+    """
+
+    method: str
+    # All options of the method, JSON-ready.
+    options: Mapping[str, Any]
+    # `Identity.learned`, the hash of what the method has learned.
+    learned: str
+    # How images are prepared, at the size that is preferred.
+    preprocess: Preprocess
+    # sha256 of the files it is made of, by their names in the folder of the weights.
+    sha256: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the entry JSON-ready; `from_dict` is the inverse."""
+        return dict(json_ready(asdict(self)))
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> "ShippedGraph":
+        """Raise ConfigError naming what is missing or unknown."""
+        return build(cls, value, "graph")
+
+
+@dataclass(frozen=True)
 class CalibrationTable:
     """Hold what is shipped for one set of weights: an entry a method, and which method did best."""
 
@@ -156,12 +184,15 @@ class CalibrationTable:
     methods: dict[str, ShippedMethod]
     # How the best method is used where none is named; None: as where it is named.
     auto: ShippedMethod | None = None
+    # The graph that computes the best method; None: it needs PyTorch.
+    graph: ShippedGraph | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the table JSON-ready; `from_dict` is the inverse."""
         methods = {name: entry.to_dict() for name, entry in sorted(self.methods.items())}
         auto = {"auto": self.auto.to_dict()} if self.auto else {}
-        return {"schema": _SCHEMA, "weights": self.weights, "best": self.best, **auto, "methods": methods}
+        graph = {"graph": self.graph.to_dict()} if self.graph else {}
+        return {"schema": _SCHEMA, "weights": self.weights, "best": self.best, **auto, **graph, "methods": methods}
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> "CalibrationTable":
@@ -171,7 +202,8 @@ class CalibrationTable:
                 raise ConfigError(f"calibration of schema {value['schema']}; this version reads schema {_SCHEMA}")
             methods = {name: ShippedMethod.from_dict(entry) for name, entry in value["methods"].items()}
             auto = ShippedMethod.from_dict(value["auto"]) if "auto" in value else None
-            return cls(value["weights"], value["best"], methods, auto)
+            graph = ShippedGraph.from_dict(value["graph"]) if "graph" in value else None
+            return cls(value["weights"], value["best"], methods, auto, graph)
         except (KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"not a calibration table: {one_line(error)}") from error
 

@@ -10,6 +10,7 @@ from anomalens.detection.recipe import is_recipe, read_recipe
 from anomalens.detection.teaching import named_reference, taught_engine
 from anomalens.detection.tiling import Inside
 from anomalens.engines import exported
+from anomalens.engines.choice import load_engine, words_method
 from anomalens.errors import ConfigError, WeightsError
 from anomalens.images.decoding import decode_mask
 from anomalens.images.image_files import MAX_PIXELS
@@ -65,13 +66,11 @@ def _collected(method: str, backbone: str, options: dict[str, Any]) -> LoadOptio
 
 
 def _from_weights(options: LoadOptions) -> Detector:
-    from anomalens.engines import image_engine, torch_engine
-
     if is_set_method(options.method):
         # The words are the best there are, with options of their own; those given are the set method's.
         words = _from_weights(options.replace(method="auto", method_options={}))
         return words.replace(options=options).together(**options.method_options)
-    loaded = image_engine.load(options) if image_engine.can_load(options.backbone) else torch_engine.load(options)
+    loaded = load_engine(options)
     calibration = loaded.calibration
     if loaded.deviations is not None:
         tiled = calibration.used_with(*loaded.deviations, f"tile={options.tile}").source
@@ -90,12 +89,10 @@ def split_options(options: LoadOptions) -> tuple[dict[str, Any], LoadOptions]:
 
     Raises ConfigError for an option that neither method has, and for a value that does not fit the reference method.
     """
-    from anomalens.engines.torch_engine import words_entry
-
     reference = reference_entry(named_reference(options.method))
-    words = words_entry(options)
-    both = tuple(dict.fromkeys((*reference.options, *words.options)))
-    refuse_unknown(options.method_options, both, f"{reference.name} with {words.name}")
+    words, words_options = words_method(options)
+    both = tuple(dict.fromkeys((*reference.options, *words_options)))
+    refuse_unknown(options.method_options, both, f"{reference.name} with {words}")
     own = {name: value for name, value in options.method_options.items() if name in reference.options}
     create_reference(reference.name, **own)
     others = {name: value for name, value in options.method_options.items() if name not in own}
@@ -169,6 +166,8 @@ def _from_file(options: LoadOptions) -> Detector:
         settled.append("size")
     if options.seed not in (0, card.identity.seed):
         settled.append("seed")
+    if options.engine not in ("auto", engine.runtime):
+        settled.append("engine")
     if settled:
         raise ConfigError(
             f"{options.method}: {', '.join(settled)} cannot be changed in an exported detector; leave out, or export "

@@ -74,6 +74,10 @@ class Engine(Protocol):
         """Say what the network is."""
 
     @property
+    def runtime(self) -> str:
+        """Say what computes: "torch", "onnx" or "openvino"."""
+
+    @property
     def parallel(self) -> int:
         """Say how many batches are worth scoring at the same time, each in a thread of its own; at least 1."""
 

@@ -188,7 +188,7 @@ class ExportedEngine:
     parallel = 1
 
     def __init__(self, model: Path, card: Card, run: GraphRun, device: str, dtype: Dtype) -> None:
-        self.card, self.identity = card, card.identity
+        self.card, self.identity, self.runtime = card, card.identity, card.format
         self._model, self._run, self._device, self._dtype = model.absolute(), run, device, dtype
 
     def __reduce__(self) -> tuple[Any, ...]:

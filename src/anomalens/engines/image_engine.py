@@ -15,14 +15,8 @@ from anomalens.backbones.dinov2 import IMAGENET_MEAN, IMAGENET_STD, Dinov2, is_d
 from anomalens.decision.calibration import Calibration
 from anomalens.decision.pooling import ScorePooling
 from anomalens.engines.contract import NO_WORDS, Floats, Identity, Scored
-from anomalens.engines.torch_engine import (
-    Loaded,
-    batches_at_once,
-    fewer_threads,
-    hash_of,
-    pick_device,
-    whole_patches,
-)
+from anomalens.engines.loaded import Loaded, whole_patches
+from anomalens.engines.torch_engine import batches_at_once, fewer_threads, hash_of, pick_device
 from anomalens.errors import ConfigError
 from anomalens.images.preprocessing import Preprocess
 from anomalens.methods.references.reference_method import QUARTERS, is_reference_method, reference_entry, taps_at
@@ -47,6 +41,11 @@ class ImageEngine:
         precision = str(network.positions.dtype).removeprefix("torch.")
         weights = hash_of(dict(network.named_parameters())) or ""
         self.identity = replace(identity, method=NO_WORDS, weights=weights, precision=precision)
+
+    @property
+    def runtime(self) -> str:
+        """Return "torch"."""
+        return "torch"
 
     @property
     def device(self) -> torch.device:

@@ -1,19 +1,21 @@
-"""Run a graph with ONNX Runtime (extra `[onnx]`)."""
+"""Run a graph with ONNX Runtime."""
 
 from pathlib import Path
 
 from anomalens.engines.contract import Floats, GraphRun, threads
 from anomalens.errors import ConfigError, WeightsError
-from anomalens.extras import optional
+from anomalens.extras import quiet_import
 from anomalens.options import Dtype
 
 
-def open_model(path: Path, device: str = "auto", dtype: Dtype = "float32") -> GraphRun:
+def open_model(path: Path, device: str = "auto", dtype: Dtype = "float32", cores: int | None = None) -> GraphRun:
     """Open a graph on `device`: "cpu", "cuda", or "auto" for a GPU where ONNX Runtime was built for one.
 
-    Raises MissingExtraError, ConfigError for a device or precision it has not, WeightsError for a file it cannot read.
+    cores: threads that share a run, for this graph alone; None: as OMP_NUM_THREADS says.
+
+    Raises ConfigError for a device or precision it has not, WeightsError for a file it cannot read.
     """
-    runtime = optional("onnxruntime", "onnx")
+    runtime = quiet_import("onnxruntime")
     # Where another package imported it before, with its reports on.
     runtime.disable_telemetry_events()
     if dtype != "float32":
@@ -24,7 +26,7 @@ def open_model(path: Path, device: str = "auto", dtype: Dtype = "float32") -> Gr
     if chosen not in available:
         raise ConfigError(f"device {device!r}: ONNX Runtime has {', '.join(available)} here; try 'auto'")
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads()
+    options.intra_op_num_threads = threads() if cores is None else cores
     # Errors only; they arrive as exceptions as well.
     options.log_severity_level = 3
     try:

@@ -12,10 +12,14 @@ from anomalens.options import Dtype
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 
 
-def open_model(path: Path, device: str = "auto", dtype: Dtype = "float32") -> GraphRun:
+def open_model(path: Path, device: str = "auto", dtype: Dtype = "float32", cores: int | None = None) -> GraphRun:
     """Open a graph on `device`: one of OpenVINO's ("cpu", "gpu", "npu", in any case); "auto" is the CPU.
 
-    `dtype` is held to: left to itself OpenVINO would compute in bfloat16 wherever the processor can.
+    Args:
+        path: of the graph, .xml or .onnx.
+        device: where it is computed.
+        dtype: is held to: left to itself OpenVINO would compute in bfloat16 wherever the processor can.
+        cores: threads that share a run, for this graph alone; None: as OMP_NUM_THREADS says.
 
     Raises MissingExtraError, ConfigError for a device it has not, WeightsError for a file it cannot read.
     """
@@ -26,8 +30,9 @@ def open_model(path: Path, device: str = "auto", dtype: Dtype = "float32") -> Gr
     if chosen.split(".")[0] not in {name.split(".")[0] for name in available}:
         raise ConfigError(f"device {device!r}: OpenVINO has {', '.join(available).lower()} here; try 'auto'")
     settings = {"INFERENCE_PRECISION_HINT": _PRECISIONS[dtype]}
-    if chosen == "CPU" and threads():
-        settings["INFERENCE_NUM_THREADS"] = str(threads())
+    count = threads() if cores is None else cores
+    if chosen == "CPU" and count:
+        settings["INFERENCE_NUM_THREADS"] = str(count)
     try:
         model = core.read_model(str(path))
         names = [node.get_any_name() for node in model.inputs]

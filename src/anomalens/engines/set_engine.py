@@ -26,6 +26,11 @@ class SetEngine:
         self.identity = replace(words.identity, method=name, options=options)
 
     @property
+    def runtime(self) -> str:
+        """Say what computes."""
+        return self.words.runtime
+
+    @property
     def parallel(self) -> int:
         """Say how many batches are worth looking at at the same time."""
         return self.words.parallel

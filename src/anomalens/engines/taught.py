@@ -67,6 +67,11 @@ class TaughtEngine:
         self.words, self.method, self.sizes, self.identity = words, method, dict(sizes), identity
 
     @property
+    def runtime(self) -> str:
+        """Say what computes."""
+        return self.words.runtime
+
+    @property
     def parallel(self) -> int:
         """Say how many batches are worth scoring at the same time."""
         return self.words.parallel

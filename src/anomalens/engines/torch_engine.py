@@ -5,11 +5,10 @@ load_weights -> Clip      read_checkpoint -> Method      Method.text -> the text
 
 import copy
 import hashlib
-import logging
 import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,17 @@ from torch import Tensor
 from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.tower import Clip
 from anomalens.backbones.weights import LoadedWeights, load_weights
-from anomalens.decision.calibration import Calibration, CalibrationTable, ShippedMethod, bundled_calibration
+from anomalens.decision.calibration import Calibration, CalibrationTable, bundled_calibration
 from anomalens.decision.pooling import ScorePooling
-from anomalens.engines.contract import Engine, Floats, Identity, Scored
+from anomalens.engines.contract import Floats, Identity, Scored
+from anomalens.engines.loaded import (
+    Loaded,
+    changed_settings,
+    loaded_as_shipped,
+    shipped_for,
+    whole_patches,
+    words_of,
+)
 from anomalens.errors import ConfigError
 from anomalens.files import cache_folder
 from anomalens.images.preprocessing import Preprocess
@@ -37,12 +44,7 @@ from anomalens.methods.parts.checkpoints import (
     read_checkpoint,
     shipped_checkpoint,
 )
-from anomalens.methods.references.reference_method import (
-    QUARTERS,
-    is_reference_method,
-    reference_entry,
-    taps_at,
-)
+from anomalens.methods.references.reference_method import QUARTERS, taps_at
 from anomalens.options import BUNDLED, LoadOptions
 
 # Width of a tower up to which its matrix products are too small to be worth dividing among threads.
@@ -51,8 +53,6 @@ _NARROW = 512
 _MOST_PARALLEL = 16
 # Methods that adapt from image to image score one batch at a time, whichever thread asks.
 _one_at_a_time = threading.Lock()
-
-_log = logging.getLogger("anomalens")
 
 
 class TorchEngine:
@@ -72,6 +72,11 @@ class TorchEngine:
         )
         self.text = self._read_text()
         self._hands_out_levels = False
+
+    @property
+    def runtime(self) -> str:
+        """Return "torch"."""
+        return "torch"
 
     @property
     def device(self) -> torch.device:
@@ -124,20 +129,6 @@ class TorchEngine:
             return self.method.text(self.encoder, self.identity.object_name)
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """Hold an engine, and what its backbone and method ask of the pipeline around it."""
-
-    engine: Engine
-    preprocess: Preprocess
-    calibration: Calibration
-    pooling: ScorePooling
-    # What differs from the settings the calibration was made with ("size=64"); None where it is merely neutral.
-    deviations: tuple[str, ...] | None
-    # Sides in pixels at which images are seen too.
-    extra_sizes: tuple[int, ...] = ()
-
-
 def load(options: LoadOptions) -> Loaded:
     """Build the engine that `options` ask for; arguments and errors as `load_detector`."""
     device = pick_device(options.device)
@@ -145,7 +136,7 @@ def load(options: LoadOptions) -> Loaded:
     table = _shipped_table(weights)
     name = resolve_method(options, table)
     checkpoint = _learned(name, options.checkpoint, weights)
-    shipped = _shipped_method(options, table, name)
+    shipped = shipped_for(options, table, name)
     method_options = dict(shipped.options if shipped else {}) | dict(options.method_options)
     if "seed" in base.entry(name).options:
         method_options["seed"] = options.seed
@@ -186,42 +177,17 @@ def load(options: LoadOptions) -> Loaded:
         neutral = Calibration.neutral(method.heat_range)
         return Loaded(engine, preprocess, neutral, ScorePooling(), None, options.extra_sizes or ())
     usual = asdict(base.entry(name).config()) | dict(shipped.options) | {"size": preferred}
-    changed = {
-        option: value
-        for option, value in {**options.method_options, "size": preprocess.size}.items()
-        if value != usual.get(option)
-    }
+    changed = changed_settings(options, preprocess.size, usual)
     if shipped.pooling.ignores_method_score:
         base.warn_score_only(method, changed)
-    deviations = tuple(f"{option}={value}" for option, value in changed.items())
-    sizes = shipped.extra_sizes
-    if options.extra_sizes is not None and options.extra_sizes != sizes:
-        sizes = options.extra_sizes
-        deviations += tuple(f"extra_sizes={side}" for side in sizes)
-    return Loaded(engine, preprocess, shipped.calibration, shipped.pooling, deviations, sizes)
-
-
-def _shipped_method(options: LoadOptions, table: CalibrationTable | None, name: str) -> ShippedMethod | None:
-    """Return what is shipped for a method; None for weights or prompts that nothing is shipped for.
-
-    Where neither a method nor a size is named, it is the best method as it is best used.
-    """
-    # What is calibrated is the shipped prompts.
-    if table is None or options.checkpoint:
-        return None
-    named = options.method != "auto" and not is_reference_method(options.method)
-    if table.auto and not named and options.size is None and options.extra_sizes in (None, table.auto.extra_sizes):
-        return table.auto
-    return table.methods.get(name)
+    return loaded_as_shipped(engine, preprocess, options, shipped, changed)
 
 
 def resolve_method(options: LoadOptions, table: CalibrationTable | None) -> str:
-    """Return the name of the method: what was asked for; for "auto" the checkpoint's, else the best one shipped."""
-    if is_reference_method(options.method):
-        # It compares with photographs; the words are those it is part of, or the best there are.
-        options = options.replace(method=reference_entry(options.method).build.words or "auto")
-    if options.method != "auto":
-        return options.method
+    """Return the name of the zero-shot method: what was asked for; for "auto" the checkpoint's, else the best one."""
+    name = words_of(options.method)
+    if name != "auto":
+        return name
     if options.checkpoint is not None:
         return read_checkpoint(options.checkpoint).info.method
     return table.best if table else "anoclip"
@@ -244,13 +210,6 @@ def resolve_size(asked: int | None, checkpoint: Checkpoint | None, method: Metho
     side: int = asked or learned_at or method.working_size(weights.image_size)
     patch = weights.config.vision.patch
     return whole_patches(side, patch, warn=asked is not None)
-
-
-def whole_patches(side: int, patch: int, *, warn: bool) -> int:
-    """Return the largest multiple of `patch` that is no larger than `side`; where they differ, perhaps warn."""
-    if warn and side % patch:
-        _log.warning("size %d is no multiple of the patch of %d pixels; %d is used", side, patch, side - side % patch)
-    return side - side % patch
 
 
 def batches_at_once(device: torch.device, width: int) -> int:

@@ -17,9 +17,10 @@ import numpy as np
 
 from anomalens.detection.detector import Detector
 from anomalens.detection.loading import load_detector
-from anomalens.engines import exported
+from anomalens.engines import exported, torch_engine
 from anomalens.engines.contract import NO_WORDS
 from anomalens.engines.exported import Card
+from anomalens.engines.light import LightEngine
 from anomalens.engines.taught import TaughtEngine
 from anomalens.engines.torch_engine import TorchEngine
 from anomalens.errors import ConfigError
@@ -92,7 +93,7 @@ def export(
     """Write `detector` to `out` (.onnx or .xml) with its card, if the graph predicts what PyTorch does.
 
     Args:
-        detector: from `load_detector(..., device="cpu")`, float32.
+        detector: from `load_detector(..., device="cpu")`, float32, whichever engine computes it.
         out: the file; what stood there is replaced, or kept where the export fails.
         images: what both are compared on, at least one.
         any_size: leave the size open, for `load_detector(..., size=)`; compared at two sizes.
@@ -105,6 +106,7 @@ def export(
         OSError: the files cannot be written.
     """
     kind = exported.format_of(out)
+    detector = _in_torch(detector)
     # Several sizes need an open one.
     any_size = any_size or (bool(detector.extra_sizes) and not isinstance(detector.engine, TaughtEngine))
     engine = _exportable(detector, any_size)
@@ -197,6 +199,21 @@ def quantise(model: Path, shapes: set[tuple[int, ...]]) -> None:
         per_channel=True,
         weight_type=quantization.QuantType.QInt8,
     )
+
+
+def _in_torch(detector: Detector) -> Detector:
+    """Return the same detector computed by PyTorch, where the shipped graph computes it."""
+    taught = detector.engine if isinstance(detector.engine, TaughtEngine) else None
+    words = taught.words if taught else detector.engine
+    if not isinstance(words, LightEngine):
+        return detector
+    known = words.identity
+    options = LoadOptions(method=known.method, object_name=known.object_name, seed=known.seed, device="cpu")
+    engine = torch_engine.load(options).engine
+    if taught:
+        levels = engine.with_levels(taught.method.depths)
+        return detector.replace(engine=TaughtEngine(levels, taught.method, taught.sizes, taught.identity))
+    return detector.replace(engine=engine)
 
 
 def _exportable(detector: Detector, any_size: bool) -> TorchEngine:

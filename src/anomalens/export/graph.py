@@ -1,7 +1,8 @@
 """Turn a detector in PyTorch into one graph of its normalisation, tower, method and text features.
 
     inputs    pixels [B, 3, S, S] in 0..1; for AnoCLIP+ also weight, bias, noise (`methods/parts/draws.py`)
-    outputs   score [B] and map [B, S, S], raw; of a taught part also score_map and unlike (`engines.contract.Scored`)
+    outputs   score [B] and map [B, S, S], raw; of a taught part also score_map and unlike, of the shipped graph the
+              levels (`engines.contract.Scored`)
 
 B is free. S is fixed, and position table and map operators are constants; or it is open, any multiple of `unit`, and
 both are computed in the graph by formula (`backbones/resampling.py`).
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.tower import Clip, Positions, resize_positions
+from anomalens.engines.light import LEVELS
 from anomalens.engines.taught import JoinedArrays, TaughtEngine, join
 from anomalens.engines.torch_engine import TorchEngine
 from anomalens.errors import ConfigError
@@ -35,9 +37,19 @@ class Graph(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, engine: TorchEngine | TaughtEngine, preprocess: Preprocess, any_size: bool = False) -> None:
+    def __init__(
+        self, engine: TorchEngine | TaughtEngine, preprocess: Preprocess, any_size: bool = False, shipped: bool = False
+    ) -> None:
+        """Gather the network of an engine.
+
+        Args:
+            engine: in PyTorch, or taught with such an engine.
+            preprocess: says the size, and how pixels are normalised.
+            any_size: leave the size open.
+            shipped: make the graph of `engines.light`: it takes pixels that are normalised, and gives levels too.
+        """
         super().__init__()
-        self.taught = None
+        self.taught, self.shipped = None, shipped
         if isinstance(engine, TaughtEngine):
             # The photographs are constants of the graph.
             self.reference = engine.method
@@ -55,8 +67,8 @@ class Graph(nn.Module):
 
     @property
     def unit(self) -> int:
-        """Return the pixels that an open side is a multiple of: a patch, or two where a stem halves once more."""
-        return self.clip.visual.patch * (2 if self.clip.visual.stem is not None else 1)
+        """Return the pixels that an open side is a multiple of: a patch."""
+        return self.clip.visual.patch
 
     @property
     def traits(self) -> ExportTraits:
@@ -66,7 +78,9 @@ class Graph(nn.Module):
     @property
     def outputs(self) -> tuple[str, ...]:
         """Return the names of what the graph gives, in order."""
-        return ("score", "map") if self.taught is None else JoinedArrays._fields
+        if self.taught is not None:
+            return JoinedArrays._fields
+        return ("score", "map", *LEVELS) if self.shipped else ("score", "map")
 
     def forward(self, pixels: Tensor, *drawn: Tensor) -> tuple[Tensor, ...]:
         """Score pixels [B, 3, S, S] in 0..1, with their random numbers where the method takes some.
@@ -74,12 +88,13 @@ class Graph(nn.Module):
         Returns what `outputs` names: scores [B], maps [B, S, S] and, of a taught part, further fields of `Scored`.
         """
         # The content key (0,) is not used: random numbers come in as `drawn`.
-        features = self.method.encode(self.clip, (pixels - self.mean) / self.std, (0,))
+        normalised = pixels if self.shipped else (pixels - self.mean) / self.std
+        features = self.method.encode(self.clip, normalised, (0,))
         if isinstance(features, RandomFeatures):
             features.drawn = drawn
         result = self.method.score(features, self.text, (pixels.shape[-2], pixels.shape[-1]))
         if self.taught is None:
-            return result.score, result.map
+            return result.score, result.map, *(self.method.levels(features) if self.shipped else ())
         words = Words(result.score.float(), result.map.float())
         return tuple(join(words, self.method.levels(features), self.reference, self.taught))
 
@@ -104,18 +119,19 @@ def write_onnx(graph: Graph, path: Path) -> None:
     size = sum(p.numel() * p.element_size() for p in graph.clip.visual.parameters())
     if size > _PROTOBUF:
         raise ConfigError(f"weights of {size / 1e9:.1f} GB do not fit one .onnx file; use --format openvino")
-    _export(graph).save(path)
+    export_program(graph).save(path)
 
 
 def write_openvino(graph: Graph, path: Path) -> None:
     """Write the graph as .xml, weights in a .bin next to it. Raises MissingExtraError without OpenVINO."""
     openvino = optional("openvino", "export")
     intermediate = path.with_suffix(".onnx")
-    _export(graph).save(intermediate, external_data=True)
+    export_program(graph).save(intermediate, external_data=True)
     openvino.save_model(openvino.convert_model(str(intermediate)), str(path), compress_to_fp16=False)
 
 
-def _export(graph: Graph) -> Any:
+def export_program(graph: Graph) -> Any:
+    """Return the graph as the exporter's program. Raises MissingExtraError without the exporter."""
     optional("onnx", "export")
     optional("onnxscript", "export")
     side = 5 * graph.unit if graph.any_size else graph.side

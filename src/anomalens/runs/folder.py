@@ -69,7 +69,7 @@ def detect_files(
     if detector.compares_sets:
         settings = {**settings, "set": set_digest(inputs)}
     with held_folder(Path(out), "detect"):
-        store = JsonLines(Path(out), settings, inputs, resume=resume)
+        store = JsonLines(Path(out), settings, inputs, engine=detector.engine.runtime, resume=resume)
         pictures = ("heatmaps", "masks") if maps == "none" else ("heatmaps", "masks", "maps")
         for name in pictures:
             (store.folder / name).mkdir(exist_ok=True)
@@ -84,9 +84,24 @@ class JsonLines:
     """
 
     def __init__(
-        self, folder: Path, settings: Mapping[str, Any], inputs: Sequence[Path], *, resume: bool = False
+        self,
+        folder: Path,
+        settings: Mapping[str, Any],
+        inputs: Sequence[Path],
+        *,
+        engine: str | None = None,
+        resume: bool = False,
     ) -> None:
-        self.folder, self.settings, self.inputs = folder, settings, inputs
+        """Open or make a folder.
+
+        Args:
+            folder: of the results.
+            settings: of the run, see `Detector.settings`.
+            inputs: files, in order.
+            engine: what computes, `Engine.runtime`, for the record.
+            resume: go on with the run that is there.
+        """
+        self.folder, self.settings, self.inputs, self.engine = folder, settings, inputs, engine
         self._counts = RunCounts()
         if open_folder(folder, ROWS, resume=resume):
             self._recover()
@@ -118,7 +133,7 @@ class JsonLines:
 
     def finish(self, summary: RunSummary) -> None:
         """Write `run.json`."""
-        write_record(self.folder, self.settings, summary)
+        write_record(self.folder, self.settings, summary, engine=self.engine)
 
     def _recover(self) -> None:
         """Count the rows written before, and cut off what a crash left of an unfinished last row."""
