@@ -21,7 +21,7 @@ from anomalens.engines.torch_engine import TorchEngine
 from anomalens.export import exporter
 from anomalens.options import LoadOptions
 from anomalens.prediction import Prediction
-from toys import predictions
+from toys import parts, predictions
 
 SCENES = BUNDLED_FILE.parent / "scenes"
 WASHERS = sorted(SCENES.glob("washer/test/**/*.jpg"))
@@ -91,9 +91,13 @@ def test_a_part_taught_with_one_engine_is_the_same_with_the_other(
 
 
 def test_a_set_is_compared_alike_by_both_engines(in_torch: Detector, on_graph: Detector) -> None:
-    expected, answers = (predictions(each.together().predict_many(WASHERS)) for each in (in_torch, on_graph))
-    for prediction, answer in zip(expected, answers, strict=True):
-        assert abs(prediction.score - answer.score) <= 1e-5
+    images = parts(12, faulty=(3,))
+    by_torch, by_graph = (predictions(each.together().predict_many(images)) for each in (in_torch, on_graph))
+    # Features of a set are kept in half precision, whose last digit may fall otherwise.
+    reach = max(float(np.ptp(prediction.anomaly_map)) for prediction in by_torch)
+    for prediction, answer in zip(by_torch, by_graph, strict=True):
+        assert abs(prediction.score - answer.score) <= 1e-4 * reach
+        assert np.abs(prediction.anomaly_map - answer.anomaly_map).max() <= 1e-4 * reach
 
 
 MAIN_JOB = """
