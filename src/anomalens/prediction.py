@@ -252,10 +252,10 @@ class Prediction:
     @cached_property
     def _regions_and_mask(self) -> tuple[tuple[Region, ...], Bits | None]:
         """Return the regions and the mask; None where nothing is marked."""
-        from scipy import ndimage
-
         if not self._exceeds:
             return (), None
+        from scipy import ndimage
+
         size, threshold = (self.height, self.width), self.mask_threshold
         # Only this part of a large image is worked on: everywhere else the map cannot exceed the threshold.
         reach = reach_of(self.anomaly_map > threshold, size)

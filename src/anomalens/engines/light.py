@@ -52,7 +52,7 @@ _MOST_PARALLEL = 16
 
 
 class LightEngine:
-    """Hold the shipped graph. Threads may share it; it can be pickled: the copy opens the graph anew."""
+    """Hold the shipped graph. Threads may share it, and it can be pickled."""
 
     def __init__(self, identity: Identity, runtime: Runtime) -> None:
         """Open the graph with a runtime. Raises MissingExtraError, WeightsError where it cannot be opened."""
@@ -62,11 +62,10 @@ class LightEngine:
         self._sessions = _Sessions(runtime)
         self._hands_out_levels = False
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (self.identity, self.runtime, self._hands_out_levels)
-
     def for_object(self, name: str) -> "LightEngine":
         """Return the same under another name of the object, which changes nothing else: words call all alike."""
+        if name == self.identity.object_name:
+            return self
         other = copy.copy(self)
         other.identity = replace(self.identity, object_name=name)
         return other
@@ -88,25 +87,25 @@ class LightEngine:
 
 
 class _Sessions:
-    """Open the graph once for each number of cores that share a run."""
+    """Open the graph once for each number of cores that share a run. A pickled copy opens it anew."""
 
     def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
         self._open = onnx.open_model if runtime == "onnx" else openvino.open_model
         self._runs: dict[int, GraphRun] = {}
         self._lock = threading.Lock()
         # What cannot be opened is refused when the detector is loaded.
         self.with_cores(_cores())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Sessions, (self._runtime,)
+
     def with_cores(self, cores: int) -> GraphRun:
+        """Return what runs the graph on this many cores."""
         with self._lock:
             if cores not in self._runs:
                 self._runs[cores] = self._open(FOLDER / GRAPH, "cpu", cores=cores)
             return self._runs[cores]
-
-
-def _reopened(identity: Identity, runtime: Runtime, hands_out_levels: bool) -> LightEngine:
-    engine = LightEngine(identity, runtime)
-    return engine.with_levels() if hands_out_levels else engine
 
 
 def _cores() -> int:

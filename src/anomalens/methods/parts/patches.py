@@ -15,7 +15,6 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from anomalens.errors import ConfigError
 from anomalens.methods.parts.array_namespace import Array, convert, like, namespace, unit
@@ -109,6 +108,8 @@ def _by_axes(maps: Array, operators: Sequence[npt.NDArray[np.float32]]) -> Array
 @lru_cache(maxsize=64)
 def _blurring(length: int, sigma: float) -> npt.NDArray[np.float32]:
     """Build the matrix [length, length] of `blurred`, which works on `_FINE` places a patch."""
+    from scipy import ndimage
+
     fine = ndimage.gaussian_filter1d(_resampling(length, _FINE * length), _FINE * sigma, axis=0, mode="reflect")
     return np.ascontiguousarray(fine[_FINE // 2 :: _FINE], np.float32)
 

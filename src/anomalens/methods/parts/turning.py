@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from anomalens.errors import ConfigError
 from anomalens.methods.parts.array_namespace import Array, namespace
@@ -42,6 +41,8 @@ def zoom(rgb: Rgb, factor: float) -> Rgb:
 
 def _moved(rgb: Rgb, matrix: npt.NDArray[np.float64]) -> Rgb:
     """Move every pixel as a matrix [2, 2] says, which leads from places of the result to places of the source."""
+    from scipy import ndimage
+
     height, width = rgb.shape[:2]
     middle = np.array([(height - 1) / 2, (width - 1) / 2])
     offset = middle - matrix @ middle

@@ -27,7 +27,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from anomalens.methods.parts.array_namespace import Array, convert, like, namespace, numpy_array, unit
 from anomalens.methods.parts.neighbours import Memory
@@ -104,6 +103,8 @@ def foreground(tokens: npt.NDArray[np.float32], threshold: float) -> npt.NDArray
     Returns:
         [h, w], True where the part is.
     """
+    from scipy import ndimage
+
     height, width, channels = tokens.shape
     flat = tokens.reshape(-1, channels).astype(np.float64)
     flat = flat - flat.mean(0)

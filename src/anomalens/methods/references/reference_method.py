@@ -208,8 +208,8 @@ def reference_entry(name: str) -> ReferenceEntry:
 
 
 def is_reference_method(name: str) -> bool:
-    """Return whether `name` is that of a method that compares with good photographs."""
-    if name not in _REGISTRY:
+    """Return whether `name` is that of a method that compares with good photographs; "auto" is not."""
+    if name not in _REGISTRY and name != "auto":
         _import_all()
     return name in _REGISTRY
 

@@ -136,7 +136,7 @@ def list_set_methods() -> list[SetEntry]:
 
 def is_set_method(name: str) -> bool:
     """Return whether `name` is that of a method that compares the images of a set with each other."""
-    return any(entry.name == name for entry in list_set_methods())
+    return name != "auto" and any(entry.name == name for entry in list_set_methods())
 
 
 def create_set_method(name: str = DEFAULT, **options: Any) -> SetMethod:
