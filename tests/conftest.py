@@ -43,6 +43,24 @@ def tiny_weights(tiny_clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> P
     return path
 
 
+@pytest.fixture(scope="session")
+def tiny_dinov2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write DINOv2 with random weights as a folder: four blocks, 5 x 5 positions, patches of 14 pixels."""
+    from transformers import Dinov2Config, Dinov2Model
+
+    torch.manual_seed(0)
+    model = Dinov2Model(
+        Dinov2Config(hidden_size=96, num_hidden_layers=4, num_attention_heads=3, image_size=70, patch_size=14)
+    )
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    folder = tmp_path_factory.mktemp("dinov2")
+    model.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep tests from reading and writing the user's cache of text features."""

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from anomalens.detection.loading import load_detector
 from anomalens.evaluation import benchmarking
 from anomalens.evaluation.evaluator import evaluate
 from anomalens.evaluation.result import Evaluation
 from commands import Command, runner
+from parts import good_part
 
 
 @pytest.fixture
@@ -74,6 +76,30 @@ def test_a_file_and_a_failing_cell(benchmark: Command, data: Path, tiny_weights:
     assert ran.code == 1
     assert "failed: unknown method 'no such method'" in (tmp_path / "out" / "results.md").read_text()
     assert "unknown method" in ran.out
+
+
+def test_a_taught_part_beside_words(benchmark: Command, data: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    taught = load_detector("anoclip", str(tiny_weights), size=64).fit([good_part(number) for number in range(3)])
+    taught.save(tmp_path / "nut.anomalens")
+    text = f"""
+        [settings]
+        backbone = "{tiny_weights}"
+        size = 64
+        [evaluation]
+        size = 32
+        [[method]]
+        recipe = "nut.anomalens"
+        [[method]]
+        method = "anoclip"
+        [[data]]
+        path = "set"
+    """
+    (tmp_path / "b.toml").write_text(text)
+    ran = benchmark("--config", tmp_path / "b.toml", "--out", tmp_path / "out")
+    assert ran.code == 0, ran.err
+    table = (tmp_path / "out" / "results.md").read_text()
+    assert "| nut " in table
+    assert "| anoclip " in table
 
 
 def test_stopped_and_resumed(

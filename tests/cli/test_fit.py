@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from commands import Command, Ran, runner
-from parts import SIDE, faulty_part, good_part, write_parts
+from parts import SIDE, coloured_part, faulty_part, good_part, part_with_square, write_parts
 
 
 @pytest.fixture
@@ -214,3 +214,30 @@ def test_an_odd_photo_is_named(fit: Command, tmp_path: Path) -> None:
     Image.fromarray(faulty_part(50)).save(good / "odd.png")
     ran = fit(good, "--out", "nut.anomalens")
     assert f"have a look whether they are good: '{good / 'odd.png'}'" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("memory", "dinov2"),
+        ("anomalydino", "dinov2"),
+        ("patchcore", "clip"),
+        ("subspacead", "bundled"),
+        ("winclip+", "clip"),
+    ],
+)
+def test_methods_of_papers_on_any_backbone(
+    run: Command, tiny_weights: Path, tiny_dinov2: Path, tmp_path: Path, name: str, weights: str
+) -> None:
+    for folder, photos in (("good", [coloured_part(number) for number in range(3)]), ("new", [part_with_square(7)])):
+        (tmp_path / folder).mkdir()
+        for number, pixels in enumerate(photos):
+            Image.fromarray(pixels).save(tmp_path / folder / f"{number}.png")
+    backbone = {"clip": tiny_weights, "dinov2": tiny_dinov2, "bundled": "bundled"}[weights]
+    flags = ("--method", name, "--backbone", backbone, "--size", 112, "--set", "turns=1")
+    ran = run("fit", "good", "--out", "part.anomalens", *flags)
+    assert ran.code == 0, ran.err
+    ran = run("detect", "new", "--recipe", "part.anomalens", "--out", "out")
+    assert ran.code == 0, ran.err
+    (row,) = rows(tmp_path / "out")
+    assert (row["label"], row["method"]) == ("anomalous", name)

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import Dinov2Config, Dinov2Model
 
 from anomalens.detection.loading import load_detector
 from anomalens.engines.contract import NO_WORDS
@@ -21,19 +20,8 @@ GOOD = [coloured_part(number) for number in range(3)]
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Four blocks, 5 x 5 positions, patches of 14 pixels."""
-    torch.manual_seed(0)
-    model = Dinov2Model(
-        Dinov2Config(hidden_size=96, num_hidden_layers=4, num_attention_heads=3, image_size=70, patch_size=14)
-    )
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    folder = tmp_path_factory.mktemp("dinov2")
-    model.save_pretrained(folder)
-    return str(folder)
+def weights(tiny_dinov2: Path) -> str:
+    return str(tiny_dinov2)
 
 
 @pytest.mark.parametrize("name", ["auto", "memory", "anomalydino", "patchcore", "subspacead"])

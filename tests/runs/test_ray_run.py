@@ -18,10 +18,13 @@ from PIL import Image
 
 import workers
 from anomalens.cli import main
+from anomalens.detection.loading import load_detector
 from anomalens.errors import AnomalensError, ConfigError, MissingExtraError
 from anomalens.options import LoadOptions
 from anomalens.runs.ray_run import detect_scaled
 from anomalens.runs.store import RunSummary
+from parts import SIDE, faulty_part, good_part
+from toys import predictions
 from workers import BROKEN, DEADLY, UNLUCKY, load
 
 pytestmark = pytest.mark.slow
@@ -96,6 +99,21 @@ def test_the_same_rows_as_the_local_engine(
     assert records[0]["counts"]["failed"] == records[0]["duplicates"] == 1
     assert records[0]["finished"]
     assert records[0]["images_per_second"] > 0
+
+
+@pytest.mark.usefixtures("cluster")
+def test_workers_read_a_taught_part(tiny_weights: Path, tmp_path: Path) -> None:
+    taught = load_detector("anoclip", str(tiny_weights), size=64).fit([good_part(number) for number in range(4)])
+    taught.save(tmp_path / "part.anomalens")
+    (tmp_path / "in").mkdir()
+    images = [good_part(9), faulty_part(9), np.zeros((SIDE, SIDE, 3), np.uint8)]
+    for number, pixels in enumerate(images):
+        Image.fromarray(pixels).save(tmp_path / "in" / f"{number}.png")
+    options = LoadOptions(recipe=str(tmp_path / "part.anomalens"))
+    detect_scaled([tmp_path / "in"], tmp_path / "out", options, {}, actors=1)
+    for row, expected in zip(rows(tmp_path / "out"), predictions(taught.predict_many(images)), strict=True):
+        assert (row["label"], row["method"], row["threshold"]) == (expected.label, expected.method, expected.threshold)
+        assert row["score"] == pytest.approx(expected.score, abs=1e-4)
 
 
 @pytest.mark.usefixtures("cluster")
