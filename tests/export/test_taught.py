@@ -50,7 +50,7 @@ def teach(weights: str) -> Any:
 @pytest.fixture(scope="module", autouse=True)
 def _one_export_a_method() -> Iterator[None]:
     """Trace once for both formats, because it takes seconds."""
-    real = graph._export
+    real = graph.export_program
     traced: dict[str, Any] = {}
 
     def remembered(network: graph.Graph) -> Any:
@@ -60,7 +60,7 @@ def _one_export_a_method() -> Iterator[None]:
         return traced[name]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graph, "_export", remembered)
+        patch.setattr(graph, "export_program", remembered)
         yield
 
 
