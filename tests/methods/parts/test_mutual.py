@@ -1,5 +1,6 @@
 """Mutual scoring against a triple loop, and the properties that its premise implies."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,34 @@ def test_blocks_equal_the_triple_loop(make: Any, tmp_path: Path, block: int, sha
     for store in (filled(images), filled(images, tmp_path)):
         for result, truth in zip(maps(store, config, make), expected, strict=True):
             np.testing.assert_allclose(result, truth, atol=1e-3)  # distances are kept as float16
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.5])
+def test_places_and_the_mean_of_the_nearest_equal_loops(make: Any, weight: float) -> None:
+    """Grids of two shapes; places are the middles of cells, in sides of the image."""
+    images = [grids(1, shape, seed)[0] for seed, shape in enumerate([(2, 3, 8), (3, 2, 8), (2, 3, 8), (2, 2, 8)])]
+    rows = [(image / np.linalg.norm(image.astype(float), axis=-1, keepdims=True)).reshape(-1, 8) for image in images]
+    places = [
+        np.array([((y + 0.5) / h, (x + 0.5) / w) for y in range(h) for x in range(w)])
+        for h, w, _ in (image.shape for image in images)
+    ]
+    config = replace(PLAIN, share=0.7, position=weight)
+    result = mutual_maps(filled([[image] for image in images]), config, make(np.zeros(1, np.float32)))
+    apart = []
+    for i, grid in enumerate(result.placed):
+        for m, value in enumerate(numpy_array(grid).ravel()):
+            squared = [
+                ((rows[i][m] - rows[j]) ** 2).sum(1) + (weight * (places[i][m] - places[j])) ** 2 @ np.ones(2)
+                for j in range(4)
+                if j != i
+            ]
+            plain = [((rows[i][m] - rows[j]) ** 2).sum(1).min() for j in range(4) if j != i]
+            assert value == pytest.approx(np.mean(np.sqrt(sorted(each.min() for each in squared)[:2])), abs=1e-3)
+            assert numpy_array(result.plain[i]).ravel()[m] == pytest.approx(
+                np.mean(np.sqrt(sorted(plain)[:2])), abs=1e-3
+            )
+            apart.append(min(plain) / 2)
+    assert result.apart == pytest.approx(np.mean(apart), abs=1e-3)
 
 
 def test_the_result_does_not_depend_on_the_order(make: Any) -> None:
@@ -151,6 +180,13 @@ def test_what_cannot_be_scored_is_refused() -> None:
     store = filled([[grids(1)[0]]])
     with pytest.raises(InputError, match="2 levels for an image where the others have 1"):
         store.append([grids(1)[0]] * 2, "b")
-    for options in ({"windows": (2,)}, {"windows": ()}, {"share": 0.0}, {"others": 1}, {"block": 0}):
+    for options in (
+        {"windows": (2,)},
+        {"windows": ()},
+        {"share": 0.0},
+        {"others": 1},
+        {"block": 0},
+        {"position": -1.0},
+    ):
         with pytest.raises(ConfigError):
             MutualConfig(**options)
