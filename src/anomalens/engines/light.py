@@ -61,6 +61,8 @@ class LightEngine:
         self.parallel = min(_cores(), _MOST_PARALLEL) if runtime == "onnx" else 1
         self._sessions = _Sessions(runtime)
         self._hands_out_levels = False
+        # What cannot be opened is refused when the detector is loaded.
+        self._run_for(sharing=self.parallel)
 
     def for_object(self, name: str) -> "LightEngine":
         """Return the same under another name of the object, which changes nothing else: words call all alike."""
@@ -78,12 +80,15 @@ class LightEngine:
 
     def score_batch(self, pixels: Floats, keys: Sequence[int], sharing: int = 1) -> Scored:
         """Score normalised pixels [B, 3, H, W] -> scores [B] and maps [B, H, W]; see `Engine`."""
-        run = self._sessions.with_cores(max(1, _cores() // sharing))
+        run = self._run_for(sharing)
         # The early features of one image fit a processor's caches, those of a batch do not.
         answers = [run([np.ascontiguousarray(pixels[i : i + 1])]) for i in range(len(pixels))]
         joined = {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
         levels = tuple(joined[name] for name in LEVELS) if self._hands_out_levels else ()
         return Scored(joined["score"], joined["map"], levels=levels)
+
+    def _run_for(self, sharing: int) -> GraphRun:
+        return self._sessions.with_cores(max(1, _cores() // sharing))
 
 
 class _Sessions:
@@ -94,8 +99,6 @@ class _Sessions:
         self._open = onnx.open_model if runtime == "onnx" else openvino.open_model
         self._runs: dict[int, GraphRun] = {}
         self._lock = threading.Lock()
-        # What cannot be opened is refused when the detector is loaded.
-        self.with_cores(_cores())
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Sessions, (self._runtime,)
