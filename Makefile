@@ -3,11 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# The demo needs the package alone, which is there in a minute; where everything is installed already, that will do.
+DEMO := $(if $(wildcard $(READY)),$(VENV),.venv-light)
+NEW_ENOUGH := $(PYTHON) -c 'import sys; \
+	sys.exit(sys.version_info < (3, 11) and "anomalens needs Python 3.11 or newer; set PYTHON=...")'
 
 .PHONY: demo demo-solar test lint bench torture clean
 
-demo: $(READY)
-	$(BIN)/python examples/hazelnuts.py
+demo: $(DEMO)/.ready
+	$(DEMO)/bin/python examples/hazelnuts.py
 
 # Photographs that may not be used commercially; see NOTICE.
 demo-solar: $(READY)
@@ -34,10 +38,16 @@ bench: $(READY)
 
 # constraints.txt pins every version. pip takes torch as it finds it: a CPU build where one is at hand, else with CUDA.
 $(READY): pyproject.toml lab/pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "anomalens needs Python 3.11 or newer; set PYTHON=...")'
+	$(NEW_ENOUGH)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' -e 'lab[dev]'
 	touch $(READY)
 
+.venv-light/.ready: pyproject.toml constraints.txt
+	$(NEW_ENOUGH)
+	$(PYTHON) -m venv .venv-light
+	.venv-light/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch .venv-light/.ready
+
 clean:
-	rm -rf $(VENV) demo coverage.txt .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-light demo coverage.txt .pytest_cache .mypy_cache .ruff_cache

@@ -3,9 +3,9 @@
     python benchmarks/light.py examples/hazelnuts
     python benchmarks/light.py photos --count 200 --repeats 9
 
-Every number comes from a process of its own; engines take turns in one run, so ratios hold on a noisy machine. The
-first answer is timed from outside: start of the interpreter, import, load, one photo read and judged. Targets: a quarter
-of PyTorch's time to the first answer, 1.2 times its images a second, and maps within 1e-5 of their range.
+Every number comes from a process of its own; engines take turns in one run, so ratios of medians hold on a noisy
+machine. The first answer is timed from outside: start of the interpreter, import, load, one photo read and judged.
+Targets: a quarter of the time to a first answer, 1.2 times the images a second, and maps equal to 1e-5 of their range.
 """
 
 import argparse
@@ -88,7 +88,6 @@ def main() -> None:
     print("engine      import s   first answer s   images/s   peak MB   map differs by")
     for engine, rows in taken.items():
         imported, first, rate, peak = (statistics.median(column) for column in zip(*rows, strict=True))
-        # The best of each is what an undisturbed machine does; medians are printed, ratios are of medians.
         print(
             f"{engine:10}  {imported:8.2f}   {first:14.2f}   {rate:8.2f}   {peak:7.0f}   "
             f"{largest_difference(asked.folder, engine):.1e}"

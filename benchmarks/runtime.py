@@ -54,8 +54,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--int8", action="store_true", help="also int8 for ONNX Runtime")
     asked = parser.parse_args()
-    options: dict[str, Any] = {"size": asked.size, "device": "cpu"}
-    torch_detector = load_detector(asked.method, size=asked.size, device="cpu", batch_size=2)
+    options: dict[str, Any] = {"size": asked.size, "device": "cpu", "engine": "torch"}
+    torch_detector = load_detector(asked.method, batch_size=2, **options)
     with tempfile.TemporaryDirectory() as folder:
         images = [image for image, _ in gate.labelled_images(gate.SCENES, 2)]
         files = {"onnx": Path(folder, "model.onnx"), "openvino": Path(folder, "model.xml")}

