@@ -1,4 +1,4 @@
-"""Count how often photographs that cannot be judged are said to be: each class is taught, then shown spoilt photographs.
+"""Count how often photographs that cannot be judged are found: each class is taught, then shown spoilt photographs.
 
     python lab/benchmarks/unusable.py mvtec:../shared/data/mvtec mvtec:../shared/data/cookie --shots 4
 
