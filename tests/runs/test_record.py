@@ -51,5 +51,5 @@ def test_a_record_of_an_earlier_version_is_understood(tmp_path: Path) -> None:
     earlier["calibration"] = numbers | {"source": "other words", "pooling": 1.0, "top": 0.03, "options": {"views": 1}}
     (tmp_path / "run.json").write_text(json.dumps({"settings": earlier}))
     assert read_record(tmp_path, settings)["settings"] == earlier
-    with pytest.raises(ConfigError, match="settings: tile was 200 then, 256 now"):
+    with pytest.raises(ConfigError, match="settings: --tile was 200 then, 256 now"):
         read_record(tmp_path, settings | {"tile": 256})
