@@ -6,16 +6,25 @@ from pathlib import Path
 import pytest
 
 from anomalens.backbones.bundle import BUNDLED_FILE, read_bundle_info
-from anomalens.decision.calibration import Calibration, CalibrationTable, ShippedMethod, bundled_calibration
+from anomalens.decision.calibration import (
+    Calibration,
+    CalibrationTable,
+    ShippedGraph,
+    ShippedMethod,
+    bundled_calibration,
+)
 from anomalens.decision.pooling import ScorePooling
 from anomalens.errors import ConfigError
+from anomalens.images.preprocessing import Preprocess
 
 ONE = Calibration(0.51, 0.6, (0.4, 0.8), "held-out scenes")
 SHIPPED = ShippedMethod(ONE, ScorePooling(0.25, top=0.02), {"views": 1})
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    table = CalibrationTable("abc", "anoclip", {"anoclip": SHIPPED})
+    preprocess = Preprocess(64, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), multiple=16)
+    graph = ShippedGraph("anoclip", {"views": 1, "taps": [-1]}, "123", preprocess, {"graph.onnx": "456"})
+    table = CalibrationTable("abc", "anoclip", {"anoclip": SHIPPED}, SHIPPED, graph)
     path = tmp_path / "calibration.json"
     path.write_text(json.dumps(table.to_dict()))
     assert CalibrationTable.read(path) == table
