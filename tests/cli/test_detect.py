@@ -303,7 +303,7 @@ def test_an_engine_that_cannot_do_what_is_asked_for_says_so(run: Callable[..., R
     image = picture(tmp_path / "a.png")
     refused = run("detect", image, "--out", tmp_path / "out", "--engine", "openvino", "--method", "winclip")
     assert refused.code == 2
-    assert "which cannot do the method 'winclip'; leave the engine out, or take 'torch'" in refused.err
+    assert "which does not serve the method 'winclip'; leave the engine out, or take 'torch'" in refused.err
 
 
 def test_lists(run: Callable[..., Ran]) -> None:

@@ -162,7 +162,7 @@ def test_the_main_job_needs_no_pytorch(tmp_path: Path) -> None:
 )
 def test_what_the_graph_cannot_do_is_done_by_pytorch_or_named(options: dict[str, Any], reason: str) -> None:
     assert light.graph_for(LoadOptions(**options)) == reason
-    with pytest.raises(ConfigError, match=rf"the engine 'onnx' .* cannot do {reason}"):
+    with pytest.raises(ConfigError, match=rf"the engine 'onnx' .* does not serve {reason}"):
         choice.load_engine(LoadOptions(engine="onnx", **options))
 
 

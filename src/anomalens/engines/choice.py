@@ -26,7 +26,7 @@ def load_engine(options: LoadOptions) -> Loaded:
     if options.engine != "auto":
         if isinstance(graph, str):
             raise ConfigError(
-                f"the engine {options.engine!r} runs the graph shipped with the bundled backbone, which cannot do "
+                f"the engine {options.engine!r} runs the graph shipped with the bundled backbone, which does not serve "
                 f"{graph}; leave the engine out, or take 'torch'"
             )
         return light.load(options, graph, options.engine)
