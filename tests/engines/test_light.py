@@ -142,7 +142,10 @@ def test_the_main_job_needs_no_pytorch(tmp_path: Path) -> None:
     assert refused.returncode == 2
     reason = "the method 'winclip' needs PyTorch, which is not installed; run: pip install 'anomalens[torch]'"
     assert reason in " ".join(refused.stderr.split())
-    assert "error: this command needs PyTorch" in without_pytorch("methods").stderr
+    listed = without_pytorch("methods")
+    assert "patchcore" in listed.stdout
+    assert "the list of methods that go by words needs PyTorch" in " ".join(listed.stderr.split())
+    assert "error: this command needs PyTorch" in without_pytorch("backbones").stderr
     assert json.loads((words / "run.json").read_text())["engine"] == "onnx"
     assert json.loads((taught / "predictions.jsonl").read_text())["label"] in ("normal", "anomalous")
 

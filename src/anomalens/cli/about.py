@@ -1,17 +1,26 @@
 """List what there is, in general and on this machine: `anomalens methods`, `anomalens backbones`, `anomalens info`."""
 
+from typing import Any
+
 from anomalens.cli.console import Json
 
 
 def methods(as_json: Json = False) -> None:
     """List the methods: name, paper, year, and what they learn from."""
-    from anomalens.cli.console import show
-    from anomalens.methods.base import Entry, list_methods
-    from anomalens.methods.references.reference_method import ReferenceEntry, list_reference_methods
-    from anomalens.methods.sets.set_method import SetEntry, list_set_methods
+    from anomalens.cli.console import note, show
+    from anomalens.errors import MissingExtraError
+    from anomalens.extras import torch_needed
+    from anomalens.methods.references.reference_method import list_reference_methods
+    from anomalens.methods.sets.set_method import list_set_methods
 
-    learned: list[tuple[Entry | ReferenceEntry | SetEntry, str]] = []
-    learned += [(entry, "prompts" if entry.learned else "nothing") for entry in list_methods()]
+    learned: list[tuple[Any, str]] = []
+    try:
+        with torch_needed("the list of methods that go by words"):
+            from anomalens.methods.base import list_methods
+    except MissingExtraError as error:
+        note(str(error))
+    else:
+        learned += [(entry, "prompts" if entry.learned else "nothing") for entry in list_methods()]
     learned += [(entry, "good photos") for entry in list_reference_methods()]
     learned += [(entry, "nothing, compares a folder") for entry in list_set_methods()]
     rows = [
