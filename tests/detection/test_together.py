@@ -180,6 +180,18 @@ def test_a_few_images_are_asked_by_their_turns_whether_places_count() -> None:
     assert turns_of(asked, look(asked, parts(1), FeatureStore())) is None
 
 
+def test_images_that_are_asked_are_read_as_all_others(tmp_path: Path) -> None:
+    for number, image in enumerate(parts(4)):
+        path = tmp_path / f"{number}.jpg"
+        Image.fromarray(image).save(path, quality=95)
+        path.write_bytes(path.read_bytes()[:-20])
+    words = make_patches()
+    asked = words.replace(options=words.options.replace(truncated_jpeg=True)).together(windows=(1,), others=0)
+    results = predictions(asked.predict_many(tmp_path))
+    assert len(results) == 4
+    assert turns_of(asked, look(asked, sorted(tmp_path.iterdir()), FeatureStore())) is not None
+
+
 def test_rescoring_over_the_image_itself_is_the_score_brought_to_0_and_1() -> None:
     images = parts(11, faulty=[2])
     plain, rescored = compare(images), compare(images, {"rescore": (1,)})

@@ -13,13 +13,12 @@ import numpy as np
 
 from anomalens.decision.capture import why_unusable
 from anomalens.detection.batching import Batch, Batcher
+from anomalens.detection.reading import read_image
 from anomalens.detection.teaching import Progress
 from anomalens.detection.tiling import TiledImage
 from anomalens.engines.contract import Floats, Scored
 from anomalens.engines.set_engine import SetEngine
 from anomalens.engines.taught import global_features
-from anomalens.images.decoding import decode
-from anomalens.images.image_files import MAX_PIXELS
 from anomalens.images.pixel_values import Channels
 from anomalens.images.preprocessing import preprocess
 from anomalens.methods.parts.array_namespace import Array, namespace, numpy_array
@@ -29,11 +28,11 @@ from anomalens.methods.parts.turning import turn_ratio, views
 from anomalens.prediction import Failure
 from anomalens.threads import map_ordered
 
-# Images that are asked whether parts lie at any angle.
-_DRAWN = 4
-
 if TYPE_CHECKING:
     from anomalens.detection.detector import Detector
+
+# Images that are asked whether parts lie at any angle.
+_DRAWN = 4
 
 
 @dataclass(frozen=True)
@@ -166,7 +165,7 @@ def turns_of(detector: "Detector", looked: LookedSet, channels: Channels = "rgb"
     assert isinstance(engine, SetEngine)
     described = []
     for image in looked.drawn:
-        rgb = decode(image, channels=channels, max_pixels=detector.options.max_pixels or MAX_PIXELS).rgb
+        rgb = read_image(image, detector.sizes, detector.options, channels).rgb
         turned = np.stack([preprocess(view, detector.preprocess) for view in views(rgb, 4)])
         (patches, *_) = engine.method.describe(engine.looking.score_batch(turned, range(4)).levels)
         described.append(patches.reshape(4, -1, patches.shape[-1]))
