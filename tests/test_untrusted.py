@@ -17,7 +17,7 @@ from anomalens.untrusted import open_regular, read_bytes, read_header, read_json
 def test_ordinary_json_is_read(value: Any, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps(value), encoding="utf-8")
-    assert read_json(path, what="x") == read_json(path.read_bytes(), what="x") == value
+    assert read_json(path, named="x") == read_json(path.read_bytes(), named="x") == value
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_other_json_is_one_line(content: bytes, reason: str, tmp_path: Path) -> 
     most = 1000 if content.isspace() else 2**22
     for source in (path, content):
         with pytest.raises(WeightsError, match=reason) as caught:
-            read_json(source, what="card", error=WeightsError, most_bytes=most)
+            read_json(source, named="card", error=WeightsError, most_bytes=most)
         assert str(caught.value).startswith("card")
         assert "\n" not in str(caught.value)
         assert len(str(caught.value)) < 300
@@ -65,13 +65,13 @@ def test_other_json_is_one_line(content: bytes, reason: str, tmp_path: Path) -> 
 )
 def test_other_toml_is_one_line(content: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason) as caught:
-        read_toml(content.encode(), what="benchmark file")
+        read_toml(content.encode(), named="benchmark file")
     assert "\n" not in str(caught.value)
     assert "set_int_max_str_digits" not in str(caught.value)
 
 
 def test_toml_is_read() -> None:
-    assert read_toml(b"[a]\nb = 1.5\nc = [1, 2]", what="x") == {"a": {"b": 1.5, "c": [1, 2]}}
+    assert read_toml(b"[a]\nb = 1.5\nc = [1, 2]", named="x") == {"a": {"b": 1.5, "c": [1, 2]}}
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in the file system")
@@ -81,22 +81,22 @@ def test_pipes_and_devices_are_refused_and_not_waited_for(tmp_path: Path) -> Non
         with pytest.raises(OSError, match="not a regular file"):
             open_regular(path)
         with pytest.raises(ConfigError, match="not a regular file"):
-            read_bytes(path, what="calibration")
+            read_bytes(path, named="calibration")
         with pytest.raises(ConfigError, match="not a regular file"):
-            read_header(path, what="weights")
+            read_header(path, named="weights")
 
 
 @pytest.mark.parametrize(("name", "reason"), [("absent", "No such file"), (".", "folder|denied"), ("a\0b", "null")])
 def test_paths_that_are_no_file(name: str, reason: str, tmp_path: Path) -> None:
     for read in (read_bytes, read_json, read_toml, read_header):
         with pytest.raises(ConfigError, match=reason):
-            read(f"{tmp_path}/{name}", what="calibration")
+            read(f"{tmp_path}/{name}", named="calibration")
 
 
 def test_the_texts_of_a_safetensors_header(tmp_path: Path) -> None:
     content = save({"a": torch.zeros(3)}, {"format": "x", "config": "{}"})
     (tmp_path / "a").write_bytes(content)
-    assert read_header(tmp_path / "a", what="x") == read_header(content, what="x") == {"format": "x", "config": "{}"}
+    assert read_header(tmp_path / "a", named="x") == read_header(content, named="x") == {"format": "x", "config": "{}"}
 
 
 @pytest.mark.parametrize(
@@ -112,8 +112,8 @@ def test_the_texts_of_a_safetensors_header(tmp_path: Path) -> None:
 )
 def test_headers_that_are_none(header: bytes) -> None:
     with pytest.raises(WeightsError, match="weights") as caught:
-        read_header(len(header).to_bytes(8, "little") + header, what="weights", error=WeightsError)
+        read_header(len(header).to_bytes(8, "little") + header, named="weights", error=WeightsError)
     assert "\n" not in str(caught.value)
     for length in (0, 2**40, 2**64 - 1):
         with pytest.raises(WeightsError, match="weights"):
-            read_header(length.to_bytes(8, "little") + b"{", what="weights", error=WeightsError)
+            read_header(length.to_bytes(8, "little") + b"{", named="weights", error=WeightsError)

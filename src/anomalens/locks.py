@@ -105,7 +105,7 @@ def _acquire(path: Path, seconds: float, timeout: type[Exception]) -> Any:
 def _holder(note: Path) -> str:
     """Say who holds a lock, as far as the note beside it can be read."""
     try:
-        holder = read_json(note, what="lock", most_bytes=4096)
+        holder = read_json(note, named="lock", most_bytes=4096)
         return f"{holder['purpose']}, process {holder['pid']} on {holder['host']}, since {holder['since']}"
     except (AnomalensError, KeyError, TypeError):
         return "it has just begun"

@@ -46,12 +46,12 @@ def open_regular(path: Path) -> IO[bytes]:
     return os.fdopen(descriptor, "rb")
 
 
-def read_bytes(path: Path, *, what: str, error: Kind = ConfigError, most_bytes: int = MOST_BYTES) -> bytes:
+def read_bytes(path: Path, *, named: str = "", error: Kind = ConfigError, most_bytes: int = MOST_BYTES) -> bytes:
     """Return the content of a regular file.
 
     Args:
         path: the file.
-        what: what the file should be ("calibration"); messages begin with it and the path.
+        named: what the file should be ("calibration"); messages begin with it, if it is named, and the path.
         error: class of the error that is raised.
         most_bytes: size above which the file is refused; not more is read.
 
@@ -61,16 +61,16 @@ def read_bytes(path: Path, *, what: str, error: Kind = ConfigError, most_bytes: 
         with open_regular(path) as stream:
             content = stream.read(most_bytes + 1)
     except (OSError, ValueError) as problem:
-        raise error(f"{_named(what, path)}: {_reason(problem)}") from problem
+        raise error(f"{_title(named, path)}: {_reason(problem)}") from problem
     if len(content) > most_bytes:
-        raise error(f"{_named(what, path)}: has more than {most_bytes:,} bytes, the most that is read of such a file")
+        raise error(f"{_title(named, path)}: has more than {most_bytes:,} bytes, the most that is read of such a file")
     return content
 
 
 def read_json(
     source: Path | bytes,
     *,
-    what: str,
+    named: str = "",
     error: Kind = ConfigError,
     most_bytes: int = MOST_BYTES,
     most_depth: int = MOST_DEPTH,
@@ -80,30 +80,30 @@ def read_json(
 
     Args:
         source: a path, or the content as bytes.
-        what, error, most_bytes: as for `read_bytes`.
+        named, error, most_bytes: as for `read_bytes`.
         most_depth: how many tables and lists may lie within each other.
         finite: refuse NaN and infinity, which are no JSON, though some programs write them.
 
     Raises `error` where the file cannot be read, is no JSON in UTF-8, or goes beyond a limit: of size, of depth, of
     whole numbers (64 bits).
     """
-    return _read(source, partial(json_value, finite=finite), "JSON", what, error, most_bytes, most_depth)
+    return _read(source, partial(json_value, finite=finite), "JSON", named, error, most_bytes, most_depth)
 
 
 def read_toml(
-    source: Path | bytes, *, what: str, error: Kind = ConfigError, most_bytes: int = _MOST_TOML
+    source: Path | bytes, *, named: str = "", error: Kind = ConfigError, most_bytes: int = _MOST_TOML
 ) -> dict[str, Any]:
     """Return the table that a file of TOML, or its content, holds; arguments and errors as for `read_json`."""
-    table: dict[str, Any] = _read(source, _toml_table, "TOML", what, error, most_bytes, MOST_DEPTH)
+    table: dict[str, Any] = _read(source, _toml_table, "TOML", named, error, most_bytes, MOST_DEPTH)
     return table
 
 
-def read_header(source: Path | bytes, *, what: str, error: Kind = ConfigError) -> dict[str, str]:
+def read_header(source: Path | bytes, *, named: str = "", error: Kind = ConfigError) -> dict[str, str]:
     """Return the texts in the header of a safetensors file, or of its content; arguments and errors as for `read_json`.
 
     The tensors are not looked at.
     """
-    name = _named(what, source)
+    name = _title(named, source)
     if isinstance(source, bytes):
         start, length = source[:8], int.from_bytes(source[:8], "little")
         content = source[8 : 8 + min(length, _MOST_HEADER)]
@@ -117,7 +117,7 @@ def read_header(source: Path | bytes, *, what: str, error: Kind = ConfigError) -
             raise error(f"{name}: {_reason(problem)}") from problem
     if len(start) < 8 or len(content) < length:
         raise error(f"{name}: not a safetensors file, or cut off; get it again")
-    header = read_json(content, what=f"header of {name}", error=error, most_bytes=_MOST_HEADER)
+    header = read_json(content, named=f"header of {name}", error=error, most_bytes=_MOST_HEADER)
     texts = header.get("__metadata__", {}) if isinstance(header, dict) else None
     if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
         raise error(f"{name}: its header is not that of a safetensors file; get it again")
@@ -144,18 +144,18 @@ def _read(
     source: Path | bytes,
     parse: Callable[[str, int], Any],
     language: str,
-    what: str,
+    named: str,
     error: Kind,
     most_bytes: int,
     most_depth: int,
 ) -> Any:
-    name = _named(what, source)
+    name = _title(named, source)
     if isinstance(source, bytes):
         content = source
         if len(content) > most_bytes:
             raise error(f"{name}: has more than {most_bytes:,} bytes")
     else:
-        content = read_bytes(source, what=what, error=error, most_bytes=most_bytes)
+        content = read_bytes(source, named=named, error=error, most_bytes=most_bytes)
     try:
         return parse(content.decode("utf-8-sig"), most_depth)
     except UnicodeDecodeError as problem:
@@ -230,5 +230,5 @@ def _reason(problem: Exception) -> str:
     return f"cannot be read ({getattr(problem, 'strerror', None) or problem})"
 
 
-def _named(what: str, source: Path | bytes) -> str:
-    return what if isinstance(source, bytes) else f"{what} {os.fsdecode(source)}".strip()
+def _title(named: str, source: Path | bytes) -> str:
+    return named if isinstance(source, bytes) else f"{named} {os.fsdecode(source)}".strip()

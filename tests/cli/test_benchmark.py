@@ -57,22 +57,27 @@ def test_images_are_chosen_by_name(benchmark: Command, data: Path, tiny_weights:
     assert "no usable image found" in limited.out
 
 
-def test_a_file_and_a_failing_cell(benchmark: Command, data: Path, tiny_weights: Path, tmp_path: Path) -> None:
-    text = f"""
+def plan_file(folder: Path, weights: Path, *methods: str) -> Path:
+    """Write a benchmark file for the data set in a folder, with these lines each for a method; return its path."""
+    plan = folder / "b.toml"
+    plan.write_text(
+        f"""
         [settings]
-        backbone = "{tiny_weights}"
+        backbone = "{weights}"
         size = 64
         [evaluation]
         size = 32
-        [[method]]
-        method = "anoclip"
-        [[method]]
-        method = "no such method"
         [[data]]
         path = "set"
-    """
-    (tmp_path / "b.toml").write_text(text)
-    ran = benchmark("--config", tmp_path / "b.toml", "--out", tmp_path / "out")
+        """
+        + "".join(f"[[method]]\n{method}\n" for method in methods)
+    )
+    return plan
+
+
+def test_a_file_and_a_failing_cell(benchmark: Command, data: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    plan = plan_file(tmp_path, tiny_weights, 'method = "anoclip"', 'method = "no such method"')
+    ran = benchmark("--config", plan, "--out", tmp_path / "out")
     assert ran.code == 1
     assert "failed: unknown method 'no such method'" in (tmp_path / "out" / "results.md").read_text()
     assert "unknown method" in ran.out
@@ -81,21 +86,8 @@ def test_a_file_and_a_failing_cell(benchmark: Command, data: Path, tiny_weights:
 def test_a_taught_part_beside_words(benchmark: Command, data: Path, tiny_weights: Path, tmp_path: Path) -> None:
     taught = load_detector("anoclip", str(tiny_weights), size=64).fit([good_part(number) for number in range(3)])
     taught.save(tmp_path / "nut.anomalens")
-    text = f"""
-        [settings]
-        backbone = "{tiny_weights}"
-        size = 64
-        [evaluation]
-        size = 32
-        [[method]]
-        recipe = "nut.anomalens"
-        [[method]]
-        method = "anoclip"
-        [[data]]
-        path = "set"
-    """
-    (tmp_path / "b.toml").write_text(text)
-    ran = benchmark("--config", tmp_path / "b.toml", "--out", tmp_path / "out")
+    plan = plan_file(tmp_path, tiny_weights, 'recipe = "nut.anomalens"', 'method = "anoclip"')
+    ran = benchmark("--config", plan, "--out", tmp_path / "out")
     assert ran.code == 0, ran.err
     table = (tmp_path / "out" / "results.md").read_text()
     assert "| nut " in table

@@ -30,6 +30,7 @@ from anomalens.images.normalisation import CLIP_MEAN, CLIP_STD
 from anomalens.images.preprocessing import Preprocess
 from anomalens.methods import base
 from anomalens.options import LoadOptions
+from exports import one_export_each
 from toys import predictions, torch_engine
 
 SIDE = 48
@@ -55,19 +56,8 @@ def small() -> Clip:
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_export_a_method() -> Iterator[None]:
-    """Export once for both formats, because the exporter takes seconds."""
-    real = graph.export_program
-    exports: dict[object, Any] = {}
-
-    def remembered(network: graph.Graph) -> Any:
-        # Weights and sizes are the same in all of this file.
-        key = (network.any_size, type(network.method), repr(network.method.config))
-        if key not in exports:
-            exports[key] = real(network)
-        return exports[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graph, "export_program", remembered)
+    """Export once for both formats; weights and sizes are the same in all of this file."""
+    with one_export_each(lambda network: (network.any_size, type(network.method), repr(network.method.config))):
         yield
 
 

@@ -15,8 +15,8 @@ from anomalens.backbones.tower import Clip
 from anomalens.detection.detector import Detector
 from anomalens.detection.loading import load_detector
 from anomalens.errors import ConfigError
-from anomalens.export import graph
 from anomalens.export.exporter import LIMIT, export
+from exports import one_export_each
 from parts import coloured_part, part_with_square
 from toys import predictions
 
@@ -49,18 +49,8 @@ def teach(weights: str) -> Any:
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_export_a_method() -> Iterator[None]:
-    """Trace once for both formats, because it takes seconds."""
-    real = graph.export_program
-    traced: dict[str, Any] = {}
-
-    def remembered(network: graph.Graph) -> Any:
-        name = type(network.reference).__name__
-        if name not in traced:
-            traced[name] = real(network)
-        return traced[name]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graph, "export_program", remembered)
+    """Export once for both formats."""
+    with one_export_each(lambda network: type(network.reference)):
         yield
 
 

@@ -50,7 +50,7 @@ def _json_file(read: Callable[[Path], Any], whole: Any, name: str = "a.json") ->
 def _header(source: Path, key: str | None, read: Callable[[Path], Any]) -> Callable[[Path, bytes], Any]:
     """Damage one text of a safetensors header (`key`), or the texts as a whole."""
     raw = source.read_bytes()
-    texts = read_header(source, what="")
+    texts = read_header(source)
     length = int.from_bytes(raw[:8], "little")
     table = json.loads(raw[8 : 8 + length])
 
@@ -111,7 +111,7 @@ def _resume_rows(path: Path) -> Any:
 def _recipe() -> Callable[[Path, bytes], Any]:
     """Damage what a recipe says of its tensors, which are whole."""
     raw = taught_part()
-    tensors, said = load(raw), json.loads(read_header(raw, what="")["recipe"])
+    tensors, said = load(raw), json.loads(read_header(raw)["recipe"])
 
     def attempt(folder: Path, content: bytes) -> Any:
         header = {"format": "anomalens-recipe", "recipe": content.decode("utf-8", "replace")}

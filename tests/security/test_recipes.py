@@ -49,7 +49,7 @@ def _use(folder: Path, weights: Path, said: dict[str, Any], tensors: Tensors) ->
 
 def _parts() -> tuple[dict[str, Any], Tensors]:
     raw = taught_part()
-    return json.loads(read_header(raw, what="")["recipe"]), load(raw)
+    return json.loads(read_header(raw)["recipe"]), load(raw)
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -85,7 +85,7 @@ def read_bundle_info(path: str | os.PathLike[str]) -> BundleInfo:
     """Read the header of a file, without its tensors and without torch. Raises WeightsError."""
     if not os.path.lexists(path):
         raise WeightsError(f"{path}: no such file; reinstall anomalens if it belongs to the package")
-    return BundleInfo.from_metadata(read_header(path, what="", error=WeightsError), str(path))
+    return BundleInfo.from_metadata(read_header(path, error=WeightsError), str(path))
 
 
 def save_bundle(

@@ -102,8 +102,8 @@ class PromptEncoder:
         if path is None or not path.is_file():
             return None
         try:
-            content = read_bytes(path, what="", most_bytes=4 * shape[0] * shape[1] + _MOST_HEADER)
-            recorded = read_header(content, what="").get(_SUM)
+            content = read_bytes(path, most_bytes=4 * shape[0] * shape[1] + _MOST_HEADER)
+            recorded = read_header(content).get(_SUM)
             features = load(content)["features"]
         except (SafetensorError, ConfigError, ValueError, KeyError):
             return None

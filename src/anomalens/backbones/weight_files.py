@@ -161,7 +161,7 @@ def shards_of(index: Path) -> list[str]:
         WeightsError: missing, no index, or naming files elsewhere.
     """
     try:
-        table = read_json(index, what="index of weights", error=WeightsError)["weight_map"]
+        table = read_json(index, named="index of weights", error=WeightsError)["weight_map"]
         shards = sorted({str(name) for name in table.values()})
     except (KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{index}: not an index of weight files ({error!r}); get it again") from error
@@ -176,7 +176,7 @@ def read_config(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        content = read_json(path, what="")
+        content = read_json(path)
     except ConfigError as error:
         raise WeightsError(f"{path.name} in its folder cannot be read ({error}); get it again") from error
     if not isinstance(content, dict):

@@ -210,7 +210,7 @@ class CalibrationTable:
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "CalibrationTable":
         """Read a file. Raises ConfigError where it is missing or not a calibration table."""
-        return cls.from_dict(read_json(path, what="calibration file"))
+        return cls.from_dict(read_json(path, named="calibration file"))
 
 
 @dataclass(frozen=True)
@@ -245,9 +245,9 @@ class SavedCalibration:
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "SavedCalibration":
         """Read a file. Raises ConfigError where it is missing, of another version or no such calibration."""
-        raw = read_bytes(path, what="calibration")
+        raw = read_bytes(path, named="calibration")
         try:
-            content = read_json(raw, what="its content")
+            content = read_json(raw, named="its content")
             if content["schema"] != _SCHEMA:
                 raise ConfigError(f"it is of schema {content['schema']!r:.40}; this version reads {_SCHEMA}")
             settings, made_from = (

@@ -142,12 +142,12 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     name = os.fspath(path)
     if not Path(path).exists():
         raise WeightsError(f"{name}: no such file; make one with `anomalens fit GOOD_PHOTOS --out {name}`")
-    raw = read_bytes(path, what="recipe", error=WeightsError, most_bytes=_MOST_BYTES)
+    raw = read_bytes(path, named="recipe", error=WeightsError, most_bytes=_MOST_BYTES)
     try:
-        texts = read_header(raw, what=name, error=WeightsError)
+        texts = read_header(raw, named=name, error=WeightsError)
         if texts.get("format") != _FORMAT:
             raise ValueError("another kind of file")
-        header = read_json(texts.get("recipe", "").encode(), what="its description", error=WeightsError)
+        header = read_json(texts.get("recipe", "").encode(), named="its description", error=WeightsError)
         tensors = load(raw)
         schema, recorded = header["schema"], header["sha256"]
     except (ValueError, KeyError, TypeError, AnomalensError, SafetensorError) as error:

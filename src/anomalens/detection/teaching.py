@@ -29,7 +29,7 @@ from anomalens.images.decoding import Decoded
 from anomalens.images.pixel_values import Channels, Rgb
 from anomalens.images.preprocessing import Preprocess
 from anomalens.methods.parts.neighbours import nearest
-from anomalens.methods.parts.turning import turn_ratio
+from anomalens.methods.parts.turning import place_weight, turn_ratio
 from anomalens.methods.references.reference_method import (
     DEFAULT,
     Compared,
@@ -48,10 +48,8 @@ Progress = Callable[[], object] | None
 _TURNED = 12
 # Photographs whose turned copies decide whether parts lie at any angle, where there are more than that.
 _ASKED = 6
-# At most this ratio of distances: parts lie at any angle. Above the other: they always lie alike.
-_ANY_ANGLE, _ALIKE = 1.0, 1.25
-# Weight of the place in the image for parts that always lie alike.
-_POSITION = 3.5
+# Parts lie at any angle where turned copies are at most this many times as far from the others.
+_ANY_ANGLE = 1.0
 # The least rate of false alarms that is aimed at where none is asked for, however many photographs there are.
 _LEAST_RATE = Fraction(1, 100)
 # Thresholds, in deviations from ordinary: how far above the copies of a single photograph; up to how many photographs
@@ -176,8 +174,8 @@ def teach(
         reference = _decided(reference, turns=decided)
         seen = {side: part.only(part.view < decided) for side, part in seen.items()}
     if getattr(reference.config, "position", 0) is None:
-        alike = ratio is not None and ratio > _ALIKE and options.tile is None
-        reference = _decided(reference, position=_POSITION if alike else 0.0)
+        # Places in tiles are not places in the image.
+        reference = _decided(reference, position=place_weight(ratio) if options.tile is None else 0.0)
     lesson = Lesson(name, vars(reference.config), photos, seen, fpr, seed, (), ratio, left_out)
     return learn(engine, options, lesson)
 

@@ -126,7 +126,7 @@ class Card:
                 f"{model}: the file {path.name} is not beside it; an exported detector is both, copy them together"
             )
         try:
-            return cls.from_dict(read_json(path, what="", most_bytes=_MOST_BYTES))
+            return cls.from_dict(read_json(path, most_bytes=_MOST_BYTES))
         except ConfigError as error:
             raise WeightsError(
                 f"{path} is no description of an exported detector ({error}); export it again"

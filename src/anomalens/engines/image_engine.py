@@ -15,11 +15,11 @@ from anomalens.backbones.dinov2 import IMAGENET_MEAN, IMAGENET_STD, Dinov2, is_d
 from anomalens.decision.calibration import Calibration
 from anomalens.decision.pooling import ScorePooling
 from anomalens.engines.contract import NO_WORDS, Floats, Identity, Scored
-from anomalens.engines.loaded import Loaded, whole_patches
+from anomalens.engines.loaded import Loaded, whole_patches, words_of
 from anomalens.engines.torch_engine import batches_at_once, fewer_threads, hash_of, pick_device
 from anomalens.errors import ConfigError
 from anomalens.images.preprocessing import Preprocess
-from anomalens.methods.references.reference_method import QUARTERS, is_reference_method, reference_entry, taps_at
+from anomalens.methods.references.reference_method import QUARTERS, taps_at
 from anomalens.options import LoadOptions
 
 # Shorter side in pixels at which images are seen unless another is asked for (AnomalyDINO's fast setting).
@@ -99,7 +99,7 @@ def load(options: LoadOptions) -> Loaded:
     Raises ConfigError for a method that needs words.
     """
     name = options.method
-    if _words_of(name):
+    if words_of(name) != "auto":
         raise ConfigError(
             f"{name} compares images with words, which {options.backbone} does not know; give CLIP weights, or a method"
             " that compares with photographs alone (anomalydino, patchcore, subspacead, memory)"
@@ -118,10 +118,3 @@ def load(options: LoadOptions) -> Loaded:
     )
     identity = Identity(NO_WORDS, options.backbone, object_name=options.object_name, seed=options.seed)
     return Loaded(ImageEngine(network, identity), preprocess, Calibration.neutral((0.0, 1.0)), ScorePooling(), None)
-
-
-def _words_of(method: str) -> str | None:
-    """Return the zero-shot method that a method needs; None for one that needs no words."""
-    if is_reference_method(method):
-        return reference_entry(method).build.words
-    return None if method == "auto" else method

@@ -25,6 +25,7 @@ from anomalens.decision.calibration import CalibrationTable, ShippedGraph, bundl
 from anomalens.engines import onnx, openvino
 from anomalens.engines.contract import Floats, GraphRun, Identity, Scored, threads
 from anomalens.engines.loaded import (
+    MOST_PARALLEL,
     Loaded,
     changed_settings,
     loaded_as_shipped,
@@ -47,9 +48,6 @@ LEAST_PATCHES, MOST_PATCHES = 3, 256
 LEVELS = ("level_0", "level_1", "level_2")
 """Outputs of the graph that become `Scored.levels`."""
 
-# Batches at once at most: each holds its activations.
-_MOST_PARALLEL = 16
-
 
 class LightEngine:
     """Hold the shipped graph. Threads may share it, and it can be pickled."""
@@ -68,7 +66,7 @@ class LightEngine:
 
         OpenVINO shares a batch among the cores itself.
         """
-        return min(_cores(), _MOST_PARALLEL) if self.runtime == "onnx" else 1
+        return min(_cores(), MOST_PARALLEL) if self.runtime == "onnx" else 1
 
     def for_object(self, name: str) -> "LightEngine":
         """Return the same under another name of the object, which changes nothing else: words call all alike."""
@@ -143,10 +141,10 @@ def graph_for(options: LoadOptions) -> ShippedGraph | str:
     if options.device not in ("auto", "cpu"):
         return f"the device {options.device!r}"
     refuse_unknown(options.method_options, tuple(graph.options), graph.method)
-    usual = {**graph.options, "size": graph.preprocess.size}
-    if changed := changed_settings(options, graph.preprocess.size, usual):
+    size = graph.preprocess.size
+    if changed := changed_settings(options, size, {**graph.options, "size": size}):
         return ", ".join(f"{name}={value}" for name, value in changed.items())
-    for side in (options.size or graph.preprocess.size, *(options.extra_sizes or ())):
+    for side in (options.size or size, *(options.extra_sizes or ())):
         if not LEAST_PATCHES <= side // graph.preprocess.multiple <= MOST_PATCHES:
             return f"a size of {side} pixels"
     return graph
@@ -155,7 +153,7 @@ def graph_for(options: LoadOptions) -> ShippedGraph | str:
 def _made_from(weights: str) -> bool:
     """Tell whether the weights in the package are those with this hash, by their header."""
     try:
-        return read_header(BUNDLED_FILE, what="", error=WeightsError).get("sha256") == weights
+        return read_header(BUNDLED_FILE, error=WeightsError).get("sha256") == weights
     except WeightsError:
         return False
 
@@ -173,7 +171,8 @@ def load(options: LoadOptions, graph: ShippedGraph, runtime: Runtime) -> Loaded:
     preprocess = replace(graph.preprocess, size=size)
     shipped = shipped_for(options, table, graph.method)
     assert shipped is not None, "the table has an entry for the method of its graph"
-    changed = changed_settings(options, size, {**graph.options, "size": preferred})
+    # Options of the method are those of the graph (`graph_for`).
+    changed = {} if size == preferred else {"size": size}
     return loaded_as_shipped(engine, preprocess, options, shipped, changed)
 
 
@@ -189,7 +188,7 @@ def _identity(options: LoadOptions, graph: ShippedGraph, table: CalibrationTable
         object_name=options.object_name,
         ignores_object=True,
         seed=options.seed,
-        auxiliary_data=read_header(prompts, what="", error=WeightsError)["auxiliary_data"],
+        auxiliary_data=read_header(prompts, error=WeightsError)["auxiliary_data"],
         trained_images=frozenset(load_file(prompts)["auxiliary.images"].tolist()),
     )
 

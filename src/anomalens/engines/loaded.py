@@ -12,6 +12,9 @@ from anomalens.images.preprocessing import Preprocess
 from anomalens.methods.references.reference_method import is_reference_method, reference_entry
 from anomalens.options import LoadOptions
 
+MOST_PARALLEL = 16
+"""Batches that an engine computes at once at most: each holds its activations."""
+
 _log = logging.getLogger("anomalens")
 
 

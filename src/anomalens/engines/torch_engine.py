@@ -24,6 +24,7 @@ from anomalens.decision.calibration import Calibration, CalibrationTable, bundle
 from anomalens.decision.pooling import ScorePooling
 from anomalens.engines.contract import Floats, Identity, Scored
 from anomalens.engines.loaded import (
+    MOST_PARALLEL,
     Loaded,
     changed_settings,
     loaded_as_shipped,
@@ -49,8 +50,6 @@ from anomalens.options import BUNDLED, LoadOptions
 
 # Width of a tower up to which its matrix products are too small to be worth dividing among threads.
 _NARROW = 512
-# Batches at once at most: each holds its activations.
-_MOST_PARALLEL = 16
 # Methods that adapt from image to image score one batch at a time, whichever thread asks.
 _one_at_a_time = threading.Lock()
 
@@ -215,7 +214,7 @@ def resolve_size(asked: int | None, checkpoint: Checkpoint | None, method: Metho
 def batches_at_once(device: torch.device, width: int) -> int:
     """Return how many batches are worth computing at once by a tower of `width` channels, each in a thread."""
     small = device.type == "cpu" and width <= _NARROW
-    return min(torch.get_num_threads(), _MOST_PARALLEL) if small else 1
+    return min(torch.get_num_threads(), MOST_PARALLEL) if small else 1
 
 
 def pick_device(name: str) -> torch.device:

@@ -108,7 +108,7 @@ def refuse_repeated(names: list[str], things: str, remedy: str) -> None:
 def read_plan(path: str | Path) -> BenchmarkPlan:
     """Read a TOML file of the form above. Raises ConfigError naming what is missing, unknown or of a wrong type."""
     file = Path(path)
-    content = read_toml(file, what="benchmark file")
+    content = read_toml(file, named="benchmark file")
     try:
         return _plan(content, file.parent)
     except ConfigError as error:

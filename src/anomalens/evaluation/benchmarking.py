@@ -232,12 +232,12 @@ def _run(
 def _read(cell: BenchmarkCell, settings: dict[str, Any] | None) -> BenchmarkCell:
     """Return the cell as an earlier run under the same settings left it; as it is where there is none, or a damaged."""
     try:
-        record = read_json(cell.folder / "cell.json", what="")
+        record = read_json(cell.folder / "cell.json")
         if record["settings"] != json_ready(settings):
             return cell
         state: State = checked_value("state", record["state"], State)
         reason = checked_value("reason", record["reason"], str)
-        metrics = checked_metrics(read_json(cell.folder / "metrics.json", what="")) if state == "done" else None
+        metrics = checked_metrics(read_json(cell.folder / "metrics.json")) if state == "done" else None
         return replace(cell, state=state, reason=reason, metrics=metrics)
     except (ConfigError, KeyError, TypeError):
         return cell

@@ -43,8 +43,7 @@ class ClassMeasurement:
         # That the detector decided by; None before the first image.
         self.threshold: float | None = None
         self.pixels = PixelAccumulator(config.mode)
-        # Masks that would have vanished at the evaluation's size.
-        # Ids of images whose mask would have vanished.
+        # Ids of images whose mask would have vanished at the evaluation's size.
         self.tiny: set[str] = set()
         # Kept where the evaluation is detailed.
         self.maps: list[Map] = []

@@ -85,7 +85,7 @@ def read_evaluation(folder: Path) -> StoredEvaluation:
         hint = f"; there is one in: {', '.join(map(str, below[:_HINTED]))}" if below else ""
         raise InputError(f"{folder}: no evaluation in this folder (metrics.json is missing){hint}; run evaluate first")
     try:
-        metrics, report = (read_json(folder / name, what="") for name in ("metrics.json", "report.json"))
+        metrics, report = (read_json(folder / name) for name in ("metrics.json", "report.json"))
         metrics = checked_metrics(metrics)
         report = checked_value("report", report, dict[str, Any])
         measured = [name for name, row in metrics["classes"].items() if "reason" not in row]
@@ -149,7 +149,7 @@ def _read_rows(folder: Path) -> list[ImageRow]:
     if not (folder / "scores.csv").is_file():
         table = optional("pyarrow.parquet", "data").read_table(folder / "scores.parquet")
         return [build(ImageRow, row, "scores") for row in table.to_pylist()]
-    text = read_bytes(folder / "scores.csv", what="", most_bytes=_MOST_ROWS).decode("utf-8")
+    text = read_bytes(folder / "scores.csv", most_bytes=_MOST_ROWS).decode("utf-8")
     reader = csv.DictReader(io.StringIO(text, newline=""))
     if reader.fieldnames not in (ROW_COLUMNS, COLUMNS_BEFORE):
         raise ValueError(f"scores.csv has columns {reader.fieldnames!r:.200}")

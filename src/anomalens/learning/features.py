@@ -128,7 +128,7 @@ class CacheProgress:
     def read(cls, folder: Path) -> "CacheProgress | None":
         """Return what a folder holds; None where it holds nothing, or something damaged."""
         try:
-            return typed_values.build(cls, read_json(folder / "progress.json", what="cache"))
+            return typed_values.build(cls, read_json(folder / "progress.json", named="cache"))
         except ConfigError:
             return None
 

@@ -150,7 +150,7 @@ def _data_uri(gallery: Path, name: str) -> str | None:
         # A name, or a link, could lead to any file of whoever makes the page.
         if Path(name).name != name or picture.resolve().parent != gallery.resolve():
             return None
-        content = read_bytes(picture, what="picture", most_bytes=_LARGEST_PICTURE)
+        content = read_bytes(picture, named="picture", most_bytes=_LARGEST_PICTURE)
     except (ConfigError, OSError, ValueError):
         return None
     kind = next((kind for start, kind in _PICTURES.items() if content.startswith(start)), None)

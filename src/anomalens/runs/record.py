@@ -50,7 +50,7 @@ def read_record(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     Raises ConfigError where it is missing or damaged, and where the run was made with other settings.
     """
     try:
-        record: dict[str, Any] = checked_value(_NAME, read_json(folder / _NAME, what=""), dict[str, Any])
+        record: dict[str, Any] = checked_value(_NAME, read_json(folder / _NAME), dict[str, Any])
         before = checked_value("settings", record["settings"], dict[str, Any])
     except (ConfigError, KeyError) as error:
         raise ConfigError(f"{folder / _NAME} is missing or damaged, so the run cannot go on") from error

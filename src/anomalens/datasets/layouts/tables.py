@@ -41,7 +41,7 @@ def read_visa(table: Path) -> Reading:
 def read_meta(path: Path) -> Reading:
     """Read the papers' `meta.json`: {split: {class: [{img_path, mask_path, cls_name, specie_name, anomaly}]}}."""
     try:
-        meta = read_json(path, what="", error=InputError, most_bytes=_MOST_BYTES, finite=False)
+        meta = read_json(path, error=InputError, most_bytes=_MOST_BYTES, finite=False)
         rows = [
             {
                 "image": item["img_path"],
@@ -212,7 +212,7 @@ def _read_json_lines(path: Path) -> list[dict[str, Any]]:
 
 def _read_text(path: Path) -> str:
     try:
-        text = read_bytes(path, what="", error=InputError, most_bytes=_MOST_BYTES).decode("utf-8-sig")
+        text = read_bytes(path, error=InputError, most_bytes=_MOST_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path}: cannot be read as UTF-8 text ({one_line(error)}); save the table as UTF-8"

@@ -131,9 +131,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     path = Path(path)
     if not os.path.lexists(path):
         raise WeightsError(f"{path}: no such file; make one with `anomalens train`")
-    raw = read_bytes(path, what="", error=WeightsError, most_bytes=_MOST_BYTES)
+    raw = read_bytes(path, error=WeightsError, most_bytes=_MOST_BYTES)
     try:
-        metadata = read_header(raw, what="checkpoint", error=WeightsError)
+        metadata = read_header(raw, named="checkpoint", error=WeightsError)
     except WeightsError as error:
         raise WeightsError(f"{path}: cannot be read as a checkpoint ({error}); get it again") from error
     info = CheckpointInfo.from_metadata(metadata, str(path))

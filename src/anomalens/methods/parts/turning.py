@@ -18,6 +18,9 @@ from anomalens.methods.parts.neighbours import nearest
 
 Rgb = npt.NDArray[np.uint8]
 
+# Above this ratio of distances parts always lie alike, and the weight of the place in the image where they do.
+_ALIKE, _PLACE_WEIGHT = 1.25, 3.5
+
 
 def turn(rgb: Rgb, degrees: float) -> Rgb:
     """Turn an image [H, W, 3] counter-clockwise about its middle on the same canvas; the border is reflected.
@@ -96,3 +99,8 @@ def turn_ratio(patches: Array, turned: Sequence[Array]) -> float | None:
             plain += float(nearest(patches[i], patches[j]).mean())
             best += float(namespace(patches).stack([nearest(patches[i], copy).mean() for copy in turned[j]]).min())
     return best / max(plain, float(np.finfo(np.float32).tiny))
+
+
+def place_weight(ratio: float | None) -> float:
+    """Return the weight of the place in the image by a `turn_ratio`: above 0 only for parts that always lie alike."""
+    return _PLACE_WEIGHT if ratio is not None and ratio > _ALIKE else 0.0

@@ -37,15 +37,13 @@ from anomalens.methods.parts.fusion import Scale
 from anomalens.methods.parts.method_config import MethodConfig
 from anomalens.methods.parts.mutual import FeatureStore, MutualConfig, mutual_maps, rescore
 from anomalens.methods.parts.patches import apply, describe, operator
+from anomalens.methods.parts.turning import place_weight
 from anomalens.methods.sets.set_method import Floats, SetMaps, SetMethod, register_set
 
 # A share of the map so small that it is its highest place alone.
 _HIGHEST = 1e-9
 # Bytes of features that are held at once while images are compared.
 _HELD = 2**28
-# Weight of the place in folders whose parts always lie alike, and the ratio of distances of turned copies and of images
-# above which they do.
-_POSITION, _ALIKE = 3.5, 1.25
 # Mean half squared distance of a patch to the nearest of the others beyond which words decide alone.
 _TOO_UNLIKE = 0.15
 # Of a normal distribution, the standard deviation in units of the median absolute deviation.
@@ -94,8 +92,7 @@ class Config(MethodConfig):
         """Return the options of the numerics. Raises ConfigError where a value is out of range."""
         position = self.position
         if position is None:
-            alike = turn_ratio is not None and turn_ratio > _ALIKE
-            position = _POSITION if alike and self.levels == "joined" else 0.0
+            position = place_weight(turn_ratio) if self.levels == "joined" else 0.0
         asked = MutualConfig(
             self.windows, self.share, self.standardise, self.others or None, self.seed, block, position
         )
