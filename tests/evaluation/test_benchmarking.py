@@ -1,6 +1,7 @@
 """The benchmark's cells: run, kept, resumed, failed; and the tables they end in."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +227,83 @@ def test_names_must_tell_things_apart(loaded: list[str], tmp_path: Path) -> None
     named = BenchmarkPlan(plan(first).methods, data)
     cells = run(named, tmp_path / "out")
     assert len({cell.folder for cell in cells}) == 4
+
+
+def seen_by(tiny_clip: Clip, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let every method be the toy; return the names of the images that it is asked about."""
+    names: list[str] = []
+
+    def load(options: LoadOptions) -> Detector:
+        detector = make(tiny_clip)
+        prepare = detector.prepare
+
+        def noted(image: Any, *arguments: Any, **keywords: Any) -> Any:
+            names.append(str(image))
+            return prepare(image, *arguments, **keywords)
+
+        object.__setattr__(detector, "prepare", noted)
+        return detector
+
+    monkeypatch.setattr(benchmark, "load_detector", load)
+    return names
+
+
+def test_a_stopped_cell_goes_on_at_the_next_image(
+    tiny_clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = seen_by(tiny_clip, monkeypatch)
+    data, small = part(tmp_path / "a", classes=("bolt", "nut"), holes=3), EvaluationConfig(size=32, gallery=0)
+    wanted = plan(data, methods=("anoclip",), evaluation=small, batch_size=1, workers=1)
+    (whole,) = run(wanted, tmp_path / "whole")
+    everything = len(seen)
+    for stop in (2, 8):  # in the first class, and in the second
+        with pytest.raises(KeyboardInterrupt):
+            run(wanted, tmp_path / "out", Counter(stop=stop))
+    seen.clear()
+    counter = Counter()
+    (cell,) = run(wanted, tmp_path / "out", counter)
+    assert counter.images == everything == 12  # what was kept counts as done
+    assert len(seen) == 4
+    assert cell.metrics == whole.metrics
+    assert (cell.folder / "scores.csv").read_text() == (whole.folder / "scores.csv").read_text()
+    assert not (cell.folder / "unfinished").exists()
+
+
+def test_what_was_measured_with_other_settings_or_is_damaged_is_measured_again(
+    tiny_clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = seen_by(tiny_clip, monkeypatch)
+    data, out, small = part(tmp_path / "a", holes=3), tmp_path / "out", EvaluationConfig(size=32, gallery=0)
+    wanted = plan(data, methods=("anoclip",), evaluation=small, batch_size=1, workers=1)
+    with pytest.raises(KeyboardInterrupt):
+        run(wanted, out, Counter(stop=4))
+    (kept,) = out.rglob("*.safetensors")
+    content = kept.read_bytes()
+    for damaged in (content[:-20], b"", b"no archive", content[:40] + b"\0" * 40 + content[80:]):
+        kept.write_bytes(damaged)
+        seen.clear()
+        with pytest.raises(KeyboardInterrupt):
+            run(wanted, out, Counter(stop=4))
+        assert len(seen) >= 4
+    seen.clear()
+    run(plan(data, methods=("anoclip",), evaluation=small, batch_size=1, size=32), out)
+    assert len(seen) == 6
+
+
+def test_a_trial_takes_a_few_images_of_each_label_and_class(loaded: list[str], tmp_path: Path) -> None:
+    data = part(tmp_path / "kvasir", classes=("bolt", "nut"), holes=3)
+    limited = replace(plan(data, methods=("anoclip",)), data=(BenchmarkData(str(data), limit=2),))
+    counter = Counter()
+    (cell,) = run(limited, tmp_path / "out", counter)
+    assert counter.images == 8
+    assert cell.metrics is not None
+    assert {name: (row["n_normal"], row["n_anomalous"]) for name, row in cell.metrics["classes"].items()} == {
+        "bolt": (2, 2),
+        "nut": (2, 2),
+    }
+    # No source states how many images this set has, and a part of it is a part all the same.
+    assert cell.incomplete[0] == "at most 2 images of each label and class"
+    (whole,) = run(plan(data, methods=("anoclip",)), tmp_path / "out")
+    assert whole.metrics != cell.metrics
+    with pytest.raises(ConfigError, match="limit 0 must be at least 1 image"):
+        BenchmarkData("x", limit=0)

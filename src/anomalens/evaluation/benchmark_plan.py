@@ -26,6 +26,7 @@ name = "MVTec AD"               # in the tables; the folder's name unless given
 published = "mvtec"             # data set whose published numbers to compare with; the folder's name unless given
 exclude = ["*_copy.png"]        # images to leave out, as `--exclude` of `anomalens evaluate`
 normal_names = ["gut"]          # further names that say normal, as its `--normal-name`
+limit = 5                       # a trial: so many normal and anomalous images of each class at most
 
 Paths, also those of weights, recipes, checkpoints, calibrations and masks, are relative to the file.
 """
@@ -75,6 +76,12 @@ class BenchmarkData:
     # Patterns of images to leave out, and further names of normal images; see `open_dataset`.
     exclude: tuple[str, ...] = ()
     normal_names: tuple[str, ...] = ()
+    # Measure on so many normal and anomalous test images of each class at most; None: on all.
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"limit {self.limit} must be at least 1 image")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Run methods x data sets, one cell after the other, each in a folder of its own; resumable at any moment.
 
-    DIR/cells/METHOD--DATA/          what `evaluate` writes, and cell.json, written last: settings, state, reason
+    DIR/cells/METHOD--DATA/          what `evaluate` writes, and cell.json, written last: settings, state, reason;
+                                     before that unfinished/, from which a stopped cell goes on at the next image
     DIR/results.md, .csv, .html      the tables, written after every run, also an interrupted one
 
 A cell that finished under the same settings is kept; one that failed, or that ran with other settings, weights or
@@ -27,6 +28,7 @@ from anomalens.errors import ConfigError, one_line
 from anomalens.evaluation.benchmark_plan import BenchmarkData, BenchmarkMethod, BenchmarkPlan, refuse_repeated
 from anomalens.evaluation.evaluator import EvaluationConfig, evaluate, steps
 from anomalens.evaluation.stored import checked_metrics
+from anomalens.evaluation.unfinished import Unfinished
 from anomalens.files import atomic_write, digest, file_digest, json_ready, stamp, write_json
 from anomalens.locks import held_folder
 from anomalens.options import BUNDLED, LoadOptions
@@ -112,7 +114,10 @@ class _Data:
             normal_names=plan.normal_names,
             max_pixels=max_pixels,
         )
-        return cls(plan, _Attempt.of(opening))
+        if plan.limit is None:
+            return cls(plan, _Attempt.of(opening))
+        limit = plan.limit
+        return cls(plan, _Attempt.of(lambda: opening().first(limit)))
 
     @property
     def name(self) -> str:
@@ -131,6 +136,8 @@ class _Data:
             incomplete = catalog.differences(published, dataset) if dataset else ()
         except ConfigError:  # a set of the user's own has no published numbers either
             incomplete = ()
+        if self.plan.limit is not None:
+            incomplete = (f"at most {self.plan.limit} images of each label and class", *incomplete)
         folder = root / "cells" / f"{_slug(method.label)}--{_slug(self.name)}"
         return BenchmarkCell(method.options.method, method.label, self.name, published, folder, incomplete=incomplete)
 
@@ -211,6 +218,7 @@ def _run(
             config,
             fit_options=measured.fit_options,
             progress=progress.image if progress else None,
+            unfinished=Unfinished(cell.folder / "unfinished", settings),
         )
         result.write(cell.folder)
         finished = replace(cell, state="done", metrics=result.to_dict())

@@ -8,6 +8,7 @@ from anomalens.datasets.layouts import Sample, truth_at
 from anomalens.errors import InputError, one_line
 from anomalens.evaluation.decisions import Decisions
 from anomalens.evaluation.result import ClassNumbers, ClassOutcome, ImageRow, Intervals
+from anomalens.evaluation.unfinished import Measured
 from anomalens.images.image_files import MAX_PIXELS
 from anomalens.images.maps import Map, resize_map
 from anomalens.metrics import ranks
@@ -37,14 +38,16 @@ _POINTS = 200  # of a curve kept for the report
 class ClassMeasurement:
     """Gather scores and maps of one class, then compute its numbers."""
 
-    def __init__(self, config: "EvaluationConfig") -> None:
+    def __init__(self, config: "EvaluationConfig", measured: Measured | None = None) -> None:
+        """Start with what was `measured` before, or with nothing."""
+        measured = measured or Measured([], PixelAccumulator(config.mode), set(), None)
         self.config = config
-        self.rows: list[ImageRow] = []
+        self.rows = measured.rows
         # That the detector decided by; None before the first image.
-        self.threshold: float | None = None
-        self.pixels = PixelAccumulator(config.mode)
+        self.threshold = measured.threshold
+        self.pixels = measured.pixels
         # Ids of images whose mask would have vanished at the evaluation's size.
-        self.tiny: set[str] = set()
+        self.tiny = measured.tiny
         # Kept where the evaluation is detailed.
         self.maps: list[Map] = []
         self.masks: list[Any] = []
@@ -75,6 +78,11 @@ class ClassMeasurement:
                 self.maps.append(resized)
                 self.masks.append(truth.marks)
         return row
+
+    @property
+    def measured(self) -> Measured:
+        """Return what is to be kept of an evaluation that may be stopped."""
+        return Measured(self.rows, self.pixels, self.tiny, self.threshold)
 
     def finish(self) -> ClassOutcome:
         """Return numbers and intervals in per cent, decisions, and the curves of the report."""

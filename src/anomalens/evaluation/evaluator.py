@@ -22,6 +22,7 @@ from anomalens.evaluation.gallery import Gallery
 from anomalens.evaluation.result import ClassOutcome, Evaluation, Taught
 from anomalens.evaluation.shots import Draw, draws
 from anomalens.evaluation.trained_data import refuse_taught_photos, refuse_trained_data
+from anomalens.evaluation.unfinished import Unfinished
 from anomalens.extras import versions
 from anomalens.metrics.accumulator import check_limit
 from anomalens.metrics.summary import Mode
@@ -30,6 +31,10 @@ from anomalens.typed_values import checked_value
 
 _PROTOCOL_NAMES = {"size": "image_size", "extra_sizes": "also", "dtype": "precision"}
 """Names in metrics.json of settings that a detector calls otherwise."""
+
+
+_DEPENDING_ON_ORDER = ("carry_optimizer", "batch_threshold")
+"""Options of methods with which an image's score depends on images before it or beside it."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,7 @@ def evaluate(
     fit_options: Mapping[str, Any] | None = None,
     progress: Callable[[], object] | None = None,
     inspect: Callable[[Sample, Prediction], object] | None = None,
+    unfinished: Unfinished | None = None,
 ) -> Evaluation:
     """Run `detector` over the test split of `dataset`; with `config.shots`, teach it each class anew before.
 
@@ -111,6 +117,9 @@ def evaluate(
         fit_options: for shots, of `Detector.fit`: fpr, and options of the reference method.
         progress: called after every image, those that are learned from included.
         inspect: called with every image that could be read and its prediction.
+        unfinished: what a stopped evaluation of the same settings left, where this one goes on and leaves what it has;
+            its images are not looked at again, so they are in no gallery. Without effect with shots, with `detailed`,
+            in exact mode, and where scores depend on other images.
 
     Raises:
         InputError: the data set has no labelled test image.
@@ -134,7 +143,9 @@ def evaluate(
         _protocol(detector, dataset, config),
         gallery=Gallery(config.gallery),
     )
-    run = _Run(config, result.gallery, progress, inspect)
+    if unfinished is not None and not _measures_in_parts(detector, config):
+        unfinished = None
+    run = _Run(config, result.gallery, progress, inspect, unfinished)
     tiny: set[str] = set()
     for name, members in samples.items():
         class_detector = detector.for_object(name) if config.class_names else detector
@@ -145,12 +156,21 @@ def evaluate(
             except InputError as error:
                 outcomes, reason = [], str(error)
         else:
-            outcomes, reason = [run.measured(class_detector, members)], ""
+            outcomes, reason = [run.measured(class_detector, members, name=name)], ""
         result.add(name, outcomes, reason)
         tiny.update(*(outcome.tiny for outcome in outcomes))
     result.protocol["tiny_masks_kept"] = len(tiny)
     result.protocol["failed_images"] = len(result.failed)
+    if unfinished is not None:
+        unfinished.remove()
     return result
+
+
+def _measures_in_parts(detector: Detector, config: EvaluationConfig) -> bool:
+    """Return whether an evaluation may stop and go on: whether each image's numbers stand alone and are counted."""
+    options = detector.settings["method_options"]
+    alone = not detector.compares_sets and not any(options.get(name) for name in _DEPENDING_ON_ORDER)
+    return alone and not config.shots and not config.detailed and config.mode == "histogram"
 
 
 def _draws(dataset: Dataset, name: str, config: EvaluationConfig) -> tuple[list[Draw], str]:
@@ -182,21 +202,38 @@ class _Run:
     gallery: Gallery
     progress: Callable[[], object] | None
     inspect: Callable[[Sample, Prediction], object] | None
+    unfinished: Unfinished | None
 
-    def measured(self, detector: Detector, members: Sequence[Sample], seed: int | None = None) -> ClassOutcome:
-        """Predict the images of a class and compute its numbers; `seed` is that of the draw, None without shots."""
-        measurement = ClassMeasurement(self.config)
-        for sample, prediction in zip(members, _results(detector, members), strict=True):
-            row = measurement.add(sample, prediction)
-            row.draw = seed
-            if isinstance(prediction, Prediction):
-                # Pictures of one draw show what the others would.
-                if row.error is None and not seed:
-                    self.gallery.offer(sample, prediction)
-                if self.inspect:
-                    self.inspect(sample, prediction)
+    def measured(
+        self, detector: Detector, members: Sequence[Sample], seed: int | None = None, name: str = ""
+    ) -> ClassOutcome:
+        """Predict the images of class `name` and compute its numbers.
+
+        seed: of the draw, None without shots. name: of the class, by which an unfinished evaluation keeps it.
+        """
+        earlier = self.unfinished.read(name) if self.unfinished else None
+        measurement = ClassMeasurement(self.config, earlier)
+        rest = members[len(measurement.rows) :]
+        for _ in measurement.rows:
             if self.progress:
                 self.progress()
+        try:
+            for sample, prediction in zip(rest, _results(detector, rest) if rest else (), strict=True):
+                row = measurement.add(sample, prediction)
+                row.draw = seed
+                if isinstance(prediction, Prediction):
+                    # Pictures of one draw show what the others would.
+                    if row.error is None and not seed:
+                        self.gallery.offer(sample, prediction)
+                    if self.inspect:
+                        self.inspect(sample, prediction)
+                if self.unfinished:
+                    self.unfinished.write(name, measurement.measured)
+                if self.progress:
+                    self.progress()
+        finally:
+            if self.unfinished and rest:
+                self.unfinished.write(name, measurement.measured, now=True)
         return measurement.finish()
 
     def taught(self, detector: Detector, chosen: Draw, options: Mapping[str, Any]) -> ClassOutcome:

@@ -9,13 +9,14 @@ that is identical to the last bit, because everything kept is a whole number or 
     accumulator.compute()["aupro"]
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
 
-from anomalens.errors import ConfigError
+from anomalens.errors import ConfigError, InputError
 from anomalens.metrics import ranks as table
-from anomalens.metrics.arrays import Floats, each_map
+from anomalens.metrics.arrays import Floats, Integers, each_map
 from anomalens.metrics.exact import ExactScores
 from anomalens.metrics.histogram import OrderedHistogram
 from anomalens.metrics.ranks import Ranks
@@ -80,6 +81,24 @@ class PixelAccumulator:
         self.images += other.images
         self.regions += other.regions
         return self
+
+    def to_arrays(self) -> dict[str, Integers]:
+        """Return all that it holds as arrays of whole numbers, for a file. Raises ConfigError in exact mode."""
+        if isinstance(self._counts, ExactScores):
+            raise ConfigError("only the mode 'histogram' can be stored")
+        return self._counts.to_arrays() | {"counts": np.array([self.images, self.regions], np.int64)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Integers]) -> "PixelAccumulator":
+        """Return the accumulator that `to_arrays` was asked of. Raises InputError for arrays of another form."""
+        try:
+            counts = OrderedHistogram.from_arrays(arrays["rings"], arrays["numbers"])
+            images, regions = map(int, arrays["counts"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError("stored pixel counts have another form") from error
+        accumulator = cls("histogram")
+        accumulator.images, accumulator.regions, accumulator._counts = images, regions, counts
+        return accumulator
 
     def ranks(self) -> Ranks:
         """Return the table behind all metrics and curves but `aupro_200`."""

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from anomalens.errors import InputError
 from anomalens.metrics.arrays import Array, Floats, Integers
 from anomalens.metrics.floats import key_values, order_keys, round_down
 from anomalens.metrics.ranks import Ranks
@@ -96,6 +97,23 @@ class OrderedHistogram:
         """Return the smallest and the largest score of all pixels, exact; at least one pixel must have been added."""
         low, high = key_values(np.array(self._ends()))
         return float(low), float(high)
+
+    def to_arrays(self) -> dict[str, Integers]:
+        """Return all that it holds as arrays of whole numbers, for a file; `from_arrays` reads them."""
+        low, high = self._range or (1, 0)
+        numbers = np.array([self._shift, low, high, self.normals, self.anomalies], np.int64)
+        return {"rings": self._rings, "numbers": numbers}
+
+    @classmethod
+    def from_arrays(cls, rings: Integers, numbers: Integers) -> "OrderedHistogram":
+        """Return the histogram that `to_arrays` was asked of. Raises InputError for arrays of another form."""
+        if rings.shape != (3, BINS) or numbers.shape != (5,) or {rings.dtype, numbers.dtype} != {np.dtype(np.int64)}:
+            raise InputError("a stored histogram has another form")
+        histogram = cls()
+        shift, low, high, histogram.normals, histogram.anomalies = map(int, numbers)
+        histogram._shift, histogram._range = shift, (low, high) if low <= high else None
+        histogram._rings = rings
+        return histogram
 
     def empty_like(self) -> "OrderedHistogram":
         """Return a histogram without counts and with the same bins, as long as it counts within the same range."""

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -90,6 +90,12 @@ class Dataset:
         """Return how many test images each class has."""
         return {name: _counts(members) for name, members in self.classes.items()}
 
+    def first(self, limit: int) -> "Dataset":
+        """Return a part for a trial: of each class the first `limit` normal and anomalous test images, and all others
+        that are no test."""
+        classes = {name: _first(members, limit) for name, members in self.classes.items()}
+        return replace(self, classes=classes, notes=(*self.notes, f"at most {limit} images of each label and class"))
+
     def summary(self, examples: int = 5) -> str:
         """Return what was read and what is wrong, for a person: counts, then up to `examples` faults of each kind."""
         totals = [_counts(members) for members in self.classes.values()]
@@ -114,6 +120,17 @@ def fault_lines(faults: tuple[Fault, ...], examples: int = 5) -> list[str]:
         if count > examples:
             lines.append(f"  ... and {count - examples} more")
     return lines
+
+
+def _first(members: tuple[Sample, ...], limit: int) -> tuple[Sample, ...]:
+    seen: Counter[Label | None] = Counter()
+    chosen = []
+    for sample in members:
+        if sample.split == "test":
+            seen[sample.label] += 1
+        if sample.split != "test" or seen[sample.label] <= limit:
+            chosen.append(sample)
+    return tuple(chosen)
 
 
 def _counts(members: tuple[Sample, ...]) -> ClassCounts:
