@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pytest
 
-_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--window-size=1240,1000"]
 # Without these it looks for its maker's hosts at every start.
 _FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
@@ -41,7 +41,7 @@ addEventListener("load", () => {
 
 def look(page: Path, scheme: Scheme, scratch: Path) -> dict[str, Any]:
     """Return what a headless browser saw of `page`, and `console`: its messages. Skips where there is none."""
-    browser = next((path for name in _NAMES if (path := shutil.which(name))), None)
+    browser = next((path for name in NAMES if (path := shutil.which(name))), None)
     if browser is None:
         pytest.skip("no Chromium is installed to look at the page with")
     text = page.read_text(encoding="utf-8")

@@ -1,9 +1,11 @@
 """`anomalens benchmark` from the outside."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -81,6 +83,28 @@ def test_a_file_and_a_failing_cell(benchmark: Command, data: Path, tiny_weights:
     assert ran.code == 1
     assert "failed: unknown method 'no such method'" in (tmp_path / "out" / "results.md").read_text()
     assert "unknown method" in ran.out
+
+
+def test_its_page_links_to_the_page_of_each_cell(
+    benchmark: Command,
+    data: Path,
+    tiny_weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = plan_file(tmp_path, tiny_weights, 'method = "anoclip"', 'method = "no such method"')
+    benchmark("--config", plan, "--out", tmp_path / "out")
+    ran = runner(capsys, monkeypatch)("report", tmp_path / "out")
+    assert ran.code == 0, ran.err
+    text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    [link] = re.findall(r'<a href="([^"]*)">anoclip</a>', text)
+    assert "Image scores" in (tmp_path / "out" / unquote(link)).read_text(encoding="utf-8")
+    assert "unknown method" in text
+    next((tmp_path / "out").glob("cells/*/cell.json")).write_text("[]")
+    ran = runner(capsys, monkeypatch)("report", tmp_path / "out")
+    assert ran.code == 2
+    assert "this cell is damaged" in ran.err
 
 
 def test_a_taught_part_beside_words(benchmark: Command, data: Path, tiny_weights: Path, tmp_path: Path) -> None:

@@ -68,6 +68,14 @@ def test_a_folder(detect: Callable[..., Ran], tmp_path: Path) -> None:
     assert "anomalous" in ran.out
 
 
+def test_the_page_at_the_end_of_a_run(detect: Callable[..., Ran], tmp_path: Path) -> None:
+    picture(tmp_path / "in" / "a.png")
+    ran = detect(tmp_path / "in", "--out", tmp_path / "out", "--report")
+    assert ran.code == 0, ran.err
+    assert f"the page: {tmp_path / 'out' / 'report.html'}" in ran.err
+    assert 'data-name="a.png"' in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
 def test_mixed_inputs_keep_their_order(detect: Callable[..., Ran], tmp_path: Path) -> None:
     z = picture(tmp_path / "z ü\n.png", 1)
     a = picture(tmp_path / "x" / "a.png", 2)

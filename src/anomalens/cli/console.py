@@ -6,8 +6,8 @@ import json
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Annotated, Any
 
 import typer
@@ -209,3 +209,11 @@ def progress_bar() -> Progress:
         TimeRemainingColumn(),
     )
     return Progress(*columns, console=errors, disable=_quiet)
+
+
+@contextmanager
+def drawing_bar(description: str = "drawing") -> Iterator[Callable[[int, int], None]]:
+    """Show a bar, on standard error, from the first call of the function that this gives: `step(done, total)`."""
+    with progress_bar() as bar:
+        task = bar.add_task(description, total=None, visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)

@@ -77,6 +77,9 @@ def detect(
         int | None,
         typer.Option("--part-size", min=1, help="With --engine ray: inputs in a file; 1,024 or fewer unless given."),
     ] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="At the end, make the page of `anomalens report` in --out.")
+    ] = False,
     exclude: Exclude = None,
     as_json: Json = False,
     options: LoadOptions = LoadOptions(),
@@ -103,9 +106,10 @@ def detect(
     """
     import functools
 
-    from anomalens.cli.console import complain, note, progress_bar, working
+    from anomalens.cli.console import complain, drawing_bar, note, progress_bar, working
     from anomalens.detection.loading import load_detector
     from anomalens.images.sources import list_images
+    from anomalens.reporting.pages import write_page
     from anomalens.runs.folder import detect_files
 
     scaled = engine is Where.ray
@@ -163,6 +167,10 @@ def detect(
         )
         raise typer.Exit(1) from None
     _report(summary, detector, out, as_json)
+    if report:
+        with drawing_bar() as drawn:
+            page = write_page(out, progress=drawn)
+        note(f"the page: {page}")
     if detector.capture is None and not (detector.compares_sets or detector.calibration.normal_scores):
         note("judged by words alone; a few good photos make decisions much better: anomalens fit --help")
     if summary.counts.failed:

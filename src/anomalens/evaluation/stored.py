@@ -75,15 +75,13 @@ def read_evaluation(folder: Path) -> StoredEvaluation:
     Raises InputError where `folder` holds no evaluation, or a damaged one; MissingExtraError where its rows are kept as
     scores.parquet alone (anomalens 0.1) and pyarrow is missing.
     """
-    if (folder / "run.json").is_file() and not (folder / "metrics.json").is_file():
-        raise InputError(
-            f"{folder}: holds a run of `anomalens detect`, which has no labels to measure by: its rows are in"
-            " predictions.jsonl (rows/ of the engine ray), its pictures in heatmaps/; a report is about an evaluation"
-        )
     if not (folder / "metrics.json").is_file():
         below = sorted(path.parent for depth in ("*", "*/*") for path in folder.glob(f"{depth}/metrics.json"))
         hint = f"; there is one in: {', '.join(map(str, below[:_HINTED]))}" if below else ""
-        raise InputError(f"{folder}: no evaluation in this folder (metrics.json is missing){hint}; run evaluate first")
+        raise InputError(
+            f"{folder}: no evaluation in this folder (metrics.json is missing), no run and no benchmark{hint}; "
+            "run evaluate first, or detect"
+        )
     try:
         metrics, report = (read_json(folder / name) for name in ("metrics.json", "report.json"))
         metrics = checked_metrics(metrics)

@@ -1,6 +1,6 @@
 """Write a benchmark's tables: Markdown to read and commit, CSV with every number, HTML to look at. All in per cent."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,12 @@ def to_markdown(cells: Sequence[BenchmarkCell]) -> str:
     return render("benchmark.md", **_values(cells))
 
 
-def to_html(cells: Sequence[BenchmarkCell]) -> str:
-    """Return the same two tables as one self-contained page."""
-    return render("benchmark.html", **_values(cells))
+def to_html(cells: Sequence[BenchmarkCell], links: Mapping[Path, str] | None = None) -> str:
+    """Return the same two tables as one self-contained page.
+
+    links: addresses of pages about cells, by the cells' folders.
+    """
+    return render("benchmark.html", links=links or {}, **_values(cells))
 
 
 def to_csv(cells: Sequence[BenchmarkCell]) -> str:

@@ -5,7 +5,7 @@ browser anything else. It is made from what `evaluate` wrote, so it costs no pas
 """
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from anomalens.evaluation.result import ImageRow
 from anomalens.evaluation.stored import StoredEvaluation, read_evaluation
 from anomalens.files import atomic_write
 from anomalens.reporting.charts import Chart, Mark, curve_chart, histogram
-from anomalens.reporting.rendering import render
+from anomalens.reporting.rendering import render, setting_lines
 from anomalens.untrusted import read_bytes
 
 _GROUPS = (
@@ -59,7 +59,7 @@ def _page(stored: StoredEvaluation) -> str:
             if error
         ],
         faults_named=_FAULTS_NAMED,
-        settings=list(_settings(metrics["protocol"])),
+        settings=list(setting_lines(metrics["protocol"])),
         mask_colours={name: f"rgb({red} {green} {blue})" for name, (red, green, blue) in MASK_COLOURS.items()},
     )
 
@@ -155,14 +155,3 @@ def _data_uri(gallery: Path, name: str) -> str | None:
         return None
     kind = next((kind for start, kind in _PICTURES.items() if content.startswith(start)), None)
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}" if kind else None
-
-
-def _settings(protocol: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield name and value of every setting; those of an inner table after its name ("calibration: threshold")."""
-    for key, value in protocol.items():
-        name = f"{prefix}{key.replace('_', ' ')}"
-        if isinstance(value, dict):
-            yield from _settings(value, f"{name}: ")
-        else:
-            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            yield name, "none" if value is None or text == "" else text

@@ -3,12 +3,15 @@
 What a template shows is escaped for its own format, so no name of a class, file or method can become markup.
 """
 
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from anomalens.metrics.summary import METRIC_NAMES
+
+_LONGEST_LIST = 20  # values of a setting that are shown
 
 # A backslash would undo the one before the bar.
 _MARKDOWN = str.maketrans({"\\": "&#92;", "|": "\\|", "<": "&lt;", "[": "&#91;"})
@@ -17,6 +20,22 @@ _MARKDOWN = str.maketrans({"\\": "&#92;", "|": "\\|", "<": "&lt;", "[": "&#91;"}
 def render(template: str, **values: Any) -> str:
     """Return the text of `template`, a file of templates/, filled with `values`."""
     return environment().get_template(template).render(values)
+
+
+def setting_lines(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield name and value of every setting; those of an inner table after its name ("calibration: threshold").
+
+    Of a long list the number of its values is shown.
+    """
+    for key, value in values.items():
+        name = f"{prefix}{key.replace('_', ' ')}"
+        if isinstance(value, dict):
+            yield from setting_lines(value, f"{name}: ")
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            if isinstance(value, list) and len(value) > _LONGEST_LIST:
+                text = f"{len(value)} values"
+            yield name, "none" if value is None or text == "" else text
 
 
 @cache

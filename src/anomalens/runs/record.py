@@ -15,7 +15,7 @@ from anomalens.untrusted import read_json
 
 ROWS, PARTS = "predictions.jsonl", "rows"  # results of a run in one process, and of a run on a Ray cluster
 _ENGINES = {ROWS: "local", PARTS: "ray"}
-_NAME = "run.json"
+RECORD = "run.json"  # settings, counts and versions
 _LONGEST_LIST = 8  # values of a setting that a message repeats
 # Parts of a calibration that decide nothing by themselves: words, and what other settings record.
 _NOT_COMPARED = ("source", "tiled_source", "pooling", "top", "options")
@@ -50,10 +50,10 @@ def read_record(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     Raises ConfigError where it is missing or damaged, and where the run was made with other settings.
     """
     try:
-        record: dict[str, Any] = checked_value(_NAME, read_json(folder / _NAME), dict[str, Any])
+        record: dict[str, Any] = checked_value(RECORD, read_json(folder / RECORD), dict[str, Any])
         before = checked_value("settings", record["settings"], dict[str, Any])
     except (ConfigError, KeyError) as error:
-        raise ConfigError(f"{folder / _NAME} is missing or damaged, so the run cannot go on") from error
+        raise ConfigError(f"{folder / RECORD} is missing or damaged, so the run cannot go on") from error
     if changes := _asked(differences(_flat(before), _flat(settings))):
         raise ConfigError(
             f"cannot resume {folder} with other settings: {'; '.join(changes.values())}. "
@@ -66,7 +66,7 @@ def write_record(folder: Path, settings: Mapping[str, Any], summary: RunSummary,
     """Write `run.json`, with whatever `more` an engine has to say."""
     counts = summary.counts
     write_json(
-        folder / _NAME,
+        folder / RECORD,
         {
             "settings": settings,
             "counts": {
