@@ -22,6 +22,7 @@ from anomalens.images.image_files import MAX_PIXELS, memory
 from anomalens.images.maps import Box, Map, bands, reach_of, resize_map, write_map
 from anomalens.images.overlay import draw_heatmap, draw_overlay
 from anomalens.images.pixel_values import Channels
+from anomalens.images.regions import Runs, find_runs
 from anomalens.names import name_text
 
 Label: TypeAlias = Literal["normal", "anomalous", "unusable"]
@@ -254,51 +255,50 @@ class Prediction:
         """Return the regions and the mask; None where nothing is marked."""
         if not self._exceeds:
             return (), None
-        from scipy import ndimage
-
         size, threshold = (self.height, self.width), self.mask_threshold
         # Only this part of a large image is worked on: everywhere else the map cannot exceed the threshold.
         reach = reach_of(self.anomaly_map > threshold, size)
         if reach is None:
             return (), None
-        # A label takes 4 bytes, the mask 1, and so does what is compared.
-        with memory.take(8 * self.height * self.width):
+        # The mask takes a byte a pixel; so does each of the three steps from it to its runs.
+        with memory.take(4 * self.height * self.width):
             mask = np.zeros(size, bool)
             for band in bands(reach):
                 mask[band.slices] = resize_map(self.anomaly_map, size, band) > threshold
-            labels, _ = ndimage.label(mask[reach.slices], structure=np.ones((3, 3), bool))
-            peaks = self._peaks(labels, reach)
+            inside = mask[reach.slices]
+            runs = find_runs(inside)
+            areas, boxes = runs.areas, runs.boxes + (reach.left, reach.top) * 2
+            peaks = self._peaks(inside, runs, reach)
+            large = areas >= self.min_area
+            inside[inside] = runs.of_pixels(large[runs.regions])
             regions = []
-            for index, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
-                inside = labels[rows, columns] == index
-                area = int(np.count_nonzero(inside))
-                if area < self.min_area:
-                    mask[reach.slices][rows, columns][inside] = False
-                    continue
-                left, top = reach.left + columns.start, reach.top + rows.start
-                box = (left, top, reach.left + columns.stop, reach.top + rows.stop)
-                regions.append(Region(box, area, *peaks[index], mm_per_px=self.mm_per_px))
+            for index in np.flatnonzero(large):
+                left, top, right, bottom = (int(side) for side in boxes[index])
+                box = (left, top, right, bottom)
+                regions.append(Region(box, int(areas[index]), *peaks[index], mm_per_px=self.mm_per_px))
             regions.sort(key=lambda region: (-region.peak, region.box))
             return tuple(regions), np.packbits(mask, axis=1)
 
-    def _peaks(self, labels: npt.NDArray[Any], reach: Box) -> dict[int, tuple[float, tuple[int, int]]]:
-        """Return, by label, the largest value of the map at source size and its x and y; labels [h, w] fill `reach`."""
-        from scipy import ndimage
-
-        peaks: dict[int, tuple[float, tuple[int, int]]] = {}
+    def _peaks(self, mask: npt.NDArray[np.bool_], runs: Runs, reach: Box) -> list[tuple[float, tuple[int, int]]]:
+        """Return, for every region, the map's largest value at source size, with its x and y; `mask` fills `reach`."""
+        highest, places = np.empty(runs.rows.size, np.float32), np.empty(runs.rows.size, np.int64)
         for band in bands(reach):
-            values = resize_map(self.anomaly_map, (self.height, self.width), band)
-            part = labels[band.top - reach.top : band.bottom - reach.top]
-            for index, place in enumerate(ndimage.find_objects(part), start=1):
-                if place is None:
-                    continue
-                inside = np.where(part[place] == index, values[place], -np.inf)
-                y, x = np.unravel_index(int(inside.argmax()), inside.shape)
-                peak = float(inside[y, x])
-                if index not in peaks or peak > peaks[index][0]:
-                    rows, columns = place
-                    peaks[index] = peak, (band.left + columns.start + int(x), band.top + rows.start + int(y))
-        return peaks
+            rows = slice(band.top - reach.top, band.bottom - reach.top)
+            some = slice(*np.searchsorted(runs.rows, (rows.start, rows.stop)))
+            lengths = runs.lengths[some]
+            if not lengths.size:
+                continue
+            values = resize_map(self.anomaly_map, (self.height, self.width), band)[mask[rows]]
+            begins = np.cumsum(lengths) - lengths
+            highest[some] = np.maximum.reduceat(values, begins)
+            # The first pixel of each run that reaches its largest value.
+            reached = np.flatnonzero(values == np.repeat(highest[some], lengths))
+            first = reached[np.searchsorted(reached, begins)]
+            places[some] = runs.starts[some] + first - begins
+        # Of each region the run with the largest value, the first of equal ones.
+        order = np.lexsort((-highest, runs.regions))
+        best = order[np.searchsorted(runs.regions[order], np.arange(runs.areas.size))]
+        return [(float(highest[run]), (reach.left + int(places[run]), reach.top + int(runs.rows[run]))) for run in best]
 
     def heatmap(self) -> Image.Image:
         """Return the map alone in the model's fixed colours, RGB at source size."""

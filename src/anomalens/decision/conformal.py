@@ -25,6 +25,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from anomalens.decision.quantiles import beta_quantile
 from anomalens.errors import ConfigError, InputError
 
 GUARANTEE = (
@@ -83,11 +84,9 @@ def rate_interval(n: int, fpr: Rate, level: float = 0.9) -> tuple[float, float]:
 
     It follows Beta(n + 1 - k, k) when scores have no ties, whatever their distribution; ties only lower it.
     """
-    from scipy import stats
-
     k = _rank(n, fpr)
-    low, high = stats.beta(n + 1 - k, k).interval(level)
-    return float(low), float(high)
+    outside = (1 - level) / 2
+    return beta_quantile(outside, n + 1 - k, k), beta_quantile(1 - outside, n + 1 - k, k)
 
 
 def _rank(n: int, fpr: Rate) -> int:

@@ -19,6 +19,7 @@ from anomalens.decision.conformal import Rate, promise
 from anomalens.decision.conformal import threshold as conformal_threshold
 from anomalens.decision.folder_threshold import ASSUMPTION, folder_threshold
 from anomalens.decision.pooling import ScorePooling
+from anomalens.decision.quantiles import STUDENT_90
 from anomalens.detection.observing import Floats, Photo, Seen, observe, read_photos
 from anomalens.detection.reading import read_image
 from anomalens.engines.contract import NO_WORDS, Engine
@@ -431,15 +432,13 @@ def _usual_threshold(scores: Sequence[float], unit: float) -> tuple[float, str]:
       Student's distribution says, but not by more than a deviation;
     * of many, a single one that scores far above the others is taken for faulty: the promise then is that without it.
     """
-    from scipy import stats
-
     count, largest = len(scores), scores[-1]
     if count == 1:
         return largest + _ABOVE_COPIES * unit, "no rate of false alarms can be promised; teach more"
     rate = promised_rate(count, None)
     if count <= _FEW:
         spread = float(np.std(scores, ddof=1)) * math.sqrt(1 + 1 / count)
-        expected = float(np.mean(scores)) + float(stats.t.ppf(0.9, count - 1)) * spread
+        expected = float(np.mean(scores)) + STUDENT_90[count - 2] * spread
         return max(largest, min(expected, largest + _MOST_RAISED * unit)), promise(rate)
     cut = conformal_threshold(scores, rate)
     limit = scores[-2] + _OUTLYING * float(np.std(scores[:-1], ddof=1))

@@ -1,9 +1,9 @@
 """Find the defect regions of a mask, and weigh them in whole numbers so that no sum depends on its order."""
 
 import numpy as np
-from scipy import ndimage
 
 from anomalens.errors import InputError
+from anomalens.images.regions import find_runs
 from anomalens.metrics.arrays import Array, Integers, Truth
 
 # One region weighs 2^40 units, dealt out to its pixels without remainder. Whole numbers add up to the same
@@ -12,8 +12,6 @@ UNITS = 1 << 40
 # 2^22 regions of 2^40 units stay below 2^63.
 MAX_REGIONS = 1 << 22
 
-_EIGHT_CONNECTED = np.ones((3, 3), np.bool_)
-
 
 def label_regions(mask: Truth) -> tuple[Integers, Integers, Integers]:
     """Find the 8-connected regions of a mask [H, W].
@@ -21,15 +19,8 @@ def label_regions(mask: Truth) -> tuple[Integers, Integers, Integers]:
     Returns, for its n anomalous pixels, their flat positions [n] ascending and the region [n] each is in
     (0 .. R-1), then the size [R] of every region in pixels.
     """
-    positions = np.flatnonzero(mask)
-    if positions.size == 0:
-        return positions, np.zeros(0, np.int64), np.zeros(0, np.int64)
-    # Labelling only the box around the defects gives the same regions for a fraction of the time.
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    labels, _ = ndimage.label(box, structure=_EIGHT_CONNECTED)
-    region = labels[box].astype(np.int64) - 1
-    return positions, region, np.bincount(region).astype(np.int64)
+    runs = find_runs(mask)
+    return np.flatnonzero(mask), runs.of_pixels(runs.regions), runs.areas
 
 
 def deal_units(keys: Array, region: Integers, sizes: Integers) -> tuple[Integers, Integers]:

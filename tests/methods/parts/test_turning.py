@@ -4,11 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from anomalens.errors import ConfigError
 from anomalens.methods.parts.neighbours import build_memory
 from anomalens.methods.parts.patches import describe
-from anomalens.methods.parts.turning import differ_by_turn, turn, turn_ratio, views
+from anomalens.methods.parts.turning import differ_by_turn, turn, turn_ratio, views, zoom
 
 
 def picture(height: int = 9, width: int = 9) -> np.ndarray:
@@ -75,3 +76,20 @@ def test_photographs_at_any_angle_are_told_from_aligned_ones(make: Any) -> None:
         assert differ_by_turn(plain, turned, tolerance=1.0) is answer
     assert turn_ratio(plain[:1], turned[:1]) is None
     assert differ_by_turn(plain[:1], turned[:1], 1.0) is False
+
+
+@pytest.mark.parametrize("shape", [(48, 37), (1, 5), (5, 1), (2, 2)])
+def test_pixels_move_as_by_scipys_transform(shape: tuple[int, int]) -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    middle = (np.array(shape) - 1) / 2
+    for degrees in (10, 45, 135, 200):
+        angle = np.deg2rad(degrees)
+        matrix = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        for moved, step in ((turn(rgb, degrees), matrix), (zoom(rgb, 0.4), np.eye(2) / 0.4)):
+            channels = [
+                ndimage.affine_transform(
+                    rgb[..., c].astype(np.float32), step, middle - step @ middle, order=1, mode="mirror"
+                )
+                for c in range(3)
+            ]
+            np.testing.assert_array_equal(moved, np.clip(np.stack(channels, -1).round(), 0, 255).astype(np.uint8))

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from anomalens.errors import ConfigError
 from anomalens.methods.parts.array_namespace import Array, convert, like, namespace, unit
+from anomalens.methods.parts.smoothing import smoothed
 
 # Places along a patch at which a blur is computed; odd, so that the middle of the patch is one of them.
 _FINE = 15
@@ -108,9 +109,7 @@ def _by_axes(maps: Array, operators: Sequence[npt.NDArray[np.float32]]) -> Array
 @lru_cache(maxsize=64)
 def _blurring(length: int, sigma: float) -> npt.NDArray[np.float32]:
     """Build the matrix [length, length] of `blurred`, which works on `_FINE` places a patch."""
-    from scipy import ndimage
-
-    fine = ndimage.gaussian_filter1d(_resampling(length, _FINE * length), _FINE * sigma, axis=0, mode="reflect")
+    fine = smoothed(_resampling(length, _FINE * length), _FINE * sigma)
     return np.ascontiguousarray(fine[_FINE // 2 :: _FINE], np.float32)
 
 

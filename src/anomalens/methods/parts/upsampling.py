@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
 from torch import Tensor
 
 from anomalens.backbones.resampling import is_open, linear, mirrored
 from anomalens.errors import ConfigError
+from anomalens.methods.parts.smoothing import smoothed
 
 Operators = tuple[Tensor, Tensor]
 """K_h [H, h] and K_w [W, w]."""
@@ -70,7 +70,7 @@ def resampler(
         align_corners: whether the centres of the corner patches land on the corner pixels.
         mean3: average each value with its two neighbours first, borders replicated.
         sigma: standard deviation of the Gaussian blur behind the bilinear U, in target pixels; cut at 4 sigma, borders
-            mirrored (`scipy.ndimage.gaussian_filter`); 0 leaves it out. Shrinking is not filtered otherwise.
+            mirrored; 0 leaves it out. Shrinking is not filtered otherwise.
     """
     if is_open(source, target):
         return _by_formula(source, target, align_corners, mean3, sigma)
@@ -91,7 +91,7 @@ def _resampler(
     if mean3:
         matrix = matrix @ _mean3(source)
     if sigma:
-        matrix = torch.from_numpy(ndimage.gaussian_filter1d(matrix.numpy(), sigma, axis=0, mode="reflect", truncate=4))
+        matrix = torch.from_numpy(smoothed(matrix.numpy(), sigma))
     return _place(matrix, dtype, device)
 
 
@@ -159,7 +159,8 @@ def _bilinear(source: int, target: int, align_corners: bool) -> Tensor:
 
 
 def _mean3(size: int) -> Tensor:
-    return torch.from_numpy(ndimage.uniform_filter1d(torch.eye(size, dtype=torch.float64).numpy(), 3, mode="nearest"))
+    one = torch.eye(size, dtype=torch.float64)
+    return (one + torch.cat((one[:1], one[:-1])) + torch.cat((one[1:], one[-1:]))) / 3
 
 
 def _place(matrix: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -35,7 +35,6 @@ from anomalens.methods.references.reference_method import Descriptors, Owners, r
 
 # Share of each side that is cut off to leave the middle, and what a foreground covers of it at least.
 _BORDER, _COVERED = 0.2, 0.35
-_SQUARE = np.ones((3, 3), bool)
 
 
 @dataclass(frozen=True)
@@ -103,8 +102,6 @@ def foreground(tokens: npt.NDArray[np.float32], threshold: float) -> npt.NDArray
     Returns:
         [h, w], True where the part is.
     """
-    from scipy import ndimage
-
     height, width, channels = tokens.shape
     flat = tokens.reshape(-1, channels).astype(np.float64)
     flat = flat - flat.mean(0)
@@ -115,6 +112,12 @@ def foreground(tokens: npt.NDArray[np.float32], threshold: float) -> npt.NDArray
     middle = tuple(slice(int(side * _BORDER), max(1, int(side * (1 - _BORDER)))) for side in (height, width))
     if (component > threshold)[middle].mean() <= _COVERED:
         component = -component
-    dilated = ndimage.binary_dilation(component > threshold, _SQUARE)
-    # Beyond the border everything counts as part when it shrinks, so that the border itself does not shrink.
-    return np.asarray(ndimage.binary_erosion(ndimage.binary_dilation(dilated, _SQUARE), _SQUARE, border_value=1))
+    grown = _dilated(_dilated(component > threshold))
+    # Shrinking is growing of what lies around; beyond the border nothing grows into the part.
+    return ~_dilated(~grown)
+
+
+def _dilated(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Set every place of a mask [h, w] that has a set one among its eight neighbours."""
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(mask, 1), (3, 3))
+    return np.asarray(windows.any(axis=(-1, -2)))
