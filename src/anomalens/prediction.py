@@ -16,13 +16,13 @@ from PIL import Image
 
 from anomalens.errors import ConfigError, InputError, one_line
 from anomalens.files import atomic_write
+from anomalens.images.connected import Runs, find_runs
 from anomalens.images.decoding import Source, decode
 from anomalens.images.encoding import encode_image
 from anomalens.images.image_files import MAX_PIXELS, memory
 from anomalens.images.maps import Box, Map, bands, reach_of, resize_map, write_map
 from anomalens.images.overlay import draw_heatmap, draw_overlay
 from anomalens.images.pixel_values import Channels
-from anomalens.images.regions import Runs, find_runs
 from anomalens.names import name_text
 
 Label: TypeAlias = Literal["normal", "anomalous", "unusable"]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from anomalens.errors import InputError
-from anomalens.images.regions import find_runs
+from anomalens.images.connected import find_runs
 from anomalens.metrics.arrays import Array, Integers, Truth
 
 # One region weighs 2^40 units, dealt out to its pixels without remainder. Whole numbers add up to the same

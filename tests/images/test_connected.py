@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from anomalens.images.regions import find_runs
+from anomalens.images.connected import find_runs
 
 
 def masks() -> dict[str, np.ndarray]:
