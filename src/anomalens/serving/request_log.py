@@ -1,0 +1,85 @@
+"""Number every request, time it, write a line of JSON about it, and give its answer the usual headers."""
+
+import json
+import logging
+import re
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from anomalens.serving.measures import Measures
+
+_log = logging.getLogger("anomalens.serving.requests")
+_NUMBER = re.compile(r"[\w.-]{1,64}")
+_KEY = "anomalens.request"
+
+
+def request_id(scope: Scope) -> str:
+    """Return the number of a request."""
+    return str(scope.get(_KEY, ""))
+
+
+class RequestLog:
+    """Log and measure requests; an ASGI middleware.
+
+    A line has no query, header or body: these may hold names, tokens and pictures.
+    """
+
+    def __init__(self, app: ASGIApp, measures: Measures, headers: Mapping[str, str]) -> None:
+        """Stand before `app`; `headers` are added to every answer that does not set them itself."""
+        self._app, self._measures, self._headers = app, measures, headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and log how it was answered."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        asked = Headers(scope=scope).get("x-request-id", "")
+        scope[_KEY] = asked if _NUMBER.fullmatch(asked) else uuid.uuid4().hex[:16]
+        begin, status = time.perf_counter(), 500
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = scope[_KEY]
+                for name, value in self._headers.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, answer)
+        finally:
+            seconds = time.perf_counter() - begin
+            method, route = scope["method"], _route(scope)
+            self._measures.request(method if route else "other", route or "none", status, seconds)
+            _log.info("%s", Line(scope, status, seconds))
+
+
+class Line:
+    """Hold what is logged about a request; its text is JSON."""
+
+    def __init__(self, scope: Scope, status: int, seconds: float) -> None:
+        """Take what a line says from a request and its answer."""
+        client = scope.get("client")
+        self.facts: dict[str, Any] = {
+            "request": request_id(scope),
+            "method": scope["method"],
+            "path": scope["path"],
+            "status": status,
+            "ms": round(1000 * seconds, 1),
+            "client": client[0] if client else None,
+        }
+
+    def __str__(self) -> str:
+        return json.dumps(self.facts)
+
+
+def _route(scope: Scope) -> str:
+    """Return the pattern of a request's address, "" where there is none."""
+    return str(getattr(scope.get("route"), "path", ""))

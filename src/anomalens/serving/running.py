@@ -1,0 +1,49 @@
+"""Listen on a socket and answer until the process is asked to stop."""
+
+import socket
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from anomalens.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+# Seconds that open requests may take to end when the service stops.
+_GRACE = 60
+
+
+def bind(host: str, port: int) -> "closing[socket.socket]":
+    """Return a socket that listens on an interface. Raises ConfigError where that is not possible."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+            listener.listen(256)
+        except BaseException:
+            listener.close()
+            raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"cannot listen on {host}, port {port}: {reason}; choose another --port or --host") from error
+    return closing(listener)
+
+
+def run(app: "FastAPI", listener: socket.socket) -> None:
+    """Answer requests until SIGINT or SIGTERM; then answer what was accepted, and return."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE,
+        timeout_keep_alive=30,
+        lifespan="on",
+    )
+    uvicorn.Server(config).run(sockets=[listener])
