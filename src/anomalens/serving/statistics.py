@@ -5,6 +5,7 @@ called normal. Where far more of the latest ones score above it (a one-sided bin
 light, camera, product.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -173,8 +174,6 @@ def drift(p_values: Sequence[float], promise: "_Promise | None") -> Drift:
         p_values: of images called normal, the latest last.
         promise: of the recipe; None for words alone, which have learned from no image.
     """
-    from scipy import stats
-
     latest = list(p_values)[-_TESTED:]
     rate = promise.rate if promise and promise.rate is not None else 0.0
     middle = (1 + rate) / 2
@@ -182,7 +181,9 @@ def drift(p_values: Sequence[float], promise: "_Promise | None") -> Drift:
     if len(latest) < _LEAST_TESTED:
         sentence = f"Too few normal images to say: {len(latest)} of at least {_LEAST_TESTED}."
         return Drift(images=len(latest), higher_than_half=higher, p_value=None, warning=False, sentence=sentence)
-    chance = float(stats.binomtest(higher, len(latest), 0.5, alternative="greater").pvalue)
+    # The share of all ways to fall above or below the middle in which as many or more fall above it.
+    ways = sum(math.comb(len(latest), count) for count in range(higher, len(latest) + 1))
+    chance = ways / 2 ** len(latest)
     warning = chance < _WARNING
     sentence = (
         f"{higher} of the last {len(latest)} normal images score above the middle of the taught ones; "
