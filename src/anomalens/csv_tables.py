@@ -6,7 +6,7 @@ which they do not show; `plain` takes it away again.
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -14,29 +14,45 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     """Return a table; None and what a row lacks are empty cells, lists and tables are no values."""
-    cells = [{name: _cell(row.get(name)) for name in columns} for row in rows]
-    # Else a carriage return would not be quoted, and end the row for a reader.
-    returns = any("\r" in text for row in cells for text in row.values() if isinstance(text, str))
+    return "".join(csv_lines(columns, rows))
+
+
+def csv_lines(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the rows of a table as text, the names of the columns first; rows as for `to_csv`."""
     text = io.StringIO()
-    writer = csv.DictWriter(
-        text, columns, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
+    plain_writer, quoting_writer = (
+        csv.writer(text, lineterminator="\n", quoting=quoting) for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONNUMERIC)
     )
-    writer.writeheader()
-    writer.writerows(cells)
-    return text.getvalue()
+    plain_writer.writerow(columns)
+    for row in rows:
+        cells = [guarded(row.get(name)) for name in columns]
+        # Else a carriage return would not be quoted, and end the row for a reader.
+        returns = any("\r" in cell for cell in cells if isinstance(cell, str))
+        (quoting_writer if returns else plain_writer).writerow(cells)
+        yield _taken(text)
+    yield _taken(text)
 
 
 def plain(cell: str) -> str:
-    """Return the text that `to_csv` wrote as `cell`."""
-    return cell[1:] if _guarded(cell) else cell
+    """Return the text that a table holds as `cell`."""
+    return cell[1:] if _is_guarded(cell) else cell
 
 
-def _cell(value: Any) -> Any:
+def guarded(value: Any) -> Any:
+    """Return a value as a cell that no spreadsheet takes for a formula; None is an empty cell."""
     if value is None:
         return ""
     # A text that looks guarded gets one more, so that reading gives it back.
-    return f"'{value}" if isinstance(value, str) and (value.startswith(_FORMULA) or _guarded(value)) else value
+    return f"'{value}" if isinstance(value, str) and (value.startswith(_FORMULA) or _is_guarded(value)) else value
 
 
-def _guarded(text: str) -> bool:
+def _is_guarded(text: str) -> bool:
     return text.startswith("'") and text.lstrip("'").startswith(_FORMULA)
+
+
+def _taken(text: io.StringIO) -> str:
+    """Return what was written, and forget it."""
+    lines = text.getvalue()
+    text.seek(0)
+    text.truncate()
+    return lines

@@ -5,8 +5,10 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from anomalens.errors import ConfigError, InputError
 
@@ -15,7 +17,14 @@ _UNFINISHED = ".writing-"
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes | str, *, durable: bool = True) -> None:
-    """Write `data` to `path` (text as UTF-8) through a temporary file in the same folder and a rename.
+    """Write `data` to `path` (text as UTF-8), whole or not at all; arguments and errors as for `atomic_stream`."""
+    with atomic_stream(path, durable=durable) as stream:
+        stream.write(data.encode("utf-8") if isinstance(data, str) else data)
+
+
+@contextmanager
+def atomic_stream(path: str | os.PathLike[str], *, durable: bool = True) -> Iterator[IO[bytes]]:
+    """Open a temporary file in the folder of `path`, which takes that name when the context ends without an exception.
 
     A link at `path` is replaced, not followed. `durable`: have the content on the disk before it gets its name, so
     that not even a loss of power leaves half of it; that takes some milliseconds.
@@ -23,12 +32,11 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str, *, durable: bo
     Raises OSError (disk full, read-only folder); whatever stood at `path` before is then untouched.
     """
     target = Path(path)
-    raw = data.encode("utf-8") if isinstance(data, str) else data
     # The same folder, because a rename is atomic only within one file system.
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=_unfinished(target))
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(raw)
+            yield stream
             if durable:
                 stream.flush()
                 os.fsync(stream.fileno())

@@ -72,8 +72,21 @@ def test_the_page_at_the_end_of_a_run(detect: Callable[..., Ran], tmp_path: Path
     picture(tmp_path / "in" / "a.png")
     ran = detect(tmp_path / "in", "--out", tmp_path / "out", "--report")
     assert ran.code == 0, ran.err
-    assert f"the page: {tmp_path / 'out' / 'report.html'}" in ran.err
+    assert f"written: {tmp_path / 'out' / 'report.html'}" in ran.err
     assert 'data-name="a.png"' in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_further_formats_at_the_end_of_a_run(detect: Callable[..., Ran], tmp_path: Path) -> None:
+    picture(tmp_path / "in" / "a.png")
+    ran = detect(tmp_path / "in", "--out", tmp_path / "out", "--format", "jsonl,csv,xlsx,parquet", "--format", "coco")
+    assert ran.code == 0, ran.err
+    for name in ("predictions.csv", "regions.csv", "predictions.xlsx", "predictions.parquet", "coco.json"):
+        assert f"written: {tmp_path / 'out' / name}" in ran.err
+        assert (tmp_path / "out" / name).is_file()
+    ran = detect(tmp_path / "in", "--out", tmp_path / "other", "--format", "xls")
+    assert ran.code == 2
+    assert "unknown format 'xls'" in ran.err
+    assert not (tmp_path / "other").exists()
 
 
 def test_mixed_inputs_keep_their_order(detect: Callable[..., Ran], tmp_path: Path) -> None:

@@ -182,6 +182,13 @@ def test_from_the_command_line(
     ran = command("report", run, "--out", tmp_path / "no" / "r.html")
     assert ran.code == 2
     assert "choose another --out" in ran.err
+    ran = command("report", run, "--format", "csv,pdf", "--out", tmp_path / "files")
+    assert ran.code == 0, ran.err
+    assert sorted(path.name for path in (tmp_path / "files").iterdir()) == [
+        "contact-sheet.pdf",
+        "predictions.csv",
+        "regions.csv",
+    ]
     (run / "predictions.jsonl").write_text("{}\n")
     assert command("report", run).code == 2
 

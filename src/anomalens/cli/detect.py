@@ -9,6 +9,7 @@ import typer
 from anomalens.cli.console import Json
 from anomalens.cli.data_options import Exclude
 from anomalens.cli.load_options import load_options, option_help
+from anomalens.cli.report import FormatNames
 from anomalens.errors import ConfigError
 from anomalens.options import DEFAULT_OBJECT, LoadOptions
 
@@ -77,8 +78,9 @@ def detect(
         int | None,
         typer.Option("--part-size", min=1, help="With --engine ray: inputs in a file; 1,024 or fewer unless given."),
     ] = None,
+    formats: FormatNames = None,
     report: Annotated[
-        bool, typer.Option("--report", help="At the end, make the page of `anomalens report` in --out.")
+        bool, typer.Option("--report", help="At the end, make the page of `anomalens report`: short for --format html.")
     ] = False,
     exclude: Exclude = None,
     as_json: Json = False,
@@ -109,9 +111,11 @@ def detect(
     from anomalens.cli.console import complain, drawing_bar, note, progress_bar, working
     from anomalens.detection.loading import load_detector
     from anomalens.images.sources import list_images
-    from anomalens.reporting.pages import write_page
+    from anomalens.reporting.formats import chosen_formats, write_formats
     from anomalens.runs.folder import detect_files
+    from anomalens.runs.stored_run import read_run
 
+    chosen = chosen_formats([*(formats or []), *(["html"] if report else [])])
     scaled = engine is Where.ray
     if engine not in (Where.ray, Where.local):
         options = options.replace(engine=engine.value)
@@ -167,10 +171,10 @@ def detect(
         )
         raise typer.Exit(1) from None
     _report(summary, detector, out, as_json)
-    if report:
+    if chosen:
         with drawing_bar() as drawn:
-            page = write_page(out, progress=drawn)
-        note(f"the page: {page}")
+            for path in write_formats(read_run(out), chosen, out, drawn):
+                note(f"written: {path}")
     if detector.capture is None and not (detector.compares_sets or detector.calibration.normal_scores):
         note("judged by words alone; a few good photos make decisions much better: anomalens fit --help")
     if summary.counts.failed:

@@ -1,17 +1,16 @@
 """Make the page about whatever a folder holds: a run of `detect`, an evaluation, a benchmark."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from anomalens.reporting.benchmark_page import holds_benchmark, write_benchmark_page
 from anomalens.reporting.evaluation_page import write_report
+from anomalens.reporting.formats import PAGE_NAME
+from anomalens.reporting.rendering import Progress
 from anomalens.reporting.run_page import write_run_pages
 from anomalens.runs.stored_run import holds_run, read_run
 
-PAGE_NAME = "report.html"
 
-
-def write_page(folder: Path, out: Path | None = None, progress: Callable[[int, int], object] | None = None) -> Path:
+def write_page(folder: Path, out: Path | None = None, progress: Progress | None = None) -> Path:
     """Make the page of the results in `folder`; return its path, `folder`/report.html unless `out` is given.
 
     Further pages lie beside it where a run has many images, and in the folders of a benchmark's cells. `progress` is

@@ -3,15 +3,18 @@
 What a template shows is escaped for its own format, so no name of a class, file or method can become markup.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from anomalens.metrics.summary import METRIC_NAMES
 
 _LONGEST_LIST = 20  # values of a setting that are shown
+
+Progress: TypeAlias = Callable[[int, int], object]
+"""Is told how far something is: things done, and things to do in all."""
 
 # A backslash would undo the one before the bar.
 _MARKDOWN = str.maketrans({"\\": "&#92;", "|": "\\|", "<": "&lt;", "[": "&#91;"})

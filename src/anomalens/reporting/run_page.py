@@ -12,7 +12,7 @@ import math
 import os
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import takewhile
@@ -25,7 +25,7 @@ from markupsafe import Markup
 from anomalens.files import atomic_write
 from anomalens.names import on_one_line
 from anomalens.reporting.charts import Mark, histogram
-from anomalens.reporting.rendering import render, setting_lines
+from anomalens.reporting.rendering import Progress, render, setting_lines
 from anomalens.reporting.thumbnails import Thumbnails, draw_thumbnails
 from anomalens.runs.store import Row, RunCounts
 from anomalens.runs.stored_run import StoredRun
@@ -77,14 +77,14 @@ class _Overview:
             yield row
 
 
-def write_run_pages(run: StoredRun, out: Path, progress: Callable[[int, int], object] | None = None) -> list[Path]:
+def write_run_pages(run: StoredRun, out: Path, progress: Progress | None = None) -> list[Path]:
     """Write the page of a run to `out`, further ones beside it as `NAME-2.html`; return their paths in order.
 
     The first page is written last. `progress` is called with the number of images drawn and of images to draw.
     Raises InputError where a row is damaged, OSError where a page cannot be written.
     """
     overview = _Overview()
-    rows = heapq.nsmallest(_MOST_PAGES * PAGE, overview.judged(run.rows()), key=_standing_out)
+    rows = heapq.nsmallest(_MOST_PAGES * PAGE, overview.judged(run.rows()), key=standing_out)
     cuts = [rows[start : start + PAGE] for start in range(0, len(rows), PAGE)] or [[]]
     paths = [out, *(out.with_name(f"{out.stem}-{number}{out.suffix}") for number in range(2, len(cuts) + 1))]
     shared = _shared_values(run, overview, rows)
@@ -100,7 +100,7 @@ def write_run_pages(run: StoredRun, out: Path, progress: Callable[[int, int], ob
     return paths
 
 
-def _standing_out(row: Row) -> tuple[int, float]:
+def standing_out(row: Row) -> tuple[int, float]:
     """Return a key by which the worst images come first, and those that could not be judged before the normal ones."""
     return _ORDER[row["label"]], row["threshold"] - row["score"]
 

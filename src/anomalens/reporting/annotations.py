@@ -1,0 +1,188 @@
+"""Write the regions of a run as annotations: COCO for training, Label Studio to be corrected by people.
+
+Outlines follow the edges of the mask's pixels. Where a run has no masks, a region is its box.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import numpy.typing as npt
+
+from anomalens.errors import InputError
+from anomalens.files import atomic_write
+from anomalens.images.decoding import decode_mask
+from anomalens.images.image_files import MAX_PIXELS
+from anomalens.images.outlines import Polygon, outlines, simplified
+from anomalens.reporting.rendering import Progress
+from anomalens.runs.store import Row
+from anomalens.runs.stored_run import StoredRun
+from anomalens.threads import map_ordered
+
+CATEGORY = "anomaly"
+"""The one class of regions."""
+
+# How far an outline to be corrected by people may lie from the pixels, in pixels: fewer corners are easier to move.
+_TOLERANCE = 1.0
+# Where Label Studio serves files of its own disk.
+_LOCAL_FILES = "/data/local-files/?d="
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """Hold one region of an image: what the row says of it, and its outline."""
+
+    # As `Region.to_dict`.
+    region: dict[str, Any]
+    outline: Polygon
+    # Run lengths of the mask [H, W] column by column, outside first; None where the outline says everything.
+    run_lengths: list[int] | None
+
+
+def write_coco(run: StoredRun, folder: Path, progress: Progress | None = None) -> list[Path]:
+    """Write coco.json into `folder`, atomically: every image that was judged, every region with outline, box and score.
+
+    A region with holes is written as run lengths, any other as a polygon. `progress` is called with the number of
+    images done. Raises OSError.
+    """
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for row, shapes in _shapes(run, progress):
+        size = {"width": row["width"], "height": row["height"]}
+        images.append({"id": len(images) + 1, "file_name": row["path"], **size, "label": row["label"]})
+        for shape in shapes:
+            left, top, right, bottom = shape.region["box"]
+            outline: Any = [[length for corner in shape.outline for length in corner]]
+            if shape.run_lengths is not None:
+                outline = {"size": [row["height"], row["width"]], "counts": shape.run_lengths}
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": len(images),
+                    "category_id": 1,
+                    "bbox": [left, top, right - left, bottom - top],
+                    "area": shape.region["area"],
+                    "segmentation": outline,
+                    "iscrowd": 0,
+                    "score": shape.region["peak"],
+                }
+            )
+    content = {
+        "info": {"description": f"regions found by anomalens, method {run.settings.get('method', 'unknown')}"},
+        "licenses": [],
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": CATEGORY, "supercategory": "defect"}],
+    }
+    return [_written(folder / "coco.json", content)]
+
+
+def write_label_studio(run: StoredRun, folder: Path, progress: Progress | None = None) -> list[Path]:
+    """Write label-studio.json into `folder`, atomically: a task for each image that was judged, regions as predictions.
+
+    Arguments and errors as for `write_coco`.
+    """
+    version = f"anomalens {run.settings.get('method', '')} {run.settings.get('backbone', '')}".strip()
+    tasks = []
+    for row, shapes in _shapes(run, progress):
+        results = [_polygon_result(number, shape, row) for number, shape in enumerate(shapes, start=1)]
+        prediction = {"model_version": version, "score": row["score"], "result": results}
+        data = {"image": _address(row["path"]), "label": row["label"], "path": row["path"]}
+        tasks.append({"data": data, "predictions": [prediction]})
+    return [_written(folder / "label-studio.json", tasks)]
+
+
+def _polygon_result(number: int, shape: _Shape, row: Row) -> dict[str, Any]:
+    """Return a region as Label Studio takes it: corners in per cent of the image."""
+    corners = simplified(shape.outline, _TOLERANCE)
+    points = [[100 * x / row["width"], 100 * y / row["height"]] for x, y in corners]
+    return {
+        "id": f"region-{number}",
+        "type": "polygonlabels",
+        "from_name": "label",
+        "to_name": "image",
+        "original_width": row["width"],
+        "original_height": row["height"],
+        "image_rotation": 0,
+        "score": shape.region["peak"],
+        "value": {"points": points, "closed": True, "polygonlabels": [CATEGORY]},
+    }
+
+
+def _address(path: str) -> str:
+    """Return where Label Studio finds an image: its own address, or a file below the root of Label Studio's files."""
+    if re.match(r"[a-z][a-z0-9+.-]+://", path):
+        return path
+    return _LOCAL_FILES + quote(path.replace("\\", "/").lstrip("/"))
+
+
+def _shapes(run: StoredRun, progress: Progress | None) -> Iterator[tuple[Row, Sequence[_Shape]]]:
+    """Yield the rows of images that were judged, each with its regions; outlines are traced in background threads."""
+    total = run.record["counts"].get("done", 0)
+    judged = (row for row in run.rows() if row.get("label") in ("normal", "anomalous"))
+    for number, (row, shapes) in enumerate(map_ordered(judged, lambda row: _traced(run, row)), start=1):
+        if isinstance(shapes, Exception):
+            raise shapes
+        if progress:
+            progress(number, max(number, total))
+        yield row, shapes
+
+
+def _traced(run: StoredRun, row: Row) -> list[_Shape]:
+    """Return the regions of a row with their outlines; boxes where there is no mask that fits the row."""
+    from scipy import ndimage
+
+    mask = _mask(run, row) if row["regions"] else None
+    if mask is None:
+        return [_Shape(region, _corners(region["box"]), None) for region in row["regions"]]
+    # Corners connect, as in `Prediction.regions`.
+    labels, _ = ndimage.label(mask, np.ones((3, 3), bool))
+    areas = np.bincount(labels.ravel())
+    places = {
+        (columns.start, rows.start, columns.stop, rows.stop, areas[number]): (number, rows, columns)
+        for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1)
+    }
+    shapes = []
+    for region in row["regions"]:
+        place = places.get((*region["box"], region["area"]))
+        if place is None:
+            shapes.append(_Shape(region, _corners(region["box"]), None))
+            continue
+        number, rows, columns = place
+        inside = labels[rows, columns] == number
+        [outer], holes = outlines(inside)
+        moved = [(x + columns.start, y + rows.start) for x, y in outer]
+        shapes.append(_Shape(region, moved, _run_lengths(labels == number) if holes else None))
+    return shapes
+
+
+def _mask(run: StoredRun, row: Row) -> npt.NDArray[np.bool_] | None:
+    path = run.picture(row, "mask")
+    try:
+        mask = None if path is None else decode_mask(path, max_pixels=max(MAX_PIXELS, row["width"] * row["height"]))
+    except InputError:
+        return None
+    return mask if mask is not None and mask.shape == (row["height"], row["width"]) else None
+
+
+def _corners(box: Sequence[int]) -> Polygon:
+    left, top, right, bottom = box
+    return [(left, top), (right, top), (right, bottom), (left, bottom)]
+
+
+def _run_lengths(mask: npt.NDArray[np.bool_]) -> list[int]:
+    """Return how many pixels outside, inside, outside, ... follow each other, column by column from the left."""
+    flat = mask.ravel(order="F")
+    changes = np.flatnonzero(np.diff(flat)) + 1
+    lengths: list[int] = np.diff([0, *changes.tolist(), flat.size]).tolist()
+    return [0, *lengths] if flat[0] else lengths
+
+
+def _written(path: Path, content: Any) -> Path:
+    atomic_write(path, json.dumps(content, ensure_ascii=False, allow_nan=False))
+    return path
