@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from anomalens.errors import InputError
 from anomalens.files import atomic_write
+from anomalens.images.connected import find_runs
 from anomalens.images.decoding import decode_mask
 from anomalens.images.image_files import MAX_PIXELS
 from anomalens.images.outlines import Polygon, outlines, simplified
@@ -135,30 +136,37 @@ def _shapes(run: StoredRun, progress: Progress | None) -> Iterator[tuple[Row, Se
 
 def _traced(run: StoredRun, row: Row) -> list[_Shape]:
     """Return the regions of a row with their outlines; boxes where there is no mask that fits the row."""
-    from scipy import ndimage
-
     mask = _mask(run, row) if row["regions"] else None
-    if mask is None:
-        return [_Shape(region, _corners(region["box"]), None) for region in row["regions"]]
-    # Corners connect, as in `Prediction.regions`.
-    labels, _ = ndimage.label(mask, np.ones((3, 3), bool))
-    areas = np.bincount(labels.ravel())
-    places = {
-        (columns.start, rows.start, columns.stop, rows.stop, areas[number]): (number, rows, columns)
-        for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1)
-    }
+    regions = {} if mask is None else _regions_of(mask)
     shapes = []
     for region in row["regions"]:
-        place = places.get((*region["box"], region["area"]))
-        if place is None:
-            shapes.append(_Shape(region, _corners(region["box"]), None))
+        inside = regions.get((*region["box"], region["area"]))
+        left, top, right, bottom = region["box"]
+        if inside is None:
+            shapes.append(_Shape(region, [(left, top), (right, top), (right, bottom), (left, bottom)], None))
             continue
-        number, rows, columns = place
-        inside = labels[rows, columns] == number
         [outer], holes = outlines(inside)
-        moved = [(x + columns.start, y + rows.start) for x, y in outer]
-        shapes.append(_Shape(region, moved, _run_lengths(labels == number) if holes else None))
+        run_lengths = None
+        if holes:
+            alone = np.zeros((row["height"], row["width"]), bool)
+            alone[top:bottom, left:right] = inside
+            run_lengths = _run_lengths(alone)
+        shapes.append(_Shape(region, [(x + left, y + top) for x, y in outer], run_lengths))
     return shapes
+
+
+def _regions_of(mask: npt.NDArray[np.bool_]) -> dict[tuple[int, ...], npt.NDArray[np.bool_]]:
+    """Return the pixels of each region of a mask [H, W] within its box; keys are box and area, as rows have them."""
+    runs = find_runs(mask)
+    regions = {}
+    for number, (box, area) in enumerate(zip(runs.boxes.tolist(), runs.areas.tolist(), strict=True)):
+        left, top, right, bottom = box
+        inside = np.zeros((bottom - top, right - left), bool)
+        own = runs.regions == number
+        for y, start, stop in zip(runs.rows[own], runs.starts[own], runs.stops[own], strict=True):
+            inside[y - top, start - left : stop - left] = True
+        regions[left, top, right, bottom, area] = inside
+    return regions
 
 
 def _mask(run: StoredRun, row: Row) -> npt.NDArray[np.bool_] | None:
@@ -168,11 +176,6 @@ def _mask(run: StoredRun, row: Row) -> npt.NDArray[np.bool_] | None:
     except InputError:
         return None
     return mask if mask is not None and mask.shape == (row["height"], row["width"]) else None
-
-
-def _corners(box: Sequence[int]) -> Polygon:
-    left, top, right, bottom = box
-    return [(left, top), (right, top), (right, bottom), (left, bottom)]
 
 
 def _run_lengths(mask: npt.NDArray[np.bool_]) -> list[int]:
