@@ -158,7 +158,7 @@ def _traced(run: StoredRun, row: Row) -> list[_Shape]:
 def _regions_of(mask: npt.NDArray[np.bool_]) -> dict[tuple[int, ...], npt.NDArray[np.bool_]]:
     """Return the pixels of each region of a mask [H, W] within its box; keys are box and area, as rows have them."""
     runs = find_runs(mask)
-    regions = {}
+    regions: dict[tuple[int, ...], npt.NDArray[np.bool_]] = {}
     for number, (box, area) in enumerate(zip(runs.boxes.tolist(), runs.areas.tolist(), strict=True)):
         left, top, right, bottom = box
         inside = np.zeros((bottom - top, right - left), bool)
