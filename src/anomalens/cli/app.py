@@ -15,6 +15,7 @@ from anomalens.cli import (
     evaluate,
     export,
     fit,
+    inspect,
     report,
     serve,
     show_recipe,
@@ -50,6 +51,7 @@ def _root(
 _COMMANDS: dict[str, Callable[..., None]] = {
     "fit": fit.fit,
     "detect": detect.detect,
+    "inspect": inspect.inspect,
     "calibrate": calibrate.calibrate,
     "evaluate": evaluate.evaluate,
     "export": export.export,

@@ -127,7 +127,7 @@ def detect(
     detector.require_taught()
     if not scaled:
         detector = _compared(detector, paths, together)
-    for remark in _remarks(detector, options):
+    for remark in remarks(detector, options):
         note(remark)
     # For run.json, and for refusing to resume under others.
     settings = detector.settings | {"calibration": detector.calibration.to_dict(), "maps": maps.value}
@@ -224,21 +224,21 @@ def _show(bar: "Progress", task: "TaskID", summary: "RunSummary") -> None:
     bar.update(task, completed=summary.counts.rows)
 
 
-def _remarks(detector: "Detector", options: LoadOptions) -> list[str]:
+def remarks(detector: "Detector", options: LoadOptions) -> list[str]:
     """Say which of the options that were asked for do not do what one would expect."""
-    remarks = []
+    lines = []
     if options.object_name != DEFAULT_OBJECT and detector.identity.ignores_object:
-        remarks.append(
+        lines.append(
             f"--object {options.object_name!r} is written down and changes no score: {detector.method_name} calls "
             "every object alike"
         )
     low, high = detector.calibration.heat_range
     if options.threshold is not None and not 2 * low - high <= options.threshold <= 2 * high - low:
-        remarks.append(
+        lines.append(
             f"--threshold {options.threshold:g} lies outside what {detector.method_name} usually gives ({low:.4g} to "
             f"{high:.4g}), so every image may be called {'normal' if options.threshold > high else 'anomalous'}"
         )
-    return remarks
+    return lines
 
 
 def _report(summary: "RunSummary", detector: "Detector", out: Path, as_json: bool) -> None:

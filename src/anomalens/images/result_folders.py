@@ -4,8 +4,17 @@ import os
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
+from anomalens.untrusted import open_regular
+
 PARTS_OF_A_RUN = ("heatmaps", "masks", "maps", "rows", "gallery")
 """Folders that a run or an evaluation makes in its own folder."""
+
+INSPECTED = "-inspected.png"
+"""How the names of pictures end that `anomalens inspect` writes unless another is given."""
+MARK = "anomalens inspect"
+"""What stands in these pictures as the software that made them."""
+# Bytes at the beginning of a picture in which the mark stands.
+_HEAD = 256
 
 # Files or folders that lie together in the folder of a run, and in that of an evaluation.
 _SIGNS = (("run.json", "predictions.jsonl"), ("run.json", "rows"), ("metrics.json", "report.json"))
@@ -39,7 +48,16 @@ def is_part_of_results(folder: Path) -> bool:
 
 
 def is_saved_prediction(path: Path) -> bool:
-    """Return whether `Prediction.save` wrote a file, which then has two others beside it."""
+    """Return whether a file is a picture of a prediction.
+
+    What `Prediction.save` wrote has two others beside it, what `anomalens inspect` wrote a name and a mark of its own.
+    """
+    if path.name.endswith(INSPECTED):
+        try:
+            with open_regular(path) as stream:
+                return MARK.encode() in stream.read(_HEAD)
+        except OSError:
+            return False
     for ending, other in (("_overlay.png", "_mask.png"), ("_mask.png", "_overlay.png")):
         if path.name.endswith(ending):
             stem = path.name.removesuffix(ending)
