@@ -62,7 +62,10 @@ class LoadOptions:
         DEFAULT_OBJECT, "What the images show, as the prompts call it: 'bottle'.", flag="--object"
     )
     checkpoint: str | None = _option(
-        None, "Learned prompts of a learned method; unless given, those shipped with the bundled backbone.", "source"
+        None,
+        "What a learned method has learned: a file, or the name of a published one (`anomalens checkpoints`). Unless "
+        "given, what is shipped with the bundled backbone, and what the authors published for ViT-L-14-336.",
+        "source",
     )
     strict_backbone: bool = _option(True, "Refuse a checkpoint that was learned with other weights.", "source")
     calibration: str | None = _option(None, "Decide by this file of `anomalens calibrate`.", "decision")

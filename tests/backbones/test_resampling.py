@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
-from anomalens.backbones.resampling import cubic, is_open, linear, mirrored
+from anomalens.backbones.resampling import cubic, cubic_unfiltered, is_open, linear, mirrored
 from anomalens.methods.parts import upsampling as maps
 
 SIZES = [(4, 64), (14, 28), (28, 448), (28, 14), (24, 37), (37, 24), (5, 5)]
@@ -28,6 +28,12 @@ def test_linear(source: int, target: int, align_corners: bool) -> None:
 def test_cubic(source: int, target: int) -> None:
     want = interpolated(source, target, mode="bicubic", align_corners=False, antialias=True)
     assert torch.allclose(cubic(source, target), want, atol=1e-5)
+
+
+@pytest.mark.parametrize(("source", "target"), SIZES)
+def test_cubic_unfiltered(source: int, target: int) -> None:
+    want = interpolated(source, target, mode="bicubic", align_corners=False)
+    assert torch.allclose(cubic_unfiltered(source, target), want, atol=1e-5)
 
 
 @pytest.mark.parametrize("sigma", [0.0, 1.5, 4.0])

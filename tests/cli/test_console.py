@@ -78,7 +78,7 @@ def test_quiet_may_stand_behind_the_command(words: tuple[str, ...]) -> None:
 def test_every_command_takes_quiet_and_verbose(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "250")
     names = ["detect", "calibrate", "evaluate", "export", "benchmark", "report", "train", "import-checkpoint"]
-    for words in [[name] for name in (*names, "methods", "backbones", "info")] + [["data", "prepare"]]:
+    for words in [[name] for name in (*names, "methods", "backbones", "checkpoints", "info")] + [["data", "prepare"]]:
         shown = run(*words, "--help")
         assert "--quiet" in shown, words
         assert "--verbose" in shown, words
@@ -104,7 +104,7 @@ def test_a_pipe_gets_text_without_boxes() -> None:
     assert not re.search("[│┃━─]", "".join(lines))
 
 
-@pytest.mark.parametrize("command", [("methods",), ("backbones",), ("info",), ("data", "list")])
+@pytest.mark.parametrize("command", [("methods",), ("backbones",), ("checkpoints",), ("info",), ("data", "list")])
 def test_json_is_one_document(command: tuple[str, ...]) -> None:
     content = json.loads(run(*command, "--json"))
     assert content

@@ -7,17 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from anomalens.backbones.tokenizer import encode
+import published_files
 from anomalens.backbones.tower import Clip
 from anomalens.cli.app import app
 from anomalens.errors import ConfigError, WeightsError
 from anomalens.learning.run_files import RunFiles
 from anomalens.methods.parts.checkpoints import read_checkpoint
-from anomalens.methods.parts.learnable import SENTENCES
 
 
 @pytest.fixture
@@ -124,21 +122,14 @@ def test_wrong_names(data: Path, tiny_weights: Path, tmp_path: Path) -> None:
 
 
 def test_published_prompts_become_a_checkpoint(tiny_clip: Clip, tiny_weights: Path, tmp_path: Path) -> None:
-    table, state = tiny_clip.text.token_embedding.weight, {}
-    for side, sentence in zip(("pos", "neg"), encode(SENTENCES), strict=True):
-        ids = [sentence[0], *[343] * 12, *sentence[1:]]
-        ids += [0] * (77 - len(ids))
-        state[f"ctx_{side}"] = torch.randn(1, 1, 12, 64)
-        state[f"token_prefix_{side}"], state[f"token_suffix_{side}"] = (
-            table[ids[:1]][None, None],
-            table[ids[13:]][None, None],
-        )
-        state[f"tokenized_prompts_{side}"] = torch.tensor(ids, dtype=torch.int32)[None, None]
-        state["compound_prompts_text.0"] = torch.randn(4, 64)
-    torch.save({"prompt_learner": state}, tmp_path / "epoch_15.pth")
+    content = published_files.prompts(tiny_clip.text.token_embedding.weight.detach(), projections=True)
+    path = published_files.saved(tmp_path / "epoch_15.pth", content)
     out = tmp_path / "imported.safetensors"
-    result = run("import-checkpoint", tmp_path / "epoch_15.pth", "--method", "anomalyclip", "-o", out, "--name", "visa")
+    refused = run("import-checkpoint", path, "--method", "crane", "-o", out)
+    assert "its content is that of anomalyclip, not of 'crane'" in str(refused.exception)
+    result = run("import-checkpoint", path, "-o", out, "--name", "visa")
     assert result.exit_code == 0, result.output
+    assert "anomalyclip for text width 64" in result.stdout.replace("\n", " ")
     assert "trained on visa" in result.stdout.replace("\n", " ")
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     used = run(

@@ -22,9 +22,9 @@ from anomalens.backbones.weight_files import load_torch, read_tensors
 from anomalens.backbones.weights import load_weights
 from anomalens.engines.onnx_files import external_files
 from anomalens.errors import ConfigError, WeightsError
-from anomalens.learning.published_checkpoints import import_published
 from anomalens.methods import base
 from anomalens.methods.parts.checkpoints import SHIPPED, CheckpointInfo, _digest, read_checkpoint
+from anomalens.methods.published.importing import import_published
 
 
 class _Evil:

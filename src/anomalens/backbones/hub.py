@@ -17,11 +17,13 @@ from anomalens.backbones.weight_files import (
     PREPROCESSOR_CONFIG,
     shards_of,
 )
+from anomalens.downloads import TIME_LIMIT, is_offline, mirrored, refuse_unreachable, time_limit
 from anomalens.errors import WeightsError
+from anomalens.extras import quiet_logger
 from anomalens.files import cache_folder
 
-_TIME_LIMIT = "ANOMALENS_FETCH_SECONDS"  # the user's own time limit for each file
 _CONFIG_SECONDS, _WEIGHTS_SECONDS = 60.0, 3600.0
+_HUB = "https://huggingface.co"
 
 
 def is_available(name: str, cache_dir: str | Path | None = None) -> bool:
@@ -32,7 +34,7 @@ def is_available(name: str, cache_dir: str | Path | None = None) -> bool:
 
 def weights_folder(backbone: Backbone, cache_dir: str | Path | None = None) -> Path:
     """Return the folder where a user may put the files of a backbone known by name."""
-    return (Path(cache_dir) if cache_dir else cache_folder() / "weights") / backbone.name
+    return (Path(cache_dir) if cache_dir else cache_folder() / "weights") / (backbone.same_files_as or backbone.name)
 
 
 def find_local(backbone: Backbone, cache_dir: str | Path | None = None) -> Path | None:
@@ -65,6 +67,7 @@ def fetch(backbone: Backbone, *, offline: bool, cache_dir: str | Path | None = N
         )
     hub = backbone.hub or ""
     try:
+        _refuse_unreachable(hub)
         for config in (OPEN_CLIP_CONFIG, HUGGING_FACE_CONFIG, PREPROCESSOR_CONFIG):
             _get(hub, config, cache_dir)
         path = _get(hub, file.name, cache_dir)
@@ -88,7 +91,9 @@ def fetch_repository(hub_id: str, *, offline: bool, cache_dir: str | Path | None
             f"the hub repository {hub_id} is not in the cache {folder}, and offline nothing is fetched: "
             "run once without offline mode, or download the repository and give the folder as the backbone"
         )
-    path = path or _collect(lambda name: _get(hub_id, name, cache_dir))
+    if path is None:
+        _refuse_unreachable(hub_id)
+        path = _collect(lambda name: _get(hub_id, name, cache_dir))
     if path is None:
         names = ", ".join((*HUGGING_FACE_FILES, *OPEN_CLIP_FILES))
         raise WeightsError(f"the hub repository {hub_id} holds none of {names}; give one with CLIP weights")
@@ -118,23 +123,10 @@ def cached_folder(hub_id: str, cache_dir: str | Path | None = None) -> Path:
     return Path(cache_dir or constants.HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}"
 
 
-def is_offline(asked: bool) -> bool:
-    """Return whether the network is forbidden, by the caller or by the hub client's own variable."""
-    return asked or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-
-
-def _seconds(name: str) -> float:
-    """Return how long the fetching of a file may take in all, in seconds. Raises WeightsError for an unfit variable."""
-    asked = os.environ.get(_TIME_LIMIT, "")
-    if not asked:
-        return _CONFIG_SECONDS if name.endswith(".json") else _WEIGHTS_SECONDS
-    try:
-        seconds = float(asked)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < threading.TIMEOUT_MAX:
-        raise WeightsError(f"{_TIME_LIMIT} must be a number of seconds above 0, not {asked!r:.40}")
-    return seconds
+def _refuse_unreachable(hub_id: str) -> None:
+    """Raise WeightsError where the hub does not answer; its own client would try again for half a minute."""
+    label = f"hub repository {hub_id}: it is not in the cache and the hub cannot be reached"
+    refuse_unreachable(mirrored(f"{_HUB}/"), label)
 
 
 def _in_time(work: Callable[[], str], seconds: float) -> str:
@@ -177,11 +169,13 @@ def _get(hub_id: str, name: str, cache_dir: str | Path | None, *, cached_only: b
     # The client reads its own variable at import; a mirror set later must count as well.
     mirror = os.environ.get("HF_ENDPOINT") or None
     fetch = partial(hf_hub_download, hub_id, name, cache_dir=cache_dir, endpoint=mirror, local_files_only=cached_only)
+    seconds = time_limit(_CONFIG_SECONDS if name.endswith(".json") else _WEIGHTS_SECONDS)
     try:
-        return Path(fetch() if cached_only else _in_time(fetch, _seconds(name)))
+        with quiet_logger("huggingface_hub"):  # of every try that fails; what comes of all of them is told below
+            return Path(fetch() if cached_only else _in_time(fetch, seconds))
     except TimeoutError as error:
         raise WeightsError(
-            f"{label}: {name} did not arrive in {_seconds(name):.0f} seconds; try again, or set {_TIME_LIMIT} to more"
+            f"{label}: {name} did not arrive in {seconds:.0f} seconds; try again, or set {TIME_LIMIT} to more"
         ) from error
     except HFValidationError as error:
         raise WeightsError(f"{hub_id!r} is no hub id (org/name)") from error

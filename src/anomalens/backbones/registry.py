@@ -5,7 +5,7 @@ The facts stand in `backbones.toml`; the shipped weights describe themselves.
 
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
@@ -51,6 +51,8 @@ class Backbone:
     pixels: PixelFormat = CLIP_PIXELS
     # Further names; spelling ("/", "@", "px", case) never matters.
     aliases: tuple[str, ...] = ()
+    # The backbone whose files these are, where only the activation differs.
+    same_files_as: str | None = None
 
     @property
     def bytes(self) -> int:
@@ -73,7 +75,22 @@ def _preset(name: str, facts: dict[str, Any]) -> Backbone:
 
 
 _FACTS = tomllib.loads(files("anomalens.backbones").joinpath("backbones.toml").read_text(encoding="utf-8"))
-_PRESETS = tuple(_preset(name, facts) for name, facts in _FACTS.items())
+
+
+def _presets() -> tuple[Backbone, ...]:
+    """Return all backbones of backbones.toml; a variant takes all but its activation from an entry before it."""
+    presets: dict[str, Backbone] = {}
+    for name, facts in _FACTS.items():
+        if "same_files_as" in facts:
+            base = presets[facts["same_files_as"]]
+            config = replace(base.config, activation=facts["activation"])
+            presets[name] = replace(base, name=name, config=config, aliases=(), same_files_as=base.name)
+        else:
+            presets[name] = _preset(name, facts)
+    return tuple(presets.values())
+
+
+_PRESETS = _presets()
 
 
 def _bundled() -> tuple[Backbone, ...]:

@@ -33,6 +33,21 @@ def cubic(source: int, target: int) -> Tensor:
     return weights / weights.sum(dim=-1, keepdim=True)
 
 
+def cubic_unfiltered(source: int, target: int) -> Tensor:
+    """Return bicubic weights along one side, coefficient -¾, not filtered when it shrinks, borders repeated:
+    [target, source]."""
+    position = (torch.arange(target) + 0.5) * source / target - 0.5
+    below, places = position.floor(), torch.arange(source)
+    weights = torch.zeros(target, source)
+    for tap in range(-1, 3):
+        x = (position - below - tap).abs()
+        near = (1.25 * x - 2.25) * x * x + 1
+        far = ((-0.75 * x + 3.75) * x - 6) * x + 3
+        read = (below + tap).clamp(min=0).minimum(torch.scalar_tensor(source - 1)).unsqueeze(-1)
+        weights = weights + torch.where(x <= 1, near, far).unsqueeze(-1) * (read == places)
+    return weights
+
+
 def mirrored(target: int, sigma: float) -> tuple[Tensor, Tensor]:
     """Return a Gaussian along one side, cut at 4 sigma, borders mirrored: the source positions that each target reads
     [target, taps] as floats, and their weights [taps]. The side must be longer than the taps."""

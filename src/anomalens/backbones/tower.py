@@ -15,14 +15,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anomalens.backbones.config import ClipConfig
-from anomalens.backbones.resampling import cubic, is_open, linear
+from anomalens.backbones.resampling import cubic, cubic_unfiltered, is_open, linear
 from anomalens.backbones.stem import LiteStem, PatchConvolution, build_stem
 from anomalens.backbones.streams import Dense, Reading
 from anomalens.backbones.transformer import Transformer, layer_norm
 from anomalens.errors import ConfigError
 from anomalens.images.normalisation import CLIP_PIXELS, PixelFormat
 
-Positions = Literal["bilinear", "bicubic"]
+Positions = Literal["bilinear", "bicubic", "bicubic-unfiltered"]
+
+_ALONG_A_SIDE = {"bilinear": linear, "bicubic": cubic, "bicubic-unfiltered": cubic_unfiltered}
 
 # Windows run as many short sequences; this bounds the rows of one pass, hence its memory (about 60 MB at D = 896).
 _WINDOW_ROWS = 16_384
@@ -56,12 +58,12 @@ def resize_positions(table: Tensor, grid: tuple[int, int], mode: Positions, anti
     """Interpolate a position table, corners not aligned; the class row stays: [1 + G², D] -> [1 + h*w, D].
 
     Unless said otherwise "bicubic" is antialiased, which also fixes the cubic coefficient at -0.5 (open_clip,
-    APRIL-GAN), and "bilinear" is not (AnomalyCLIP, Crane). The table is never changed in place, so sizes may follow
-    one another in any order.
+    APRIL-GAN); "bicubic-unfiltered" (AdaCLIP, coefficient -0.75) and "bilinear" (AnomalyCLIP, Crane) are not. The table
+    is never changed in place, so sizes may follow one another in any order.
     """
     side = round((table.shape[0] - 1) ** 0.5)
     if is_open(*grid):
-        rows, columns = (cubic(side, n) if mode == "bicubic" else linear(side, n) for n in grid)
+        rows, columns = (_ALONG_A_SIDE[mode](side, n) for n in grid)
         # Two products of plain matrices: not every runtime multiplies open shapes of unequal rank.
         down = (rows @ table[1:].float().view(side, -1)).view(grid[0], side, -1).transpose(0, 1)
         across = (columns @ down.reshape(side, -1)).view(grid[1], grid[0], -1).transpose(0, 1)
@@ -70,7 +72,8 @@ def resize_positions(table: Tensor, grid: tuple[int, int], mode: Positions, anti
         return table
     square = table[1:].float().T.reshape(1, -1, side, side)
     filtered = mode == "bicubic" if antialias is None else antialias
-    resized = F.interpolate(square, size=grid, mode=mode, align_corners=False, antialias=filtered)
+    kind = mode.removesuffix("-unfiltered")
+    resized = F.interpolate(square, size=grid, mode=kind, align_corners=False, antialias=filtered)
     return torch.cat([table[:1], resized[0].flatten(1).T.to(table.dtype)])
 
 

@@ -9,7 +9,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -17,7 +17,7 @@ from torch import Tensor
 from anomalens.backbones import weight_layouts as layouts
 from anomalens.backbones.bundle import BUNDLED_FILE, FORMAT, BundleInfo, read_bundle_info
 from anomalens.backbones.checks import check, fingerprint
-from anomalens.backbones.config import ClipConfig
+from anomalens.backbones.config import Activation, ClipConfig
 from anomalens.backbones.hub import cached_folder, fetch, fetch_repository
 from anomalens.backbones.registry import BACKBONES, Backbone, canonical_name, find, unknown
 from anomalens.backbones.tower import Clip
@@ -66,6 +66,14 @@ class LoadedWeights:
         except WeightsError:
             return False
 
+    def with_activation(self, activation: Activation) -> "LoadedWeights":
+        """Return the same tensors for a tower of this activation: another network, whose hash is another."""
+        if activation == self.config.activation:
+            return self
+        config = replace(self.config, activation=activation)
+        name = f"{self.name.removesuffix('-gelu')}{'-gelu' if activation == 'gelu' else ''}"
+        return replace(self, name=name, config=config, hash=fingerprint(self.state, config))
+
     def clip(self) -> Clip:
         """Build the dual encoder: frozen, float32, on the CPU."""
         return Clip.from_state_dict(self.config, self.state, self.pixels)
@@ -113,7 +121,13 @@ def _load_named(backbone: Backbone, offline: bool, cache_dir: str | Path | None)
     path = fetch(backbone, offline=offline, cache_dir=cache_dir)
     with _names_the_cache(path, backbone.hub, cache_dir):
         _check_sha256(path, backbone)
-        return _load_file(path, name=backbone.name, source=f"{backbone.source}: {path}", backbone=backbone)
+        loaded = _load_file(path, name=backbone.name, source=f"{backbone.source}: {path}", backbone=backbone)
+    # The files of a variant say the activation that they were trained with.
+    return (
+        replace(loaded.with_activation(backbone.config.activation), name=backbone.name)
+        if backbone.same_files_as
+        else loaded
+    )
 
 
 def _load_hub(hub_id: str, offline: bool, cache_dir: str | Path | None) -> LoadedWeights:

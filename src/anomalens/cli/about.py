@@ -1,6 +1,8 @@
-"""List what there is, in general and on this machine: `anomalens methods`, `anomalens backbones`, `anomalens info`."""
+"""List what there is, in general and on this machine: the commands methods, backbones, checkpoints and info."""
 
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from anomalens.cli.console import Json
 
@@ -48,6 +50,39 @@ def backbones(as_json: Json = False) -> None:
         for backbone in list_backbones()
     ]
     show(rows, typed=["name"], as_json=as_json)
+
+
+def checkpoints(
+    method: Annotated[str | None, typer.Argument(help="Those of one method.")] = None, as_json: Json = False
+) -> None:
+    """List what authors published for their learned methods: size, training data, licence, and whether it is here.
+
+    `--checkpoint NAME` takes one. A learned method on ViT-L-14-336 takes the first of its own by itself; `evaluate` and
+    `benchmark` the first that did not learn from the data measured.
+    """
+    from anomalens.cli.console import note, show
+    from anomalens.errors import ConfigError
+    from anomalens.methods.published.fetching import download_of
+    from anomalens.methods.published.table import list_published
+
+    published = list_published(method)
+    if not published:
+        methods = dict.fromkeys(entry.method for entry in list_published())
+        raise ConfigError(f"nothing is published for {method!r}; for {', '.join(methods)} there is")
+    rows: list[dict[str, Any]] = []
+    for entry in published:
+        download = download_of(entry)
+        row = {
+            "name": entry.name,
+            "trained on": ", ".join(entry.trained_on),
+            "download": entry.file.size,
+            "licence": entry.licence,
+            "here": download.present,
+        }
+        rows.append(row | {"address": download.address, "place": str(download.place)} if as_json else row)
+    show(rows, typed=["name"], as_json=as_json)
+    if not as_json:
+        note("All go with --backbone ViT-L-14-336. Addresses, and where a file can be put by hand: --json")
 
 
 def info(as_json: Json = False) -> None:

@@ -62,6 +62,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "import-checkpoint": train.import_checkpoint,
     "methods": about.methods,
     "backbones": about.backbones,
+    "checkpoints": about.checkpoints,
     "info": about.info,
 }
 

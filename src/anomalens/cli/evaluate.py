@@ -1,6 +1,6 @@
 """Run `anomalens evaluate`: numbers on labelled data sets."""
 
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +13,7 @@ from anomalens.errors import ConfigError
 from anomalens.options import LoadOptions
 
 if TYPE_CHECKING:
+    from anomalens.detection.detector import Detector
     from anomalens.evaluation.result import Evaluation
     from anomalens.metrics.summary import Mode
 
@@ -74,6 +75,7 @@ def evaluate(
     from anomalens.evaluation.evaluator import evaluate as measure
     from anomalens.images.image_files import MAX_PIXELS
     from anomalens.locks import held_folder
+    from anomalens.methods.published.table import with_checkpoint
 
     if draws is not None and shots is None:
         raise ConfigError("--draws counts how often good photos are drawn: say how many with --shots")
@@ -98,9 +100,15 @@ def evaluate(
     totals = [steps(dataset, config) for dataset in datasets]
     failed = 0
     rows: list[dict[str, Any]] = []
+
+    @lru_cache(maxsize=1)
+    def detector_with(checkpoint: str | None) -> "Detector":
+        return load_detector(options.replace(checkpoint=checkpoint))
+
     with held_folder(out, "evaluate"):
-        detector = load_detector(options)
         for number, (dataset, total) in enumerate(zip(datasets, totals, strict=True)):
+            # Of what authors published, data sets need the one that did not learn from them.
+            detector = detector_with(with_checkpoint(options, [dataset.name]).checkpoint)
             with progress_bar() as bar:
                 task = bar.add_task(dataset.name, total=total)
                 evaluation = measure(

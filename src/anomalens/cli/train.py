@@ -99,22 +99,28 @@ def train(
 
 
 def import_checkpoint(
-    file: Annotated[Path, typer.Argument(help="Prompts as Crane's or AnomalyCLIP's authors publish them (.pth).")],
-    method: Annotated[str, typer.Option("--method", help="crane, crane+ or anomalyclip; the file does not say.")],
+    file: Annotated[Path, typer.Argument(help="What the authors of a learned method published (.pth).")],
     out: _Out,
+    method: Annotated[
+        str | None, typer.Option("--method", help="The method; needed only where the file does not say.")
+    ] = None,
     name: Annotated[
-        str | None, typer.Option("--name", help="What they were trained on (mvtec, visa), where it is not recognised.")
+        str | None, typer.Option("--name", help="What it was trained on (mvtec, visa), where it is not recognised.")
     ] = None,
 ) -> None:
-    """Turn published prompts into a checkpoint. They go with the backbone ViT-L-14-336; nothing in the file is run.
+    """Turn what authors published into a checkpoint for the backbone ViT-L-14-336; nothing in the file is run.
+
+    The content says which method it is of: AnomalyCLIP, Crane, Crane+, APRIL-GAN or AdaCLIP. Files that are known by
+    their hash (`anomalens checkpoints`) also say what they were trained on. These need no import: `--checkpoint NAME`
+    fetches them.
 
     Example:
 
-      anomalens import-checkpoint epoch_5.pth --method crane --out crane-mvtec.safetensors
+      anomalens import-checkpoint epoch_5.pth --out crane-mvtec.safetensors
     """
     from anomalens.cli.console import say
-    from anomalens.learning.published_checkpoints import import_published
     from anomalens.methods.parts.checkpoints import save_checkpoint
+    from anomalens.methods.published.importing import import_published
 
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out {out}: a checkpoint is a .safetensors file; call it {out.stem}.safetensors")

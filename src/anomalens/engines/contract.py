@@ -64,6 +64,8 @@ class Identity:
     auxiliary_data: str | None = None
     # Keys of the images learned from.
     trained_images: frozenset[int] = frozenset()
+    # What was learned, where authors published it: its name in the table, "crane:visa", or that of its file.
+    published: str | None = None
 
 
 class Engine(Protocol):

@@ -40,11 +40,14 @@ from anomalens.methods.base import Method
 from anomalens.methods.parts.checkpoints import (
     Checkpoint,
     config_of,
+    is_published_backbone,
     load_method,
     missing_checkpoint,
     read_checkpoint,
     shipped_checkpoint,
 )
+from anomalens.methods.published.fetching import checkpoint_file
+from anomalens.methods.published.table import choose_published, find_published, is_published_name
 from anomalens.methods.references.reference_method import QUARTERS, taps_at
 from anomalens.options import BUNDLED, LoadOptions
 
@@ -134,7 +137,9 @@ def load(options: LoadOptions) -> Loaded:
     weights = load_weights(options.backbone, offline=options.offline)
     table = _shipped_table(weights)
     name = resolve_method(options, table)
-    checkpoint = _learned(name, options.checkpoint, weights)
+    checkpoint = _learned(name, options, weights)
+    if checkpoint is not None and checkpoint.activation is not None:
+        weights = weights.with_activation(checkpoint.activation)
     shipped = shipped_for(options, table, name)
     method_options = dict(shipped.options if shipped else {}) | dict(options.method_options)
     if "seed" in base.entry(name).options:
@@ -169,6 +174,7 @@ def load(options: LoadOptions) -> Loaded:
         seed=options.seed,
         auxiliary_data=checkpoint.info.auxiliary_data if checkpoint else None,
         trained_images=checkpoint.images if checkpoint else frozenset(),
+        published=checkpoint.info.training.get("published") if checkpoint else None,
     )
     encoder = PromptEncoder(clip, weights.hash, Path(options.cache) if options.cache else cache_folder())
     engine = TorchEngine(clip, method, encoder, identity)
@@ -187,9 +193,11 @@ def resolve_method(options: LoadOptions, table: CalibrationTable | None) -> str:
     name = words_of(options.method)
     if name != "auto":
         return name
-    if options.checkpoint is not None:
-        return read_checkpoint(options.checkpoint).info.method
-    return table.best if table else "anoclip"
+    if options.checkpoint is None:
+        return table.best if table else "anoclip"
+    if is_published_name(options.checkpoint):
+        return find_published(options.checkpoint).method
+    return read_checkpoint(options.checkpoint).info.method
 
 
 def words_entry(options: LoadOptions) -> base.Entry:
@@ -239,15 +247,25 @@ def _shipped_table(weights: LoadedWeights) -> CalibrationTable | None:
     return table if table and table.weights == weights.hash else None
 
 
-def _learned(method: str, checkpoint: str | None, weights: LoadedWeights) -> Checkpoint | None:
-    """Return what `method` has learned: the checkpoint asked for, else the shipped one; None if it learns nothing."""
+def _learned(method: str, options: LoadOptions, weights: LoadedWeights) -> Checkpoint | None:
+    """Return what `method` has learned; None if it learns nothing.
+
+    It is the checkpoint asked for; else the shipped one for the bundled weights, and for those that papers used the
+    first that the authors published.
+    """
+    spec = options.checkpoint
     if not base.entry(method).learned:
-        if checkpoint is not None:
+        if spec is not None:
             raise ConfigError(f"method {method!r} learns nothing, so it takes no checkpoint")
         return None
-    if checkpoint is None and not weights.is_bundled:
-        raise missing_checkpoint(method, weights.name)
-    return read_checkpoint(shipped_checkpoint(method) if checkpoint is None else checkpoint)
+    if spec is None and weights.is_bundled:
+        return read_checkpoint(shipped_checkpoint(method))
+    if spec is None:
+        published = choose_published(method)
+        if published is None or not is_published_backbone(weights):
+            raise missing_checkpoint(method, weights.name, published.name if published else "")
+        spec = published.name
+    return read_checkpoint(checkpoint_file(spec, offline=options.offline) if is_published_name(spec) else spec)
 
 
 def fewer_threads(sharing: int) -> Any:

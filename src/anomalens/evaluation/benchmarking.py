@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
+from functools import lru_cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar
@@ -31,6 +31,7 @@ from anomalens.evaluation.stored import checked_metrics
 from anomalens.evaluation.unfinished import Unfinished
 from anomalens.files import atomic_write, digest, file_digest, json_ready, stamp, write_json
 from anomalens.locks import held_folder
+from anomalens.methods.published.table import with_checkpoint
 from anomalens.options import BUNDLED, LoadOptions
 from anomalens.typed_values import checked_value
 from anomalens.untrusted import read_json
@@ -155,11 +156,13 @@ def run(plan: BenchmarkPlan, out: str | Path, progress: BenchmarkProgress | None
         refuse_repeated([data.name for data in everything], "data sets", "[[data]] a name")
         cells = []
         for method in plan.methods:
-            # Loaded when the first cell needs it, and once.
+            # Loaded when the first cell needs it, and once for all that take the same checkpoint.
             config = method.evaluation(plan.evaluation)
-            detector = cache(partial(_Attempt.of, partial(_load, method, config)))
+            load = lru_cache(maxsize=1)(partial(_load, method.options, config))
             for data in everything:
-                cell, settings = data.cell(method, Path(out)), _settings(method.options, data, config)
+                cell = data.cell(method, Path(out))
+                options = with_checkpoint(method.options, [cell.published])
+                detector, settings = partial(load, options.checkpoint), _settings(options, data, config)
                 finished = _read(cell, settings)
                 kept = finished.state == "done"
                 if not kept:
@@ -173,11 +176,13 @@ def run(plan: BenchmarkPlan, out: str | Path, progress: BenchmarkProgress | None
 def collect(plan: BenchmarkPlan, out: str | Path) -> list[BenchmarkCell]:
     """Return all cells of `plan` as they stand on disk, without running any."""
     everything = [_Data.open(data, plan.max_pixels) for data in plan.data]
-    return [
-        _read(data.cell(method, Path(out)), _settings(method.options, data, method.evaluation(plan.evaluation)))
-        for method in plan.methods
-        for data in everything
-    ]
+    cells = []
+    for method in plan.methods:
+        for data in everything:
+            cell = data.cell(method, Path(out))
+            options = with_checkpoint(method.options, [cell.published])
+            cells.append(_read(cell, _settings(options, data, method.evaluation(plan.evaluation))))
+    return cells
 
 
 @dataclass(frozen=True)
@@ -188,9 +193,14 @@ class _Measured:
     fit_options: dict[str, Any]
 
 
-def _load(method: BenchmarkMethod, config: EvaluationConfig) -> _Measured:
-    own, options = split_options(method.options) if config.shots else ({}, method.options)
-    return _Measured(load_detector(options), own)
+def _load(options: LoadOptions, config: EvaluationConfig, checkpoint: str | None) -> _Attempt[_Measured]:
+    """Build the detector of a method, with one of its checkpoints."""
+
+    def load() -> _Measured:
+        own, others = split_options(options) if config.shots else ({}, options)
+        return _Measured(load_detector(others.replace(checkpoint=checkpoint)), own)
+
+    return _Attempt.of(load)
 
 
 def _run(

@@ -262,6 +262,7 @@ def _protocol(detector: Detector, dataset: Dataset, config: EvaluationConfig) ->
     return {
         "layout": dataset.layout,
         "auxiliary_data": detector.identity.auxiliary_data,
+        "checkpoint": detector.identity.published or detector.options.checkpoint,
         "same_data_allowed": config.allow_same_data,
         **settings,
         "evaluation_size": config.size,

@@ -13,8 +13,8 @@ Upsampling is bilinear with aligned corners, of logits, before the softmax. 3,14
 
 The same as the code: all of it, to float32 (tests compare block outputs, positions, maps, scores, losses, gradients;
 for both activations). Different: one channel instead of two (exact). Activation travels with the backbone here: the
-public code runs OpenAI's quick-GELU weights with exact GELU at 518 pixels, so its released maps W_k, b_k want a
-backbone whose config says "gelu"; for maps trained here the activation the weights were trained with is right.
+public code runs OpenAI's quick-GELU weights with exact GELU at 518 pixels, so its released maps W_k, b_k take the
+backbone ViT-L-14-336-gelu by themselves; for maps trained here the activation the weights were trained with is right.
 Ours: on backbones of another depth the taps are the ends of its quarters.
 
 Input: 518 x 518, bicubic, aspect not kept; position grid bicubic, antialiased. Published (image AUROC, AP | pixel

@@ -16,7 +16,7 @@ import os
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import torch
 from safetensors.torch import load, save
@@ -24,11 +24,14 @@ from torch import Tensor
 
 from anomalens._version import __version__
 from anomalens.backbones.checks import check_finite
+from anomalens.backbones.config import Activation
+from anomalens.backbones.registry import find
 from anomalens.backbones.weights import LoadedWeights
 from anomalens.errors import ConfigError, WeightsError, one_line
 from anomalens.files import atomic_write, json_ready
 from anomalens.methods import base
 from anomalens.methods.base import Method
+from anomalens.methods.parts.openai_tokens import BACKBONE, is_openai_table
 from anomalens.typed_values import build
 from anomalens.untrusted import json_value, read_bytes, read_header
 
@@ -106,6 +109,17 @@ class Checkpoint:
     token_rows: Tensor | None = None
     # Names the file in errors.
     source: str = "the checkpoint"
+
+    @property
+    def activation(self) -> Activation | None:
+        """Return the activation of the tower that it was made with; None: that of the weights.
+
+        Raises WeightsError for one that does not exist.
+        """
+        stated = self.info.training.get("activation")
+        if stated not in (None, *get_args(Activation)):
+            raise WeightsError(f"{self.source}: unknown activation {stated!r:.40} in its header; get the file again")
+        return cast(Activation | None, stated)
 
 
 # -------------------------------------------------------------------------------------------------- writing, reading
@@ -241,20 +255,34 @@ def load_method(
 
 def _check_backbone(checkpoint: Checkpoint, loaded: LoadedWeights) -> None:
     info = checkpoint.info
+    table = loaded.state["token_embedding.weight"]
     if info.weights:
         same = info.weights == loaded.hash
+    elif checkpoint.token_rows is not None:
+        same = _same_rows(checkpoint, table)
     else:
-        same = checkpoint.token_rows is not None and _same_rows(checkpoint, loaded.state["token_embedding.weight"])
+        same = info.backbone == BACKBONE and is_published_backbone(loaded)
     if not same:
         own = f"{loaded.name!r} (weights {loaded.hash[:12]}…)"
         learned_with = f"{info.backbone!r} " + (
-            f"(weights {info.weights[:12]}…)" if info.weights else "(by its token table)"
+            f"(weights {info.weights[:12]}…)" if info.weights else "(known by its token table)"
         )
         raise WeightsError(
             f"{checkpoint.source}: learned with backbone {learned_with}, which is not {own}; take that backbone, learn "
             f"anew with `{_how(info.method, loaded.name)}`, or use it all the same with --no-strict-backbone "
             "(strict_backbone=False)"
         )
+
+
+def is_published_backbone(loaded: LoadedWeights) -> bool:
+    """Return whether these are the weights that papers published their checkpoints for, whatever their file is called.
+
+    Known by sizes and by rows of the token table; the activation is the checkpoint's.
+    """
+    expected = find(BACKBONE).config
+    sizes = (expected.vision, expected.text, expected.joint)
+    same_sizes = sizes == (loaded.config.vision, loaded.config.text, loaded.config.joint)
+    return same_sizes and is_openai_table(loaded.state["token_embedding.weight"])
 
 
 def _same_rows(checkpoint: Checkpoint, table: Tensor) -> bool:
@@ -290,8 +318,13 @@ def _how(method: str, backbone: str) -> str:
     return f"anomalens train {method} --data LAYOUT:PATH --backbone {backbone} --out FILE.safetensors"
 
 
-def missing_checkpoint(method: str, backbone: str) -> ConfigError:
-    """Return the error for a learned method without what it learned."""
+def missing_checkpoint(method: str, backbone: str, published: str = "") -> ConfigError:
+    """Return the error for a learned method without what it learned.
+
+    published: a checkpoint that the authors published for other weights, by name; "": there is none.
+    """
+    other = f"; what its authors published ({published}) goes with --backbone {BACKBONE}" if published else ""
     return ConfigError(
         f"method {method!r} learns from auxiliary data: give --checkpoint FILE, made with `{_how(method, backbone)}`"
+        f"{other}"
     )

@@ -1,0 +1,90 @@
+"""Bring a published checkpoint to this machine: fetched, checked, and imported once into the cache.
+
+CACHE/checkpoints/crane-visa/epoch_5.pth          as published; may be put there by hand
+CACHE/checkpoints/crane-visa/crane-visa.safetensors      in this project's form, read from then on
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from anomalens.downloads import fetch, is_offline
+from anomalens.errors import WeightsError
+from anomalens.files import cache_folder
+from anomalens.methods.published.table import PublishedCheckpoint, find_published
+
+
+@dataclass(frozen=True)
+class Download:
+    """Say what would be fetched, and where it may be put by hand."""
+
+    name: str
+    address: str
+    # Size in bytes.
+    bytes: int
+    place: Path
+    # Whether it is on this machine, so that nothing is fetched.
+    present: bool
+
+
+def download_of(checkpoint: PublishedCheckpoint) -> Download:
+    """Return what would be fetched of a checkpoint. The network is not asked."""
+    place = _place(checkpoint)
+    file = checkpoint.file
+    present = _imported(checkpoint).is_file() or (place.is_file() and file.difference(place) is None)
+    return Download(checkpoint.name, file.address, file.bytes, place, present)
+
+
+def checkpoint_file(name: str, *, offline: bool, progress: Callable[[int, int], object] | None = None) -> Path:
+    """Return a published checkpoint in this project's form, in the cache.
+
+    Args:
+        name: "crane:visa".
+        offline: never touch the network.
+        progress: called with the bytes that have arrived and the bytes there are in all.
+
+    Raises:
+        ConfigError: there is no such checkpoint.
+        WeightsError: it is not on this machine and cannot be fetched, in a line that says from where and where to put
+            it; it is another file than was published.
+    """
+    checkpoint = find_published(name)
+    imported = _imported(checkpoint)
+    if imported.is_file():
+        return imported
+    # PyTorch is needed only here.
+    from anomalens.methods.parts.checkpoints import save_checkpoint
+    from anomalens.methods.published.importing import import_published
+
+    save_checkpoint(imported, import_published(_published(checkpoint, offline, progress), checkpoint.method))
+    return imported
+
+
+def _published(checkpoint: PublishedCheckpoint, offline: bool, progress: Callable[[int, int], object] | None) -> Path:
+    """Return the file as published, checked."""
+    place, file, label = _place(checkpoint), checkpoint.file, f"the checkpoint {checkpoint.name!r}"
+    difference = file.difference(place) if place.is_file() else None
+    if place.is_file() and difference is None:
+        return place
+    if is_offline(offline):
+        state = f"{place} {difference}" if difference else f"{label} is not on this machine"
+        raise WeightsError(
+            f"{state}, and offline nothing is fetched: put the file ({file.size}, from {file.address}) at {place}"
+        )
+    try:
+        return fetch(file, place, label=label, progress=progress)
+    except WeightsError as error:
+        raise WeightsError(f"{error}; or put the file ({file.size}, from {file.address}) at {place}") from error
+
+
+def _folder(checkpoint: PublishedCheckpoint) -> Path:
+    return cache_folder() / "checkpoints" / checkpoint.name.replace(":", "-")
+
+
+def _place(checkpoint: PublishedCheckpoint) -> Path:
+    return _folder(checkpoint) / os.path.basename(checkpoint.file.address)
+
+
+def _imported(checkpoint: PublishedCheckpoint) -> Path:
+    return _folder(checkpoint) / f"{checkpoint.name.replace(':', '-')}.safetensors"
