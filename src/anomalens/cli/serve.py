@@ -1,6 +1,8 @@
 """Run `anomalens serve`: inspect on a page or over HTTP, with a history that remembers."""
 
+import logging
 import re
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -84,8 +86,11 @@ def serve(
         retention_days=None if retention is None else days(retention),
         options=options,
     )
-    from anomalens.serving.running import bind, run
+    from anomalens.serving.running import bind, log_to, run
 
+    # --quiet sets the library's log to errors, --verbose to everything.
+    level = logging.getLogger("anomalens").level
+    log_to(sys.stderr, logging.INFO if level == logging.WARNING else level)
     with bind(host, port) as listener:
         with working("loading"):
             from anomalens.serving.web_app import create_app

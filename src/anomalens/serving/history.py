@@ -257,10 +257,11 @@ class History:
         with self._database.reading() as session:
             return list(session.scalars(statement.order_by(Inspection.created).limit(limit)))
 
-    def count(self, filters: Filters = Filters()) -> int:
-        """Count inspections."""
+    def count_older(self, time: datetime) -> int:
+        """Count what `older_than` would return without a limit."""
+        statement = select(func.count()).select_from(Inspection)
         with self._database.reading() as session:
-            return session.scalar(select(func.count()).select_from(Inspection).where(*filters.conditions())) or 0
+            return session.scalar(statement.where(Inspection.created < time, Inspection.state != "waiting")) or 0
 
 
 def needed_media(session: Session, names: set[str]) -> set[str]:

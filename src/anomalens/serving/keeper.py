@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from anomalens.errors import one_line
 from anomalens.prediction import Result
-from anomalens.serving.history import Answer, History
+from anomalens.serving.history import History
 from anomalens.serving.media import MediaFolder
 from anomalens.serving.stored_predictions import answer_of
 
@@ -39,15 +39,9 @@ class Finished:
 class Keeper:
     """Store results in the order they come."""
 
-    def __init__(self, history: History, media: MediaFolder, report: Callable[[Answer], None]) -> None:
-        """Start the thread.
-
-        Args:
-            history: where rows are stored.
-            media: where maps are stored.
-            report: called with every stored answer.
-        """
-        self._history, self._media, self._report = history, media, report
+    def __init__(self, history: History, media: MediaFolder) -> None:
+        """Start the thread; rows are stored in `history`, maps in `media`."""
+        self._history, self._media = history, media
         self._queue: queue.SimpleQueue[Finished | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="anomalens-keep", daemon=True)
@@ -91,6 +85,5 @@ class Keeper:
                     return
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
-        for answer, entry in zip(answers, batch, strict=True):
-            self._report(answer)
+        for entry in batch:
             entry.stored()

@@ -6,9 +6,10 @@ import re
 import time
 import uuid
 from collections.abc import Mapping
-from typing import Any
+from datetime import UTC, datetime
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from anomalens.serving.measures import Measures
@@ -57,29 +58,39 @@ class RequestLog:
         finally:
             seconds = time.perf_counter() - begin
             method, route = scope["method"], _route(scope)
-            self._measures.request(method if route else "other", route or "none", status, seconds)
-            _log.info("%s", Line(scope, status, seconds))
+            self._measures.request(method if route != "none" else "other", route, status, seconds)
+            client = scope.get("client")
+            facts = {
+                "request": request_id(scope),
+                "method": method,
+                "path": scope["path"],
+                "status": status,
+                "ms": round(1000 * seconds, 1),
+                "client": client[0] if client else None,
+            }
+            _log.info("request", extra={"facts": facts})
 
 
-class Line:
-    """Hold what is logged about a request; its text is JSON."""
+class JsonLines(logging.Formatter):
+    """Write each record as a line of JSON: time, level, message, and the facts that it comes with."""
 
-    def __init__(self, scope: Scope, status: int, seconds: float) -> None:
-        """Take what a line says from a request and its answer."""
-        client = scope.get("client")
-        self.facts: dict[str, Any] = {
-            "request": request_id(scope),
-            "method": scope["method"],
-            "path": scope["path"],
-            "status": status,
-            "ms": round(1000 * seconds, 1),
-            "client": client[0] if client else None,
-        }
-
-    def __str__(self) -> str:
-        return json.dumps(self.facts)
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line = {"time": moment, "level": record.levelname.lower(), "message": record.getMessage()}
+        line |= getattr(record, "facts", {})
+        if record.exc_info:
+            line["trace"] = self.formatException(record.exc_info)
+        return json.dumps(line)
 
 
 def _route(scope: Scope) -> str:
-    """Return the pattern of a request's address, "" where there is none."""
-    return str(getattr(scope.get("route"), "path", ""))
+    """Return the pattern of a request's address, "none" where there is no such route."""
+    if "endpoint" not in scope:
+        return "none"
+    path, parameters = str(scope["path"]), scope.get("path_params", {})
+    if isinstance(scope["endpoint"], StaticFiles):
+        return "/static"
+    for name, value in parameters.items():
+        path = path.replace(f"/{value}", f"/{{{name}}}", 1)
+    return path

@@ -1,10 +1,12 @@
 """Listen on a socket and answer until the process is asked to stop."""
 
+import logging
 import socket
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from anomalens.errors import ConfigError
+from anomalens.serving.request_log import JsonLines
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -31,6 +33,16 @@ def bind(host: str, port: int) -> "closing[socket.socket]":
         reason = error.strerror or error
         raise ConfigError(f"cannot listen on {host}, port {port}: {reason}; choose another --port or --host") from error
     return closing(listener)
+
+
+def log_to(stream: TextIO, level: int) -> None:
+    """Write the log of the service and of the HTTP server as lines of JSON."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonLines())
+    for name, least in (("anomalens.serving", level), ("uvicorn.error", logging.WARNING)):
+        log = logging.getLogger(name)
+        log.handlers, log.propagate = [handler], False
+        log.setLevel(max(level, least))
 
 
 def run(app: "FastAPI", listener: socket.socket) -> None:

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -27,17 +28,19 @@ from anomalens.options import DEFAULT_OBJECT
 from anomalens.prediction import Failure, Prediction, Result
 from anomalens.serving.answers import inspection_answer
 from anomalens.serving.database import Database
-from anomalens.serving.history import Answer, Filters, History, Page, Sort, Verdict
+from anomalens.serving.history import Filters, History, Page, Sort, Verdict
 from anomalens.serving.keeper import Finished, Keeper
 from anomalens.serving.lanes import BusyError, Judge, Lanes
 from anomalens.serving.measures import Measures
 from anomalens.serving.media import MediaFolder
 from anomalens.serving.recipe_versions import RecipeVersions
+from anomalens.serving.retention import Janitor
 from anomalens.serving.schema import Inspection, Upload, now
 from anomalens.serving.settings import ServeSettings
 from anomalens.serving.stored_predictions import Drawn, draw, prediction_of
 from anomalens.serving.teaching_jobs import TeachingJobs
 from anomalens.serving.uploads import UploadedImage, check_count, check_size, problem_of
+from anomalens.serving.webhooks import Messenger, Webhooks
 from anomalens.untrusted import read_bytes
 
 _log = logging.getLogger("anomalens.serving")
@@ -74,15 +77,17 @@ class Service:
             opened.callback(self.lanes.close)
             self._opened = opened.pop_all()
         self._words: dict[str, Detector] = {}
-        self._lock = threading.Lock()
+        self._lock, self._loading = threading.Lock(), threading.Lock()
         # Images accepted and not answered, and what waits for their answers, by inspection.
         self._queued = 0
         self._awaited: dict[str, list[Future[None]]] = {}
         # Images answered a second, a running mean; for `Retry-After`.
         self._rate, self._last = 1.0, time.monotonic()
         self.closing = False
-        self.keeper = Keeper(self.history, self.media, self._report)
+        self.keeper = Keeper(self.history, self.media)
         self.teaching = TeachingJobs(self)
+        self.webhooks, self._messenger = Webhooks(self.database), Messenger(self.database)
+        self._janitor = Janitor(self.database, self.media, settings.retention_days)
         self._resume()
 
     def close(self) -> None:
@@ -93,6 +98,8 @@ class Service:
         self.teaching.close()
         self.lanes.close()
         self.keeper.close()
+        self._messenger.close()
+        self._janitor.close()
         self._opened.close()
 
     @property
@@ -146,7 +153,7 @@ class Service:
         if all(problems):
             raise UnprocessableError("; ".join(problem for problem in problems if problem))
         # Before anything is stored: it says whether there is such a detector.
-        self.lanes.require(judge)
+        self.lanes.require(self._lane(judge))
         good = problems.count(None)
         self._take(good)
         try:
@@ -229,16 +236,22 @@ class Service:
             return load_detector(
                 self.settings.options.replace(recipe=str(self.recipes.file(judge.recipe, judge.version)))
             )
-        detector = self.words(judge.method)
-        return detector if detector.identity.ignores_object else detector.for_object(judge.object_name)
+        return self.words(judge.method).for_object(judge.object_name)
 
     def words(self, method: str = "auto") -> Detector:
         """Return the detector of a method that has learned nothing, loaded once. Raises AnomalensError."""
-        if method not in self._words:
-            detector = load_detector(self.settings.options.replace(method=method))
-            detector.require_taught()
-            self._words[method] = detector
-        return self._words[method]
+        with self._loading:
+            if method not in self._words:
+                detector = load_detector(self.settings.options.replace(method=method))
+                detector.require_taught()
+                self._words[method] = detector
+            return self._words[method]
+
+    def _lane(self, judge: Judge) -> Judge:
+        """Return the judge whose lane is used: one for all objects where their names change no score."""
+        if judge.recipe is None and self.words(judge.method).identity.ignores_object:
+            return replace(judge, object_name=DEFAULT_OBJECT)
+        return judge
 
     def _row(self, place: int, image: UploadedImage, problem: str | None, judge: Judge, key: str | None) -> Inspection:
         """Store an image's bytes, and return its row."""
@@ -305,28 +318,27 @@ class Service:
 
     def _send(self, row: Inspection, judge: Judge) -> None:
         """Have an accepted image judged."""
-        finish = partial(self._finished, row.id, row.name)
+        finish = partial(self._finished, row)
         try:
-            self.lanes.submit(judge, self.media.path(row.original), finish)
+            self.lanes.submit(self._lane(judge), self.media.path(row.original), finish)
         except (AnomalensError, BusyError) as error:
             finish(error)
 
-    def _finished(self, id: str, name: str, outcome: Result | BaseException) -> None:
+    def _finished(self, row: Inspection, outcome: Result | BaseException) -> None:
         """Take a result from a scoring thread."""
         if isinstance(outcome, AnomalensError):
             outcome = Failure.of(None, outcome)
-        self.keeper.put(Finished(id, name, outcome, partial(self._stored, id)))
+        label = outcome.label if isinstance(outcome, Prediction) else "failed"
+        self.keeper.put(Finished(row.id, row.name, outcome, partial(self._stored, row, label)))
 
-    def _stored(self, id: str) -> None:
+    def _stored(self, row: Inspection, label: str) -> None:
+        self.measures.answer(label, row.recipe)
         with self._lock:
             self._queued -= 1
             time_now = time.monotonic()
             self._rate = 0.9 * self._rate + 0.1 / max(time_now - self._last, 1e-3)
             self._last = time_now
-        self._settle(id)
-
-    def _report(self, answer: Answer) -> None:
-        self.measures.answer(answer.values.get("label") or "failed", None)
+        self._settle(row.id)
 
     def _resume(self) -> None:
         """Have images judged that an earlier service accepted and did not answer."""
@@ -339,6 +351,8 @@ class Service:
 
     def _send_all(self, rows: Sequence[Inspection]) -> None:
         for row in rows:
+            if self.closing:
+                return
             self._send(row, Judge(row.recipe, row.version, row.method, row.object or DEFAULT_OBJECT))
 
 

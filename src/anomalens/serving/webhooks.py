@@ -1,0 +1,221 @@
+"""Tell other systems of anomalous images: signed messages, sent again with growing pauses, kept where none arrives.
+
+A message is stored in the transaction that stores the answer, so none is lost. It arrives at least once: a receiver
+tells repeated ones by the number `delivery`. The header `X-Anomalens-Signature: t=TIME,v1=HEX` holds the HMAC-SHA256 of
+`TIME.BODY` by the secret that was shown once when the webhook was made.
+"""
+
+import hashlib
+import hmac
+import json
+import logging
+import secrets
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+from sqlalchemy import delete, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from anomalens._version import __version__
+from anomalens.errors import ConfigError, one_line
+from anomalens.serving.answers import inspection_answer
+from anomalens.serving.database import Database
+from anomalens.serving.history import NotFoundError
+from anomalens.serving.schema import Delivery, Inspection, Webhook, now
+
+_log = logging.getLogger("anomalens.serving")
+
+PAUSES = (5, 30, 120, 600, 1800, 3600, 4 * 3600, 12 * 3600)
+"""Seconds after the first, second, ... failed attempt until the next one; after the last one a message is dead."""
+# Seconds that a receiver may take to answer, and for which no other process tries the same message.
+_PATIENCE, _CLAIM = 10, 60
+# Seconds between two looks at what is due; messages sent between two looks.
+_TICK, _AT_ONCE = 0.5, 20
+_LONGEST_ADDRESS = 2000
+
+Row = TypeVar("Row")
+
+
+class Webhooks:
+    """Keep addresses and messages."""
+
+    def __init__(self, database: Database) -> None:
+        """Keep the webhooks of a database."""
+        self._database = database
+
+    def add(self, url: str, recipe: str | None = None) -> Webhook:
+        """Store an address, with a new secret. Raises ConfigError where it is none that can be called."""
+        webhook = Webhook(id=uuid.uuid4().hex, url=checked_address(url), secret=secrets.token_hex(32), recipe=recipe)
+        with self._database.writing() as session:
+            session.add(webhook)
+        return webhook
+
+    def all(self) -> list[Webhook]:
+        """Return all addresses, the oldest first."""
+        with self._database.reading() as session:
+            return list(session.scalars(select(Webhook).order_by(Webhook.created)))
+
+    def remove(self, id: str) -> None:
+        """Delete an address and its messages. Raises NotFoundError."""
+        with self._database.writing() as session:
+            _present(session.get(Webhook, id), "webhook")
+            session.execute(delete(Delivery).where(Delivery.webhook_id == id))
+            session.execute(delete(Webhook).where(Webhook.id == id))
+
+    def deliveries(self, id: str, state: str | None = None, limit: int = 100) -> list[Delivery]:
+        """Return the latest messages to an address, the newest first. Raises NotFoundError."""
+        statement = select(Delivery).where(Delivery.webhook_id == id).order_by(Delivery.id.desc()).limit(limit)
+        if state is not None:
+            statement = statement.where(Delivery.state == state)
+        with self._database.reading() as session:
+            _present(session.get(Webhook, id), "webhook")
+            return list(session.scalars(statement))
+
+    def retry(self, id: str, number: int) -> Delivery:
+        """Send a message again, as if for the first time. Raises NotFoundError."""
+        with self._database.writing() as session:
+            delivery = _present(session.get(Delivery, number), "message")
+            if delivery.webhook_id != id:
+                raise NotFoundError("there is no such message")
+            delivery.state, delivery.attempts, delivery.due = "waiting", 0, now()
+        return delivery
+
+
+def checked_address(url: str) -> str:
+    """Return an address. Raises ConfigError where it is no http or https address without a password in it."""
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or len(url) > _LONGEST_ADDRESS or not url.isascii() or not url.isprintable() or " " in url:
+        raise ConfigError(f"{url!r:.100} is no address to call: use https://HOST/PATH")
+    if parts.username or parts.password:
+        raise ConfigError(
+            "an address with a name or password in it would be shown to others; use a secret path instead"
+        )
+    return url
+
+
+def signature(secret: str, moment: int, body: bytes) -> str:
+    """Return the signature of a message sent at a moment, in seconds since 1970."""
+    digest = hmac.new(secret.encode(), b"%d." % moment + body, hashlib.sha256).hexdigest()
+    return f"t={moment},v1={digest}"
+
+
+@dataclass(frozen=True)
+class _Message:
+    """Hold what is sent, and how often it was tried before."""
+
+    number: int
+    url: str
+    secret: str
+    body: bytes
+    attempts: int
+
+
+class Messenger:
+    """Send messages that are due, in a thread of its own."""
+
+    def __init__(self, database: Database) -> None:
+        """Start the thread."""
+        self._database = database
+        self._stopping = threading.Event()
+        self._opener = build_opener(_NoRedirects())
+        self._thread = threading.Thread(target=self._run, name="anomalens-webhooks", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End; what is not sent yet is sent after the next start."""
+        self._stopping.set()
+        self._thread.join(_PATIENCE + 1)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                messages = self._claim()
+                for message in messages:
+                    self._settle(message, self._send(message))
+            except SQLAlchemyError as error:
+                _log.error("messages to webhooks cannot be read: %s", one_line(error))
+                messages = []
+            if not messages:
+                self._stopping.wait(_TICK)
+
+    def _claim(self) -> list[_Message]:
+        """Take messages that are due, so that no other process sends them meanwhile."""
+        due = select(Delivery).where(Delivery.state == "waiting", Delivery.due <= now())
+        with self._database.reading() as session:
+            if session.scalar(due.with_only_columns(Delivery.id).limit(1)) is None:
+                return []
+        with self._database.writing() as session:
+            statement = due.order_by(Delivery.due).limit(_AT_ONCE).with_for_update(skip_locked=True)
+            messages = []
+            for delivery in session.scalars(statement):
+                delivery.due = now() + timedelta(seconds=_CLAIM)
+                webhook, row = (
+                    session.get(Webhook, delivery.webhook_id),
+                    session.get(Inspection, delivery.inspection_id),
+                )
+                if webhook is not None and row is not None:
+                    body = _body(delivery, row)
+                    messages.append(_Message(delivery.id, webhook.url, webhook.secret, body, delivery.attempts))
+        return messages
+
+    def _send(self, message: _Message) -> str | None:
+        """Send a message; return why it did not arrive, or None."""
+        if self._stopping.is_set():
+            return "the service stopped"
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": f"anomalens/{__version__}",
+            "X-Anomalens-Signature": signature(message.secret, int(time.time()), message.body),
+        }
+        try:
+            with self._opener.open(Request(message.url, message.body, headers), timeout=_PATIENCE) as answer:
+                return None if 200 <= answer.status < 300 else f"answered {answer.status}"
+        except HTTPError as error:
+            return f"answered {error.code}"
+        except Exception as error:
+            return one_line(error)
+
+    def _settle(self, message: _Message, problem: str | None) -> None:
+        with self._database.writing() as session:
+            delivery = session.get(Delivery, message.number)
+            if delivery is None:
+                return
+            delivery.attempts = message.attempts + 1
+            delivery.error = problem
+            if problem is None:
+                delivery.state = "delivered"
+            elif message.attempts < len(PAUSES):
+                delivery.due = now() + timedelta(seconds=PAUSES[message.attempts])
+            else:
+                delivery.state = "dead"
+                _log.warning("message %d to a webhook never arrived: %s", message.number, problem)
+
+
+class _NoRedirects(HTTPRedirectHandler):
+    """Follow no redirect: a message goes to the address that was named, or nowhere."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        """Return that there is nothing to follow."""
+        return
+
+
+def _body(delivery: Delivery, row: Inspection) -> bytes:
+    answer = inspection_answer(row).model_dump(mode="json", exclude_unset=True)
+    return json.dumps({"event": "anomalous", "delivery": delivery.id, "inspection": answer}).encode()
+
+
+def _present(row: Row | None, kind: str) -> Row:
+    if row is None:
+        raise NotFoundError(f"there is no such {kind}")
+    return row
