@@ -146,7 +146,7 @@ def test_pandas_reads_all_three_alike(written: Path) -> None:
 
 
 def test_a_sheet_holds_so_many_rows(run: StoredRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_tables, "_MOST_ROWS", 5)
+    monkeypatch.setattr(run_tables, "MOST_ROWS", 5)
     with pytest.raises(ConfigError, match="holds 4 rows and the run has more; use csv"):
         write_formats(run, ["xlsx"], tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -34,7 +34,7 @@ REGION_COLUMNS = (
 """Columns of the table of regions; `region` counts those of an image from 1, the most anomalous first."""
 
 # What a sheet of a workbook holds: rows with the one of names, and signs in a cell.
-_MOST_ROWS, _MOST_SIGNS = 2**20, 32_767
+MOST_ROWS, _MOST_SIGNS = 2**20, 32_767
 _BATCH = 1024  # rows of a table that are in memory at once
 # Signs that XML cannot hold, and texts that would be read as such a sign in a workbook's own spelling.
 _NO_XML = re.compile("[\x00-\x08\x0b-\x1f\ufffe\uffff]|_(?=x[0-9A-Fa-f]{4}_)")
@@ -60,13 +60,13 @@ def write_workbook(run: StoredRun, folder: Path) -> list[Path]:
     # All rows are read before the workbook is begun, which could not be given up half-way.
     for row in run.rows():
         images, regions = images + 1, regions + len(row.get("regions", ()))
-    if max(images, regions) >= _MOST_ROWS:
-        raise ConfigError(f"a sheet of a workbook holds {_MOST_ROWS - 1:,} rows and the run has more; use csv")
+    if max(images, regions) >= MOST_ROWS:
+        raise ConfigError(f"a sheet of a workbook holds {MOST_ROWS - 1:,} rows and the run has more; use csv")
     book = optional("openpyxl", "xlsx").Workbook(write_only=True)
     settings = ({"setting": name, "value": value} for name, value in setting_lines(run.settings))
-    _fill(book.create_sheet("images"), IMAGE_COLUMNS, _image_cells(run.rows()))
-    _fill(book.create_sheet("regions"), REGION_COLUMNS, _region_cells(run.rows()))
-    _fill(book.create_sheet("settings"), ("setting", "value"), settings)
+    fill_sheet(book.create_sheet("images"), IMAGE_COLUMNS, _image_cells(run.rows()))
+    fill_sheet(book.create_sheet("regions"), REGION_COLUMNS, _region_cells(run.rows()))
+    fill_sheet(book.create_sheet("settings"), ("setting", "value"), settings)
     path = folder / "predictions.xlsx"
     with atomic_stream(path) as stream:
         book.save(stream)
@@ -102,7 +102,7 @@ def _region_cells(rows: Iterable[Row]) -> Iterator[Mapping[str, Any]]:
             yield region | box | peak | {"path": row["path"], "frame": row.get("frame"), "region": number}
 
 
-def _fill(sheet: Any, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+def fill_sheet(sheet: Any, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a table to a sheet: names of the columns, which stay in view, then the rows."""
     sheet.freeze_panes = "B2"
     sheet.append(list(columns))

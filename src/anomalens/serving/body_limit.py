@@ -1,11 +1,11 @@
 """Refuse bodies that are larger than the service takes, before they are read."""
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from anomalens.serving.request_log import request_id
-from anomalens.serving.uploads import TooLargeError
 
 
 class BodyLimit:
@@ -32,7 +32,8 @@ class BodyLimit:
             message = await receive()
             read += len(message.get("body", b""))
             if read > self._most:
-                raise TooLargeError(reason)
+                # Of this class, because everything else that stops the reading of a body is answered as 400.
+                raise HTTPException(413, reason)
             return message
 
         await self._app(scope, limited, send)

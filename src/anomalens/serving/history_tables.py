@@ -2,10 +2,13 @@
 
 import io
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
-from anomalens.csv_tables import to_csv
+from anomalens.csv_tables import csv_lines
+from anomalens.errors import ConfigError
 from anomalens.extras import optional
+from anomalens.reporting.run_tables import MOST_ROWS, fill_sheet
 from anomalens.serving.answers import inspection_answer
 from anomalens.serving.schema import Inspection
 
@@ -16,7 +19,7 @@ _COLUMNS: dict[str, str] = {
     "largest_area": "int64", "width": "int64", "height": "int64", "verdict": "string", "comment": "string",
     "note": "string", "error": "string",
 }  # fmt: skip
-# Rows that are turned into text or columns at a time.
+# Rows of a part of a Parquet file.
 _CHUNK = 500
 
 
@@ -35,11 +38,23 @@ def table_row(row: Inspection) -> dict[str, Any]:
 
 
 def csv_parts(rows: Iterable[Inspection]) -> Iterator[str]:
-    """Yield a table of comma-separated values in parts."""
-    yield ",".join(_COLUMNS) + "\n"
-    for chunk in _chunks(rows):
-        cells = [row | {"created": row["created"].isoformat()} for row in chunk]
-        yield to_csv(list(_COLUMNS), cells).split("\n", 1)[1]
+    """Yield a table of comma-separated values, line by line."""
+    return csv_lines(list(_COLUMNS), map(_timed, map(table_row, rows)))
+
+
+def workbook(rows: Iterable[Inspection]) -> bytes:
+    """Return an Excel file of one sheet.
+
+    Raises MissingExtraError without openpyxl, ConfigError where a sheet cannot hold that many rows.
+    """
+    book = optional("openpyxl", "xlsx").Workbook(write_only=True)
+    cells = [_timed(table_row(row)) for row in islice(rows, MOST_ROWS)]
+    if len(cells) == MOST_ROWS:
+        raise ConfigError(f"a sheet holds {MOST_ROWS - 1:,} rows and there are more; use csv, or a narrower time")
+    fill_sheet(book.create_sheet("inspections"), list(_COLUMNS), cells)
+    buffer = io.BytesIO()
+    book.save(buffer)
+    return buffer.getvalue()
 
 
 def parquet(rows: Iterable[Inspection]) -> bytes:
@@ -52,6 +67,11 @@ def parquet(rows: Iterable[Inspection]) -> bytes:
         for chunk in _chunks(rows):
             writer.write_table(arrow.Table.from_pylist(chunk, schema=schema))
     return buffer.getvalue()
+
+
+def _timed(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row whose time is text."""
+    return row | {"created": row["created"].isoformat()}
 
 
 def _chunks(rows: Iterable[Inspection]) -> Iterator[list[dict[str, Any]]]:

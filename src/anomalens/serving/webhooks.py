@@ -133,7 +133,7 @@ class Messenger:
         self._thread.start()
 
     def close(self) -> None:
-        """End; what is not sent yet is sent after the next start."""
+        """Stop the thread; what is not sent yet is sent after the next start."""
         self._stopping.set()
         self._thread.join(_PATIENCE + 1)
 

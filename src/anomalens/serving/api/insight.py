@@ -7,12 +7,13 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel
 
 from anomalens.serving.api.common import FiltersOf, ServiceOf, errors
-from anomalens.serving.history_tables import csv_parts, parquet
+from anomalens.serving.history_tables import csv_parts, parquet, workbook
 from anomalens.serving.statistics import Bucket, StatisticsAnswer, statistics
 
 router = APIRouter(tags=["statistics"])
 
 _PARQUET = "application/vnd.apache.parquet"
+_EXCEL = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 
 
 class LimitsAnswer(BaseModel):
@@ -48,6 +49,13 @@ def export_parquet(service: ServiceOf, filters: FiltersOf) -> Response:
     """Return the inspections that are meant as a Parquet file, the oldest first."""
     content = parquet(service.history.each(filters))
     return Response(content, media_type=_PARQUET, headers=_saved_as("inspections.parquet"))
+
+
+@router.get("/export.xlsx", response_class=Response, responses=_table(_EXCEL))
+def export_workbook(service: ServiceOf, filters: FiltersOf) -> Response:
+    """Return the inspections that are meant as an Excel file, the oldest first."""
+    content = workbook(service.history.each(filters))
+    return Response(content, media_type=_EXCEL, headers=_saved_as("inspections.xlsx"))
 
 
 @router.get("/limits", response_model=LimitsAnswer, responses=errors())
