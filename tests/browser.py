@@ -39,11 +39,17 @@ addEventListener("load", () => {
 </script>"""
 
 
+def find_browser() -> str:
+    """Return the program of a browser that is installed; skips the test where there is none."""
+    program = next((path for name in NAMES if (path := shutil.which(name))), None)
+    if program is None:
+        pytest.skip("no Chromium is installed to look at pages with")
+    return program
+
+
 def look(page: Path, scheme: Scheme, scratch: Path) -> dict[str, Any]:
     """Return what a headless browser saw of `page`, and `console`: its messages. Skips where there is none."""
-    browser = next((path for name in NAMES if (path := shutil.which(name))), None)
-    if browser is None:
-        pytest.skip("no Chromium is installed to look at the page with")
+    browser = find_browser()
     text = page.read_text(encoding="utf-8")
     policy = "style-src 'unsafe-inline'"
     assert text.count(policy) == 1, "the page's own policy allows no script; the probe needs a place to ask for one"

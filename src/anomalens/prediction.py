@@ -21,7 +21,7 @@ from anomalens.images.decoding import Source, decode
 from anomalens.images.encoding import encode_image
 from anomalens.images.image_files import MAX_PIXELS, memory
 from anomalens.images.maps import Box, Map, bands, reach_of, resize_map, write_map
-from anomalens.images.overlay import draw_heatmap, draw_overlay
+from anomalens.images.overlay import OPACITY, draw_heatmap, draw_overlay
 from anomalens.images.pixel_values import Channels
 from anomalens.names import name_text
 
@@ -34,8 +34,6 @@ Bits: TypeAlias = npt.NDArray[np.uint8]
 SURE = 80
 """Confidence from which a decision counts as sure."""
 
-# Largest opacity of an overlay unless another is asked for.
-_OPACITY = 0.6
 # Longest side, in pixels, of the picture shown in a notebook.
 _NOTEBOOK_SIDE = 800
 # Where between the coldest colour and a map's largest value the mask of an anomalous image begins at the latest.
@@ -305,7 +303,7 @@ class Prediction:
         return draw_heatmap(self.map_at_source(), self.heat_range)
 
     def overlay(
-        self, image: Source | None = None, alpha: float = _OPACITY, *, channels: Channels = "rgb"
+        self, image: Source | None = None, alpha: float = OPACITY, *, channels: Channels = "rgb"
     ) -> Image.Image:
         """Return the heatmap over the image and the mask's contour, RGB at source size.
 
@@ -364,7 +362,7 @@ class Prediction:
     ) -> None:
         """Write the overlay as PNG. Raises as `overlay` does, and OSError when the file cannot be written."""
         with ExitStack() as room:
-            atomic_write(path, _png(self._drawn(image, _OPACITY, channels, room)), durable=False)
+            atomic_write(path, _png(self._drawn(image, OPACITY, channels, room)), durable=False)
 
     def save_mask(self, path: str | os.PathLike[str]) -> None:
         """Write the mask as PNG at source size: 255 in the mask, 0 elsewhere."""

@@ -14,6 +14,9 @@ from anomalens.images.pixel_values import Rgb
 # Anchors, evenly spaced from cold to hot: lightness rises steadily (L* 18 to 98 in CIELAB), so that the scale survives
 # grey printing and colour blindness. Purple, magenta, red, orange, yellow.
 _ANCHORS = ((60, 15, 110), (120, 28, 109), (187, 55, 84), (229, 92, 48), (249, 142, 9), (249, 201, 50), (252, 255, 164))
+OPACITY = 0.6
+"""Largest opacity of an overlay unless another is asked for."""
+
 # Cyan: the complement of the hot colours, and rare on things people photograph.
 _CONTOUR = (0, 255, 255)
 # Smallest side of an image, in pixels, per pixel of contour: visible when the whole image is on the screen.
@@ -53,7 +56,7 @@ def draw_overlay(
     besides the picture.
     """
     height, width = mask.shape
-    opacity = np.rint(np.minimum(np.arange(256) / 127.5, 1.0) * (255 * alpha)).astype(np.uint8)
+    opacity = _opacity(alpha)
     picture = Image.new("RGB", (width, height))
     for band in bands(Box(0, 0, width, height)):
         levels = heat_levels(resize_map(values, (height, width), band), heat_range)
@@ -63,6 +66,30 @@ def draw_overlay(
             blended.paste(_CONTOUR, mask=Image.fromarray(outline))
         picture.paste(blended, band[:2])
     return picture
+
+
+def draw_heat_layer(
+    values: Map, heat_range: tuple[float, float], size: tuple[int, int], alpha: float = OPACITY
+) -> Image.Image:
+    """Return the map as a picture to lay over its image: RGBA, H x W of `size`, as opaque as in `draw_overlay`."""
+    levels = heat_levels(resize_map(values, size), heat_range)
+    picture = _coloured(levels)
+    picture.putalpha(Image.fromarray(_opacity(alpha)[levels]))
+    return picture
+
+
+def draw_outline(mask: npt.NDArray[np.bool_]) -> Image.Image:
+    """Return the contour just outside a mask bool [H, W] as a picture to lay over its image: RGBA, H x W."""
+    height, width = mask.shape
+    picture = Image.new("RGBA", (width, height), (*_CONTOUR, 0))
+    picture.putalpha(Image.fromarray(_outline(mask, Box(0, 0, width, height))))
+    return picture
+
+
+def _opacity(alpha: float) -> npt.NDArray[np.uint8]:
+    """Return how opaque each level is, uint8 [256]: from 0 at the cold end to `alpha` at the middle and beyond."""
+    opacity: npt.NDArray[np.uint8] = np.rint(np.minimum(np.arange(256) / 127.5, 1.0) * (255 * alpha)).astype(np.uint8)
+    return opacity
 
 
 def _coloured(levels: npt.NDArray[np.uint8]) -> Image.Image:
