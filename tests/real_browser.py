@@ -1,6 +1,5 @@
 """Pages in a real browser that is used: widths, themes, keys, the console, and rules of accessibility."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from browser import NAMES
+from browser import find_browser
 
 WIDTHS = (375, 1240, 3840)
 """Pixels: a telephone, a laptop, a large screen."""
@@ -45,21 +44,32 @@ class Tab:
 
 
 @contextmanager
-def opened(page: Path, width: int = 1240, scheme: str = "light") -> Iterator[Tab]:
-    """Open a file in a window of a width and a theme; skip where there is no browser or nothing to steer it with."""
+def started() -> Iterator[Any]:
+    """Start the browser that is installed; skip where there is none or nothing to steer it with."""
     steering = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    browser = next((path for name in NAMES if (path := shutil.which(name))), None)
-    if browser is None:
-        pytest.skip("no Chromium is installed to look at the page with")
+    program = find_browser()
     with steering.sync_playwright() as programs:
-        program = programs.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-gpu"])
-        tab = Tab(program.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme))
-        tab.page.on("console", lambda message: tab.complaints.append(message.text))
-        tab.page.on("pageerror", lambda error: tab.complaints.append(str(error)))
+        browser = programs.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+def new_tab(browser: Any, **context: Any) -> Tab:
+    """Open an empty page in a window of its own; `context` says how it is, for instance its `viewport`."""
+    tab = Tab(browser.new_page(**context))
+    tab.page.on("console", lambda message: tab.complaints.append(message.text))
+    tab.page.on("pageerror", lambda error: tab.complaints.append(str(error)))
+    return tab
+
+
+@contextmanager
+def opened(page: Path, width: int = 1240, scheme: str = "light") -> Iterator[Tab]:
+    """Open a file in a window of a width and a theme; note whatever else it asks for."""
+    with started() as browser:
+        tab = new_tab(browser, viewport={"width": width, "height": 900}, color_scheme=scheme)
         tab.page.on("request", lambda request: _note_request(tab, request.url, page))
         tab.page.goto(page.as_uri())
         yield tab
-        program.close()
 
 
 def _note_request(tab: Tab, url: str, page: Path) -> None:

@@ -1,0 +1,154 @@
+"""Lay out control charts over time: where points, lines and ticks lie. The template parts.html draws them as SVG."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, ClassVar
+
+from anomalens.reporting.charts import Axis
+
+# Edges of the plot inside the drawing.
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 548.0, 12.0, 160.0
+# Standard deviations from the centre line to a control limit, as in Shewhart's charts.
+_SIGMAS = 3.0
+
+Bucket = Mapping[str, Any]
+"""Counts of one stretch of time, as the service's statistics give them."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """Describe a point, in units of the drawing, and what it says of itself."""
+
+    x: float
+    y: float
+    text: str
+    # Beyond a control limit.
+    out: bool = False
+
+
+@dataclass(frozen=True)
+class TimeChart:
+    """Describe a chart over time."""
+
+    # Size of every drawing in its own units; the browser scales it to the page.
+    width: ClassVar[int] = 560
+    height: ClassVar[int] = 184
+
+    title: str
+    description: str
+    # A sentence on how to read it.
+    note: str
+    across: Axis
+    up: Axis
+    # Position, text and anchor of the labels below.
+    times: Sequence[tuple[float, str, str]]
+    # Class of the style sheet and path of each line.
+    lines: list[tuple[str, str]] = field(default_factory=list)
+    points: list[Point] = field(default_factory=list)
+
+
+def alarm_chart(buckets: Sequence[Bucket], promised: float | None) -> TimeChart | None:
+    """Draw the share of alarms over time with the limit it stays below by chance; None where nothing was judged.
+
+    The centre line is the promised rate of false alarms, or the mean where none was promised. The limit of a stretch
+    of n images lies three standard deviations of a binomial share above it, so it is wider where there are fewer.
+    """
+    counted = [(bucket, bucket["normal"] + bucket["anomalous"]) for bucket in buckets]
+    counted = [(bucket, count) for bucket, count in counted if count]
+    if not counted:
+        return None
+    shares = [bucket["anomalous"] / count for bucket, count in counted]
+    centre = promised or sum(bucket["anomalous"] for bucket, _ in counted) / sum(count for _, count in counted)
+    limits = [min(1.0, centre + _SIGMAS * math.sqrt(centre * (1 - centre) / count)) for _, count in counted]
+    across, times = _time_axis([bucket for bucket, _ in counted])
+    top = min(1.0, 1.1 * max(*shares, *limits, 0.05))
+    up = Axis("alarms", 0, 100 * top, _BOTTOM, _TOP)
+    places = [_middle(across, bucket) for bucket, _ in counted]
+    points = [
+        Point(
+            x,
+            up.at(100 * value),
+            f"{_time(bucket):%Y-%m-%d %H:%M}: {bucket['anomalous']} of {count} ({100 * value:.3g} %)",
+            value > limit,
+        )
+        for x, value, limit, (bucket, count) in zip(places, shares, limits, counted, strict=True)
+    ]
+    beyond = sum(point.out for point in points)
+    name = "the promised rate" if promised else "the mean"
+    note = f"Dotted: {name}. Dashed: chance alone stays below it 999 times in 1,000."
+    return TimeChart(
+        "Alarms, per cent",
+        f"Share of alarms over time; {beyond} of {len(points)} points lie above the control limit.",
+        note + (f" {beyond} of {len(points)} points lie above." if beyond else ""),
+        across,
+        up,
+        times,
+        [
+            ("centre", _level(across, up.at(100 * centre))),
+            ("limit", _path([(x, up.at(100 * limit)) for x, limit in zip(places, limits, strict=True)])),
+            ("line", _path([(point.x, point.y) for point in points])),
+        ],
+        points,
+    )
+
+
+def p_value_chart(buckets: Sequence[Bucket]) -> TimeChart | None:
+    """Draw the middle p-value of images called normal over time, with their spread; None where there are none."""
+    shown = [bucket for bucket in buckets if bucket["p_values"]]
+    if not shown:
+        return None
+    across, times = _time_axis(shown)
+    up = Axis("p-value", 0, 1, _BOTTOM, _TOP)
+    places = [_middle(across, bucket) for bucket in shown]
+    lines = [("centre", _level(across, up.at(0.5)))]
+    for x, bucket in zip(places, shown, strict=True):
+        low, high = up.at(bucket["p_values"]["low"]), up.at(bucket["p_values"]["high"])
+        lines.append(("spread", _path([(x, low), (x, high)])))
+    points = [
+        Point(
+            x,
+            up.at(bucket["p_values"]["median"]),
+            f"{_time(bucket):%Y-%m-%d %H:%M}: {bucket['p_values']['median']:.3g}",
+        )
+        for x, bucket in zip(places, shown, strict=True)
+    ]
+    lines.append(("line", _path([(point.x, point.y) for point in points])))
+    return TimeChart(
+        "p-value of what was called normal",
+        f"Middle p-value over time in {len(points)} points; sound parts that look as taught lie around one half.",
+        "Sound parts that look as taught lie around the dotted half; a fall says that they look different now.",
+        across,
+        up,
+        times,
+        lines,
+        points,
+    )
+
+
+def _time(bucket: Bucket) -> datetime:
+    return datetime.fromisoformat(bucket["begin"])
+
+
+def _time_axis(buckets: Sequence[Bucket]) -> tuple[Axis, list[tuple[float, str, str]]]:
+    """Return the axis of time and the labels of its ends, which name hours where it spans less than three days."""
+    first, last = _time(buckets[0]), _time(buckets[-1])
+    room = max((last - first).total_seconds() * 0.03, 1800.0)
+    axis = Axis("time", first.timestamp() - room, last.timestamp() + room, _LEFT, _RIGHT)
+    kind = "%d %b %H:%M" if (last - first).days < 3 else "%d %b %Y"
+    if len(buckets) == 1:
+        return axis, [(axis.at(first.timestamp()), first.strftime(kind), "middle")]
+    return axis, [(_LEFT, first.strftime(kind), "start"), (_RIGHT, last.strftime(kind), "end")]
+
+
+def _middle(axis: Axis, bucket: Bucket) -> float:
+    return axis.at(_time(bucket).timestamp())
+
+
+def _level(axis: Axis, y: float) -> str:
+    return _path([(axis.start, y), (axis.end, y)])
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)

@@ -1,0 +1,92 @@
+"""Understand the address of the page History: which inspections it asks for, in which order, shown how."""
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
+
+from pydantic import BaseModel, BeforeValidator, FiniteFloat
+
+from anomalens.serving.history import Filters
+from anomalens.serving.page.rendering import LABEL_WORDS, VERDICT_KEYS
+
+Choices = list[tuple[str, str]]
+"""Value and words of each entry of a menu."""
+
+_EXPORTS = ("csv", "xlsx", "parquet")
+_OWN_FIELDS = ("sort", "view", "cursor")
+
+
+def _unless_empty(value: Any) -> Any:
+    """Return None for a field that was left empty."""
+    return None if value == "" else value
+
+
+Day = Annotated[date | None, BeforeValidator(_unless_empty)]
+Number = Annotated[FiniteFloat | None, BeforeValidator(_unless_empty)]
+
+
+class ListView(BaseModel):
+    """Hold the fields of the form that filters the history; what is left empty filters nothing."""
+
+    recipe: str = ""
+    label: Literal["", "normal", "anomalous", "unusable"] = ""
+    review: Literal["", "none", "any", "right", "false alarm", "missed", "unusable"] = ""
+    # Days of UTC, the first and the last that count.
+    since: Day = None
+    until: Day = None
+    score_min: Number = None
+    score_max: Number = None
+    sort: Literal["worst", "newest", "oldest"] = "newest"
+    view: Literal["table", "grid"] = "table"
+    cursor: str = ""
+
+    @property
+    def filters(self) -> Filters:
+        """Return which inspections are asked for."""
+        return Filters(
+            recipe=self.recipe or None,
+            label=self.label or None,
+            review=self.review or None,
+            since=_midnight(self.since) if self.since else None,
+            until=_midnight(self.until + timedelta(days=1)) if self.until else None,
+            score_min=self.score_min,
+            score_max=self.score_max,
+        )
+
+    @property
+    def filtered(self) -> bool:
+        """Return whether anything may be left out."""
+        return bool(self._fields(exclude=_OWN_FIELDS)) or bool(self.cursor)
+
+    def address(self, **changes: str) -> str:
+        """Return the page's address with other values for some fields, which begins with the first inspections."""
+        return f"/history?{urlencode(self._fields(exclude=('cursor',)) | changes)}"
+
+    @property
+    def exports(self) -> Choices:
+        """Return kind and address of each file that the list can be downloaded as."""
+        bounds = {"since": self.filters.since, "until": self.filters.until}
+        moments = {name: moment.isoformat() for name, moment in bounds.items() if moment}
+        query = urlencode(self._fields(exclude=_OWN_FIELDS) | moments)
+        return [(kind.upper() if kind == "csv" else kind, f"/api/v1/export.{kind}?{query}") for kind in _EXPORTS]
+
+    def _fields(self, exclude: Sequence[str]) -> dict[str, str]:
+        """Return what is not empty."""
+        values = self.model_dump(mode="json", exclude=set(exclude))
+        return {name: str(value) for name, value in values.items() if value not in (None, "")}
+
+
+def menus(recipes: Sequence[str]) -> dict[str, Choices]:
+    """Return the entries of each menu of the form; `recipes` are the names of all."""
+    verdicts = [(verdict, verdict) for verdict, _ in VERDICT_KEYS]
+    return {
+        "recipe": [("", "all"), *((name, name) for name in recipes)],
+        "label": [("", "all"), *LABEL_WORDS.items()],
+        "review": [("", "all"), ("none", "not reviewed"), ("any", "reviewed"), *verdicts],
+        "sort": [("newest", "newest first"), ("worst", "worst first"), ("oldest", "oldest first")],
+    }
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)

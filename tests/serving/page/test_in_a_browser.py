@@ -1,0 +1,272 @@
+"""Walk through the pages in a real browser: drop, teach, review, export; themes, widths, keyboard, accessibility."""
+
+import csv
+import io
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx
+import pytest
+
+from pages import GOOD, PAINTED, SOUND, looking, serving
+
+expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
+
+pytestmark = pytest.mark.browser
+
+PAGES = ("/", "/teach", "/history", "/history?view=grid&sort=worst", "/watch")
+HOSTILE = "<img src=x onerror=alert(1)>'\"&.jpg"
+
+
+def upload(address: str, photos: list[Path], **fields: str) -> list[dict[str, Any]]:
+    """Inspect photos; return the answers."""
+    files = [("images", (photo.name, photo.read_bytes())) for photo in photos]
+    answer = httpx.post(f"{address}/api/v1/inspections", files=files, data={"wait": "true", **fields}, timeout=120)
+    answer.raise_for_status()
+    inspections: list[dict[str, Any]] = answer.json()["inspections"]
+    return inspections
+
+
+def teach(address: str, name: str) -> None:
+    """Teach a part from the good photos and wait until it is in use."""
+    files = [("images", (photo.name, photo.read_bytes())) for photo in GOOD]
+    job = httpx.post(f"{address}/api/v1/recipes", files=files, data={"name": name}, timeout=60).json()["job"]
+    while job["state"] in ("waiting", "running"):
+        time.sleep(0.1)
+        job = httpx.get(f"{address}/api/v1/jobs/{job['id']}").json()
+    assert job["state"] == "done", job["error"]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Run a service that knows a part and has inspected a few photos."""
+    with serving(tmp_path_factory.mktemp("service")) as address:
+        teach(address, "hazelnut")
+        upload(address, [*PAINTED[:2], *SOUND[:3]], recipe="hazelnut")
+        yield address
+
+
+def inspect(page: Any, photos: list[Path]) -> None:
+    """Choose photos on the page Inspect and wait for all answers."""
+    page.goto("/")
+    page.set_input_files("#files", photos)
+    expect(page.locator("#shots li")).to_have_count(len(photos))
+    expect(page.locator("#shots .label.waiting")).to_have_count(0, timeout=60_000)
+
+
+def test_teach_a_part_by_photos_and_region_then_improve_it(browser: Any, tmp_path: Path) -> None:
+    with serving(tmp_path) as address, looking(browser, address, viewport={"width": 1280, "height": 800}) as tab:
+        page = tab.page
+        page.goto("/teach")
+        page.set_input_files("#files", GOOD)
+        frame = page.locator(".roi img")
+        frame.scroll_into_view_if_needed()
+        box = frame.bounding_box()
+        assert box is not None
+        for (x, y), act in (((0.1, 0.2), page.mouse.down), ((0.9, 0.7), page.mouse.up)):
+            page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
+            act()
+        expect(page.locator("[data-edge=width]")).to_have_value("80")
+        page.fill("#name", "nut")
+        page.click("#learn")
+        expect(page.locator("#promise")).to_contain_text("at most 1 in 5")
+        assert page.locator(".strip .dot").count() == len(GOOD)
+        expect(page.locator("#photos .score")).to_have_count(len(GOOD))
+        assert httpx.get(f"{address}/api/v1/recipes").json()["recipes"][0]["active"] is None
+        page.click("#save")
+        expect(page.get_by_text("nut is saved and in use.")).to_be_visible()
+        version = httpx.get(f"{address}/api/v1/recipes").json()["recipes"][0]["versions"][0]
+        assert version["active"]
+        assert version["roi"] == pytest.approx(0.8 * 0.5, abs=0.02)
+
+        for inspection in upload(address, SOUND[:2], recipe="nut"):
+            path = f"{address}/api/v1/inspections/{inspection['id']}/review"
+            httpx.post(path, json={"verdict": "right"}).raise_for_status()
+        page.goto("/teach")
+        page.get_by_role("button", name="Improve it from reviewed images").click()
+        expect(page.get_by_text("false alarms: 0 before, 0 after")).to_be_visible()
+        expect(page.locator("[data-comparison] tbody tr")).to_have_count(2)
+        page.get_by_role("button", name="Use version 2", exact=True).click()
+        expect(page.locator("tr", has_text="in use")).to_contain_text("6")
+        page.get_by_role("button", name="Use version 1 of nut").click()
+        expect(page.locator("tr", has_text="in use")).to_contain_text("4")
+
+
+def test_inspect_photos_and_move_the_threshold(browser: Any, address: str) -> None:
+    with looking(browser, address, viewport={"width": 1280, "height": 800}) as tab:
+        page = tab.page
+        inspect(page, [*PAINTED[:3], *SOUND[:2]])
+        assert page.locator("#shots .shot.anomalous").count() == 3
+        assert page.locator("#shots .shot.normal").count() == 2
+        expect(page.locator("#why")).to_contain_text("stand")
+        expect(page.locator(".regions button").first).to_contain_text("px")
+        page.locator(".regions button").first.click()
+        expect(page.locator(".frame .box").first).to_be_visible()
+        for layer in (".photo", ".heat", ".outline"):
+            expect(page.locator(layer)).to_have_js_property("complete", True)
+            assert page.locator(layer).evaluate("image => image.naturalWidth") > 0
+
+        page.locator("[data-mix]").fill("0")
+        assert page.locator(".heat").evaluate("image => getComputedStyle(image).opacity") == "0"
+        page.locator("[data-outline]").uncheck()
+        expect(page.locator(".outline")).to_be_hidden()
+
+        page.locator("[data-threshold-number]").fill("1000")
+        page.keyboard.press("Tab")
+        expect(page.locator("#shots .shot.normal")).to_have_count(5)
+        expect(page.locator("#moved")).to_contain_text("With the threshold of the service it is called anomalous")
+        assert page.locator(".histogram .over").count() == 0
+        page.locator("[data-reset]").click()
+        expect(page.locator("#shots .shot.anomalous")).to_have_count(3)
+
+
+def test_a_file_that_is_no_image_is_named_with_the_reason(browser: Any, address: str, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no image at all")
+    with looking(browser, address, refused=422) as tab:
+        page = tab.page
+        page.goto("/")
+        page.set_input_files("#files", [SOUND[0], broken])
+        expect(page.locator("#shots .shot.failed")).to_have_count(1)
+        expect(page.locator("#shots .shot.normal")).to_have_count(1)
+        page.locator("#shots .shot.failed").click()
+        expect(page.locator("#why")).to_contain_text("broken.jpg")
+
+
+def test_review_by_keys_undo_filter_and_export(browser: Any, address: str) -> None:
+    with looking(browser, address, viewport={"width": 1280, "height": 800}) as tab:
+        page = tab.page
+        page.goto("/history?sort=worst&recipe=hazelnut")
+        scores = [float(text) for text in page.locator("tbody tr td:nth-child(4)").all_inner_texts()]
+        assert scores == sorted(scores, reverse=True)
+        page.keyboard.press("j")
+        page.keyboard.press("r")
+        expect(page.locator("tbody tr").nth(0)).to_contain_text("right")
+        page.keyboard.press("f")
+        expect(page.locator("tbody tr").nth(1)).to_contain_text("false alarm")
+        page.keyboard.press("u")
+        expect(page.locator("tbody tr").nth(1)).to_contain_text("not reviewed")
+
+        page.keyboard.press("k")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("button", name="right")).to_have_attribute("aria-pressed", "true")
+        page.fill("#comment", HOSTILE)
+        page.get_by_role("button", name="missed").click()
+        expect(page.get_by_role("button", name="missed")).to_have_attribute("aria-pressed", "true")
+        page.reload()
+        expect(page.locator("#comment")).to_have_value(HOSTILE)
+        page.get_by_role("button", name="undo").click()
+        expect(page.get_by_role("button", name="right")).to_have_attribute("aria-pressed", "true")
+        page.keyboard.press("j")
+        expect(page.locator("#previous")).to_be_visible()
+
+        page.goto("/history?review=right")
+        expect(page.locator("tbody tr")).to_have_count(1)
+        with page.expect_download() as download:
+            page.get_by_role("link", name="CSV").click()
+        rows = list(csv.DictReader(io.StringIO(download.value.path().read_text(encoding="utf-8-sig"))))
+        assert [row["verdict"] for row in rows] == ["right"]
+
+
+def test_names_and_comments_stay_text(browser: Any, address: str) -> None:
+    files = [("images", (HOSTILE, SOUND[3].read_bytes()))]
+    answer = httpx.post(f"{address}/api/v1/inspections", files=files, data={"wait": "true"}, timeout=60).json()
+    inspection = answer["inspections"][0]
+    review = {"verdict": "right", "comment": f"</textarea>{HOSTILE}"}
+    httpx.post(f"{address}/api/v1/inspections/{inspection['id']}/review", json=review).raise_for_status()
+    with looking(browser, address) as tab:
+        page = tab.page
+        page.on("dialog", lambda dialog: pytest.fail(f"a script ran: {dialog.message}"))
+        for path in (*PAGES, f"/history/{inspection['id']}"):
+            page.goto(path)
+            page.wait_for_load_state("networkidle")
+            assert page.locator("img[onerror]").count() == 0
+        expect(page.locator("h1")).to_have_text(inspection["name"])
+        expect(page.locator("#comment")).to_have_value(review["comment"])
+
+
+def test_a_request_without_the_token_of_the_page_is_refused(browser: Any, address: str) -> None:
+    with looking(browser, address, refused=403) as tab:
+        page = tab.page
+        page.goto("/history")
+        first = page.locator("[data-inspection]").first.get_attribute("data-inspection")
+        send = f"fetch('/api/v1/inspections/{first}', {{method: 'DELETE', headers: HEADERS}}).then((a) => a.status)"
+        assert page.evaluate(send.replace("HEADERS", "{}")) == 403
+        assert page.evaluate(send.replace("HEADERS", "{'X-CSRF-Token': 'guess'}")) == 403
+    assert httpx.get(f"{address}/api/v1/inspections/{first}").status_code == 200
+
+
+def test_all_by_keyboard(browser: Any, address: str) -> None:
+    with looking(browser, address, viewport={"width": 1280, "height": 800}) as tab:
+        page = tab.page
+        page.goto("/")
+        page.keyboard.press("Tab")
+        expect(page.locator(":focus")).to_have_text("to the content")
+        page.keyboard.press("Enter")
+        for _ in range(2):
+            page.keyboard.press("Tab")
+        expect(page.locator(":focus")).to_have_text("Choose photos")
+        with page.expect_file_chooser() as chooser:
+            page.keyboard.press("Enter")
+        chooser.value.set_files([PAINTED[0], SOUND[0]])
+        expect(page.locator("#shots .label.waiting")).to_have_count(0, timeout=60_000)
+        page.locator("#shots .shot").first.focus()
+        page.keyboard.press("ArrowRight")
+        expect(page.locator("#name")).to_have_text(SOUND[0].name)
+        page.locator("[data-threshold]").focus()
+        page.keyboard.press("Home")
+        expect(page.locator("#shots .shot.anomalous")).to_have_count(2)
+
+        page.goto("/teach")
+        page.set_input_files("#files", GOOD[:1])
+        for edge, value in (("left", "10"), ("top", "20"), ("width", "50"), ("height", "60")):
+            page.locator(f"[data-edge={edge}]").focus()
+            page.keyboard.type(value)
+        page.keyboard.press("Tab")
+        expect(page.locator(".roi .area")).to_have_attribute("style", "left: 10%; top: 20%; width: 50%; height: 60%;")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_at_every_width(browser: Any, address: str, scheme: Literal["light", "dark"]) -> None:
+    first = httpx.get(f"{address}/api/v1/inspections?sort=worst&limit=1").json()["inspections"][0]["id"]
+    with looking(browser, address, color_scheme=scheme) as tab:
+        page = tab.page
+        for width, height in ((375, 812), (1280, 800), (2560, 1440)):
+            page.set_viewport_size({"width": width, "height": height})
+            for path in (*PAGES, f"/history/{first}"):
+                page.goto(path)
+                assert not tab.sticks_out(), f"{path} sticks out sideways at {width} pixels"
+                if width < 2000:
+                    assert tab.serious_findings() == [], f"{path} at {width} pixels"
+        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert ground == {"light": "rgb(246, 247, 249)", "dark": "rgb(18, 22, 28)"}[scheme]
+
+
+def test_on_a_phone_the_camera_can_be_used(browser: Any, address: str) -> None:
+    phone = {"viewport": {"width": 375, "height": 812}, "has_touch": True, "is_mobile": True}
+    with looking(browser, address, **phone) as tab:
+        page = tab.page
+        inspect(page, [PAINTED[0]])
+        expect(page.get_by_role("button", name="Take a photo")).to_be_visible()
+        assert page.locator("#files-camera").get_attribute("capture") == "environment"
+        answer, picture = page.locator(".answer").bounding_box(), page.locator(".viewer").bounding_box()
+        assert answer is not None
+        assert picture is not None
+        assert answer["y"] > picture["y"]
+        assert tab.serious_findings() == []
+
+
+def test_sign_in_with_the_token(browser: Any, tmp_path: Path) -> None:
+    token = "a token of more than sixteen characters".replace(" ", "-")
+    with serving(tmp_path, token=token) as address, looking(browser, address) as tab:
+        page = tab.page
+        page.goto("/history")
+        expect(page).to_have_url(f"{address}/login")
+        assert tab.serious_findings() == []
+        page.fill("input[name=token]", token)
+        page.keyboard.press("Enter")
+        expect(page).to_have_url(f"{address}/")
+        page.goto("/history")
+        expect(page.get_by_text("Nothing here yet.")).to_be_visible()
