@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import uvicorn
 
+from anomalens.options import LoadOptions
 from anomalens.serving.running import bind
 from anomalens.serving.settings import ServeSettings
 from anomalens.serving.web_app import create_app
@@ -19,11 +20,14 @@ GOOD = sorted((NUTS / "train" / "good").glob("*.jpg"))
 SOUND = sorted((NUTS / "test" / "good").glob("*.jpg"))
 PAINTED = sorted((NUTS / "test" / "colour").glob("*.jpg"))
 
+# Images are seen small and once, so that tests wait little.
+SMALL = LoadOptions(size=224, extra_sizes=(0,))
+
 
 @contextmanager
 def serving(folder: Path, **settings: Any) -> Iterator[str]:
     """Run a service that keeps its history in `folder`; yield its address."""
-    app = create_app(ServeSettings(store=f"sqlite:///{folder / 'history.db'}", **settings))
+    app = create_app(ServeSettings(store=f"sqlite:///{folder / 'history.db'}", options=SMALL, **settings))
     with bind("127.0.0.1", 0) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="on"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -48,4 +52,5 @@ def looking(browser: Any, address: str, *, refused: int = 0, **context: Any) -> 
         yield tab
     finally:
         tab.page.close()
-    assert [text for text in tab.complaints if not (refused and f"status of {refused}" in text)] == []
+    complaints = [text for text in tab.complaints if not (refused and f"status of {refused}" in text)]
+    assert not complaints, complaints

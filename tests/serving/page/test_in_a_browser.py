@@ -5,7 +5,7 @@ import io
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import httpx
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from pages import GOOD, PAINTED, SOUND, looking, serving
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
+expect.set_options(timeout=30_000)
 
 pytestmark = pytest.mark.browser
 
@@ -228,24 +229,23 @@ def test_all_by_keyboard(browser: Any, address: str) -> None:
         expect(page.locator(".roi .area")).to_have_attribute("style", "left: 10%; top: 20%; width: 50%; height: 60%;")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_page_at_every_width(browser: Any, address: str, scheme: Literal["light", "dark"]) -> None:
+@pytest.mark.parametrize(("width", "scheme"), [(375, "dark"), (1280, "light"), (3840, "dark")])
+def test_every_page_fits_and_can_be_used_by_everybody(browser: Any, address: str, width: int, scheme: str) -> None:
     first = httpx.get(f"{address}/api/v1/inspections?sort=worst&limit=1").json()["inspections"][0]["id"]
-    with looking(browser, address, color_scheme=scheme) as tab:
-        page = tab.page
-        for width, height in ((375, 812), (1280, 800), (2560, 1440)):
-            page.set_viewport_size({"width": width, "height": height})
-            for path in (*PAGES, f"/history/{first}"):
-                page.goto(path)
-                assert not tab.sticks_out(), f"{path} sticks out sideways at {width} pixels"
-                if width < 2000:
-                    assert tab.serious_findings() == [], f"{path} at {width} pixels"
-        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    window = {"width": width, "height": width * 5 // 8}
+    with looking(browser, address, color_scheme=scheme, viewport=window) as tab:
+        for path in (*PAGES, f"/history/{first}"):
+            tab.page.goto(path)
+            assert not tab.sticks_out(), f"{path} sticks out sideways"
+            # The rules speak of what is in a page, so that one wide window stands for all.
+            if width < 2000:
+                assert tab.serious_findings() == [], path
+        ground = tab.page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert ground == {"light": "rgb(246, 247, 249)", "dark": "rgb(18, 22, 28)"}[scheme]
 
 
 def test_on_a_phone_the_camera_can_be_used(browser: Any, address: str) -> None:
-    phone = {"viewport": {"width": 375, "height": 812}, "has_touch": True, "is_mobile": True}
+    phone: dict[str, Any] = {"viewport": {"width": 375, "height": 812}, "has_touch": True, "is_mobile": True}
     with looking(browser, address, **phone) as tab:
         page = tab.page
         inspect(page, [PAINTED[0]])

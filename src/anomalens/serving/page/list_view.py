@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from pydantic import BaseModel, BeforeValidator, FiniteFloat
 
 from anomalens.serving.history import Filters
-from anomalens.serving.page.rendering import LABEL_WORDS, VERDICT_KEYS
+from anomalens.serving.page.page_templates import LABEL_WORDS, VERDICT_KEYS
 
 Choices = list[tuple[str, str]]
 """Value and words of each entry of a menu."""

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from anomalens.serving.history import Filters, NotFoundError
 from anomalens.serving.page.layers import Kind, draw
 from anomalens.serving.page.list_view import ListView, menus
-from anomalens.serving.page.rendering import TABS, moment, render, score
+from anomalens.serving.page.page_templates import TABS, moment, render, score
 from anomalens.serving.page.watching import DEFAULT_SPAN, SPANS, watched
 from anomalens.serving.recipe_answers import recipe_answers
 from anomalens.serving.security import check_form, csrf_token, sign_in, sign_out
@@ -75,7 +75,7 @@ def page_router(service: Service) -> APIRouter:
     @router.get("/history/{id}")
     def detail(request: Request, id: str) -> HTMLResponse:
         try:
-            inspection = service.inspection_json(service.inspection(id))
+            inspection: dict[str, Any] = service.inspection_json(service.inspection(id))
         except NotFoundError as error:
             return show(request, "missing.html", "History", 404, reason=str(error))
         downloads = [(name, address) for name, address in inspection["links"].items() if name != "self"]

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from urllib.parse import urlencode
 
-from anomalens.serving.page.charts import alarm_chart, p_value_chart
+from anomalens.serving.page.control_charts import alarm_chart, p_value_chart
 
 
 @dataclass(frozen=True)

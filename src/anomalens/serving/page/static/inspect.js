@@ -102,7 +102,7 @@ const taughtScores = () => JSON.parse(recipe?.selectedOptions[0]?.dataset.scores
 function labelOf(shot) {
   const { inspection } = shot;
   if (inspection.error) return "failed";
-  if (inspection.label === undefined) return "waiting";
+  if (inspection.label == null) return "waiting";
   const moved = current?.inspection.threshold != null && group(inspection) === group(current.inspection);
   return moved ? labelAt(inspection, panel.value) : inspection.label;
 }
@@ -122,7 +122,7 @@ function choose(shot) {
   if (current) current.button.removeAttribute("aria-current");
   current = shot;
   shot.button.setAttribute("aria-current", "true");
-  viewer.show(shot.inspection, shot.inspection.label === undefined && !shot.unseen ? shot.preview : undefined);
+  viewer.show(shot.inspection, shot.inspection.label == null && !shot.unseen ? shot.preview : undefined);
   showPanel();
   showLabels();
 }
@@ -134,7 +134,7 @@ function showAnswer({ inspection, ...shot }) {
   said.textContent = WORDS[label];
   find("#name").textContent = inspection.name;
   find("#why").textContent = inspection.error ?? inspection.reason ?? "The answer follows.";
-  const moved = inspection.label !== undefined && label !== inspection.label && !inspection.error;
+  const moved = inspection.label != null && label !== inspection.label && !inspection.error;
   tell(find("#moved"), moved ? `With the threshold of the service it is called ${WORDS[inspection.label]}.` : "");
   find("#facts").hidden = inspection.score == null;
   find("#score").textContent = digits(inspection.score);

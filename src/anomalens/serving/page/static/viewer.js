@@ -29,12 +29,14 @@ export class Viewer {
 
   /** Show an inspection; `preview` is an address to show its photo from at once, if there is any. */
   show(inspection, preview) {
-    this.photo.src = preview ?? picture(inspection.id, "photo");
+    const judged = inspection.label != null;
+    if (preview || judged) this.photo.src = preview ?? picture(inspection.id, "photo");
+    else this.photo.removeAttribute("src");
     this.photo.alt = inspection.name;
     for (const box of this.frame.querySelectorAll(".box")) box.remove();
     this.list.replaceChildren();
     for (const layer of [this.heat, this.outline]) layer.removeAttribute("src");
-    if (!inspection.id || inspection.label === undefined || inspection.error) return;
+    if (!judged) return;
     this.heat.src = picture(inspection.id, "heat");
     this.outline.src = picture(inspection.id, "outline");
     this.regions(inspection);

@@ -59,7 +59,7 @@ def moment(text: str) -> str:
     return datetime.fromisoformat(text).strftime("%Y-%m-%d %H:%M")
 
 
-def thumbnail(inspection: Mapping[str, Any], kind: str) -> str:
-    """Return the address of a small picture; of an image that has no answer, of the photo alone."""
-    shown = kind if inspection["label"] is not None else "photo"
-    return f"/pictures/{quote(inspection['id'])}/{shown}.webp?side={_THUMBNAIL}"
+def thumbnail(inspection: Mapping[str, Any]) -> str:
+    """Return the address of a small picture: with the defects marked, or of the photo while there is no answer."""
+    kind = "photo" if inspection["label"] is None else "overlay"
+    return f"/pictures/{quote(inspection['id'])}/{kind}.webp?side={_THUMBNAIL}"
