@@ -14,22 +14,23 @@ from anomalens.engines import light
 from anomalens.engines.onnx_files import external_files
 from anomalens.engines.torch_engine import TorchEngine
 from anomalens.files import file_digest
-from anomalens_lab.graph import LIMIT, compare, forget_origin, refer_to
+from anomalens_lab.graph import LIMIT, METHODS, compare, forget_origin, refer_to
 
 
-def test_the_shipped_graph_computes_what_pytorch_computes() -> None:
-    engine = load_detector(engine="torch", device="cpu").engine
+@pytest.mark.parametrize("method", METHODS)
+def test_the_shipped_graph_computes_what_pytorch_computes(method: str) -> None:
+    engine = load_detector(method, engine="torch", device="cpu").engine
     assert isinstance(engine, TorchEngine)
     # Sides of an odd and of an even number of patches, of the largest stride too.
     differences = compare(engine, (48, 80, 112, 320))
     assert max(differences.values()) <= LIMIT, differences
 
 
-def test_the_shipped_graph_is_small_and_names_no_machine() -> None:
-    path, shipped = light.FOLDER / light.GRAPH, bundled_calibration().graph
-    assert shipped is not None
+@pytest.mark.parametrize("method", METHODS)
+def test_the_shipped_graph_is_small_and_names_no_machine(method: str) -> None:
+    path, shipped = light.FOLDER / light.graph_of(method), bundled_calibration().graphs[method]
     assert {name: file_digest(light.FOLDER / name) for name in shipped.sha256} == dict(shipped.sha256)
-    assert set(shipped.sha256) == {"graph.onnx", "weights.safetensors", "prompts/anomalyclip.safetensors"}
+    assert set(shipped.sha256) == {f"{method}.onnx", "weights.safetensors", f"prompts/{method}.safetensors"}
     assert external_files(path) == ["weights.safetensors"]
     content = path.read_bytes()
     assert len(content) < 500_000

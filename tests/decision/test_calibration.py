@@ -23,8 +23,8 @@ SHIPPED = ShippedMethod(ONE, ScorePooling(0.25, top=0.02), {"views": 1})
 
 def test_round_trip(tmp_path: Path) -> None:
     preprocess = Preprocess(64, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), multiple=16)
-    graph = ShippedGraph("anoclip", {"views": 1, "taps": [-1]}, "123", preprocess, {"graph.onnx": "456"})
-    table = CalibrationTable("abc", "anoclip", {"anoclip": SHIPPED}, SHIPPED, graph)
+    graph = ShippedGraph("anoclip", {"views": 1, "taps": [-1]}, "123", preprocess, {"anoclip.onnx": "456"})
+    table = CalibrationTable("abc", "anoclip", {"anoclip": SHIPPED}, SHIPPED, {"anoclip": graph})
     path = tmp_path / "calibration.json"
     path.write_text(json.dumps(table.to_dict()))
     assert CalibrationTable.read(path) == table

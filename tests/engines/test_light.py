@@ -13,6 +13,7 @@ import pytest
 
 from anomalens import ConfigError, MissingExtraError, WeightsError, load_detector
 from anomalens.backbones.bundle import BUNDLED_FILE
+from anomalens.decision.calibration import bundled_calibration
 from anomalens.detection.detector import Detector
 from anomalens.engines import choice, light
 from anomalens.engines.light import LightEngine
@@ -23,6 +24,7 @@ from anomalens.options import LoadOptions
 from anomalens.prediction import Prediction
 from toys import parts, predictions
 
+METHODS = sorted(bundled_calibration().graphs)
 SCENES = BUNDLED_FILE.parent / "scenes"
 WASHERS = sorted(SCENES.glob("washer/test/**/*.jpg"))
 SOME = sorted(SCENES.glob("*/test/**/*.jpg"))[::11]
@@ -51,6 +53,17 @@ def test_scenes_have_the_map_and_the_score_that_pytorch_gives_them(engine: str, 
     for prediction, answer in zip(expected, predictions(detector.predict_many(SOME)), strict=True):
         assert abs(prediction.score - answer.score) <= 1e-5
         assert np.abs(prediction.anomaly_map - answer.anomaly_map).max() <= 1e-5 * (high - low)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_shipped_graph_gives_a_photograph_what_pytorch_gives_it(method: str) -> None:
+    graph, torch = (load_detector(method, engine=engine, size=112) for engine in ("auto", "torch"))
+    assert isinstance(graph.engine, LightEngine)
+    assert (graph.settings, graph.identity, graph.calibration) == (torch.settings, torch.identity, torch.calibration)
+    expected, answer = (each.predict(WASHERS[0]) for each in (torch, graph))
+    low, high = graph.calibration.heat_range
+    assert abs(expected.score - answer.score) <= 1e-5
+    assert np.abs(expected.anomaly_map - answer.anomaly_map).max() <= 1e-5 * (high - low)
 
 
 @pytest.mark.parametrize("options", [{}, {"size": 336}, {"extra_sizes": (0,)}, {"tile": 300}, {"object_name": "nut"}])
@@ -195,9 +208,9 @@ def test_pytorch_computes_on_a_gpu_unless_another_engine_is_named(monkeypatch: p
     assert isinstance(load_detector(engine="onnx").engine, LightEngine)
 
 
-@pytest.mark.parametrize("name", ["graph.onnx", "weights.safetensors"])
+@pytest.mark.parametrize("name", ["anomalyclip.onnx", "weights.safetensors"])
 def test_a_damaged_or_missing_file_is_refused(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for file in ("graph.onnx", "weights.safetensors", "prompts/anomalyclip.safetensors"):
+    for file in ("anomalyclip.onnx", "weights.safetensors", "prompts/anomalyclip.safetensors"):
         (tmp_path / file).parent.mkdir(exist_ok=True)
         shutil.copyfile(light.FOLDER / file, tmp_path / file)
     monkeypatch.setattr(light, "FOLDER", tmp_path)

@@ -223,6 +223,6 @@ def calibrate_bundled(
         detector = load_detector(best, BUNDLED, batch_size=8, extra_sizes=AUTO_SIZES, **methods[best])
         shipped, reached[AUTO] = calibrate_method(detector, known, real)
         auto = replace(shipped, options=dict(methods[best]), extra_sizes=AUTO_SIZES)
-    graph = table.graph if table.weights == weights else None
-    write_json(path, CalibrationTable(weights, best, entries, auto, graph).to_dict())
+    graphs = table.graphs if table.weights == weights else {}
+    write_json(path, CalibrationTable(weights, best, entries, auto, graphs).to_dict())
     return reached

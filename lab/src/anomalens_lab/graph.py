@@ -1,7 +1,7 @@
-"""Make the graph that is shipped beside the bundled weights: `python -m anomalens_lab graph`.
+"""Make the graphs that are shipped beside the bundled weights: `python -m anomalens_lab graph`.
 
-The default method as one ONNX graph of any size, with what photographs are compared by. It holds no large number of its
-own: each tensor that the file of weights has too is a place in that file (external data), half precision, followed by
+A method as one ONNX graph of any size, with what photographs are compared by. It holds no large number of its own: each
+tensor that the file of weights has too is a place in that file (external data), half precision, followed by
 a Cast, which a runtime computes once when it opens the graph. Method, hashes and preprocessing go into the calibration
 table, which the product reads them from.
 """
@@ -27,25 +27,28 @@ from anomalens.files import atomic_write, file_digest, json_ready, write_json
 
 # Bytes below which a tensor stays in the graph: a place elsewhere is not worth the nodes that read it.
 _SMALL = 8192
+METHODS = ("anomalyclip", "crane", "crane+")
+"""Methods that call every object alike, so that no text has to be read, and whose maps equal PyTorch's. TokenCLIP calls
+objects alike too, but chooses subspaces for each patch: where two are nearly as good, runtimes choose differently."""
 LIMIT = 1e-5
 """Largest difference from PyTorch: of scores and maps, whose range is 1, and of levels in units of their range."""
 
 
-def make_graph(weights: Path = BUNDLED_FILE) -> dict[str, float]:
-    """Write the graph beside the bundled weights and its description into the calibration table.
+def make_graph(method: str, weights: Path = BUNDLED_FILE) -> dict[str, float]:
+    """Write a method's graph beside the bundled weights and its description into the calibration table.
 
     Returns the largest difference from PyTorch of each output.
 
     Raises WeightsError where an output differs by more than LIMIT; the files are then as they were.
     """
-    detector = load_detector(engine="torch", device="cpu")
+    detector = load_detector(method, engine="torch", device="cpu")
     engine = detector.engine
     assert isinstance(engine, TorchEngine)
     graph = Graph(engine, detector.preprocess, any_size=True, shipped=True)
     model = export_program(graph).model
     refer_to(model, weights)
     forget_origin(model)
-    path = weights.parent / light.GRAPH
+    path = weights.parent / light.graph_of(method)
     before = path.read_bytes() if path.exists() else None
     # The runtime reads the weights from the folder that the graph lies in.
     atomic_write(path, ir.to_proto(model).SerializeToString())
@@ -56,15 +59,14 @@ def make_graph(weights: Path = BUNDLED_FILE) -> dict[str, float]:
         raise WeightsError(f"the graph differs from PyTorch by more than {LIMIT:g}: {differences}")
     table_path = weights.parent / "calibration.json"
     table = CalibrationTable.read(table_path)
-    method = engine.identity.method
     shipped = ShippedGraph(
         method,
         engine.identity.options,
         engine.identity.learned or "",
         detector.preprocess,
-        {name: file_digest(weights.parent / name) for name in (light.GRAPH, weights.name, light.prompts_of(method))},
+        {name: file_digest(weights.parent / name) for name in (path.name, weights.name, light.prompts_of(method))},
     )
-    write_json(table_path, json_ready(replace(table, graph=shipped).to_dict()))
+    write_json(table_path, json_ready(replace(table, graphs={**table.graphs, method: shipped}).to_dict()))
     return differences
 
 

@@ -148,7 +148,7 @@ def pooling_from_dict(value: Mapping[str, Any]) -> ScorePooling:
 
 @dataclass(frozen=True)
 class ShippedGraph:
-    """Describe the graph that is shipped with a set of weights: its image tower and its best method, without PyTorch.
+    """Describe a graph that is shipped with a set of weights: its image tower and a method, without PyTorch.
 
     Raises ConfigError where a value is of another type.
     """
@@ -184,15 +184,22 @@ class CalibrationTable:
     methods: dict[str, ShippedMethod]
     # How the best method is used where none is named; None: as where it is named.
     auto: ShippedMethod | None = None
-    # The graph that computes the best method; None: it needs PyTorch.
-    graph: ShippedGraph | None = None
+    # Graphs by the methods that they compute; all others need PyTorch.
+    graphs: dict[str, ShippedGraph] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the table JSON-ready; `from_dict` is the inverse."""
         methods = {name: entry.to_dict() for name, entry in sorted(self.methods.items())}
         auto = {"auto": self.auto.to_dict()} if self.auto else {}
-        graph = {"graph": self.graph.to_dict()} if self.graph else {}
-        return {"schema": _SCHEMA, "weights": self.weights, "best": self.best, **auto, **graph, "methods": methods}
+        graphs = {name: graph.to_dict() for name, graph in sorted(self.graphs.items())}
+        return {
+            "schema": _SCHEMA,
+            "weights": self.weights,
+            "best": self.best,
+            **auto,
+            "graphs": graphs,
+            "methods": methods,
+        }
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> "CalibrationTable":
@@ -202,8 +209,8 @@ class CalibrationTable:
                 raise ConfigError(f"calibration of schema {value['schema']}; this version reads schema {_SCHEMA}")
             methods = {name: ShippedMethod.from_dict(entry) for name, entry in value["methods"].items()}
             auto = ShippedMethod.from_dict(value["auto"]) if "auto" in value else None
-            graph = ShippedGraph.from_dict(value["graph"]) if "graph" in value else None
-            return cls(value["weights"], value["best"], methods, auto, graph)
+            graphs = {name: ShippedGraph.from_dict(entry) for name, entry in value["graphs"].items()}
+            return cls(value["weights"], value["best"], methods, auto, graphs)
         except (KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"not a calibration table: {one_line(error)}") from error
 

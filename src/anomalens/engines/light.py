@@ -1,10 +1,10 @@
-"""Run the graph that is shipped with the bundled backbone: the best method, words and photographs, without PyTorch.
+"""Run a graph that is shipped with the bundled backbone: a method, words and photographs, without PyTorch.
 
 In the folder of the weights are
 
-    graph.onnx            the image tower and the method; its numbers are places in the next file
+    METHOD.onnx           the image tower and a method; its numbers are places in the next file
     weights.safetensors   the weights
-    calibration.json      what the graph is, and the hashes of its files (`ShippedGraph`)
+    calibration.json      what each graph is, and the hashes of its files (`ShippedGraph`)
 
     pixels [B, 3, H, W] -> score [B], map [B, H, W], levels [B, h, w, C]      H and W: multiples of the patch
 """
@@ -42,7 +42,6 @@ from anomalens.untrusted import read_header
 Runtime = Literal["onnx", "openvino"]
 
 FOLDER = BUNDLED_FILE.parent
-GRAPH = "graph.onnx"
 LEAST_PATCHES, MOST_PATCHES = 3, 256
 """How many patches long a side of the pixels may be."""
 LEVELS = ("level_0", "level_1", "level_2")
@@ -50,12 +49,12 @@ LEVELS = ("level_0", "level_1", "level_2")
 
 
 class LightEngine:
-    """Hold the shipped graph. Threads may share it, and it can be pickled."""
+    """Hold the shipped graph of a method. Threads may share it, and it can be pickled."""
 
     def __init__(self, identity: Identity, runtime: Runtime) -> None:
         """Open the graph with a runtime. Raises MissingExtraError, WeightsError where it cannot be opened."""
         self.identity, self.runtime = identity, runtime
-        self._sessions = _Sessions(runtime)
+        self._sessions = _Sessions(graph_of(identity.method), runtime)
         self._hands_out_levels = False
         # What cannot be opened is refused when the detector is loaded.
         self._run_for(sharing=self.parallel)
@@ -96,22 +95,22 @@ class LightEngine:
 
 
 class _Sessions:
-    """Open the graph once for each number of cores that share a run. A pickled copy opens it anew."""
+    """Open a graph once for each number of cores that share a run. A pickled copy opens it anew."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
+    def __init__(self, name: str, runtime: Runtime) -> None:
+        self._name, self._runtime = name, runtime
         self._open = onnx.open_model if runtime == "onnx" else openvino.open_model
         self._runs: dict[int, GraphRun] = {}
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Sessions, (self._runtime,)
+        return _Sessions, (self._name, self._runtime)
 
     def with_cores(self, cores: int) -> GraphRun:
         """Return what runs the graph on this many cores."""
         with self._lock:
             if cores not in self._runs:
-                self._runs[cores] = self._open(FOLDER / GRAPH, "cpu", cores=cores)
+                self._runs[cores] = self._open(FOLDER / self._name, "cpu", cores=cores)
             return self._runs[cores]
 
 
@@ -122,19 +121,20 @@ def _cores() -> int:
 
 
 def graph_for(options: LoadOptions) -> ShippedGraph | str:
-    """Return the shipped graph where it does all that `options` ask for; else say what it cannot do.
+    """Return the shipped graph that does all that `options` ask for; where none does, say what is in the way.
 
-    Raises ConfigError for an option that its method does not have.
+    Raises ConfigError for an option that the method does not have.
     """
     if canonical_name(options.backbone) != BUNDLED:
         return f"the backbone {options.backbone!r}"
     table = bundled_calibration()
-    graph = table.graph
-    if graph is None or not _made_from(table.weights):
+    if not _made_from(table.weights):
         return "a bundled backbone that no graph was made from"
     if options.checkpoint is not None:
         return "a checkpoint"
-    if words_of(options.method) not in ("auto", graph.method):
+    method = words_of(options.method)
+    graph = table.graphs.get(table.best if method == "auto" else method)
+    if graph is None:
         return f"the method {options.method!r}"
     if options.dtype != "float32":
         return options.dtype
@@ -191,6 +191,11 @@ def _identity(options: LoadOptions, graph: ShippedGraph, table: CalibrationTable
         auxiliary_data=read_header(prompts, error=WeightsError)["auxiliary_data"],
         trained_images=frozenset(load_file(prompts)["auxiliary.images"].tolist()),
     )
+
+
+def graph_of(method: str) -> str:
+    """Return the file of a method's graph, in the folder of the weights."""
+    return f"{method}.onnx"
 
 
 def prompts_of(method: str) -> str:
