@@ -14,9 +14,9 @@ from anomalens.methods.parts.learnable import SENTENCES
 Named = dict[str, Tensor]
 
 
-def prompts(table: Tensor, *, projections: bool, deep: int = 2) -> dict[str, Named]:
+def prompts(table: Tensor, *, projections: bool, deep: int = 2, seed: int = 3) -> dict[str, Named]:
     """Return a file as AnomalyCLIP (`projections`) or Crane writes it, for a token table [vocab, width]."""
-    generator = torch.Generator().manual_seed(3)
+    generator = torch.Generator().manual_seed(seed)
     width = table.shape[1]
     state: Named = {}
     for side, sentence in zip(("pos", "neg"), encode(SENTENCES), strict=True):
@@ -49,13 +49,13 @@ def adaclip(config: ClipConfig) -> Named:
     return adaclip_written_out.learned_tensors(5, config.vision.width, config.text.width, config.joint)
 
 
-def of_method(method: str, config: ClipConfig, table: Tensor) -> Any:
-    """Return the content of a file as the authors of a method write it."""
+def of_method(method: str, config: ClipConfig, table: Tensor, seed: int = 3) -> Any:
+    """Return the content of a file as the authors of a method write it; prompts are drawn with `seed`."""
     if method == "aprilgan":
         return aprilgan(config)
     if method == "adaclip":
         return adaclip(config)
-    return prompts(table, projections=method == "anomalyclip")
+    return prompts(table, projections=method == "anomalyclip", seed=seed)
 
 
 def published_names(method: str, learned: Named) -> Named:

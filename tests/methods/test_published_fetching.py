@@ -1,21 +1,35 @@
 """Published checkpoints by name: the table, the choice, and what is fetched from where, once."""
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from typer.testing import CliRunner
 
 import published_files
 from anomalens.backbones.tower import Clip
+from anomalens.backbones.weights import load_weights
+from anomalens.cli.app import app
 from anomalens.datasets.catalog import catalog
+from anomalens.detection.loading import load_detector
+from anomalens.engines import torch_engine
 from anomalens.errors import ConfigError, WeightsError
 from anomalens.files import cache_folder
 from anomalens.methods import base
-from anomalens.methods.parts.checkpoints import read_checkpoint
+from anomalens.methods.parts.checkpoints import (
+    Checkpoint,
+    CheckpointInfo,
+    load_method,
+    read_checkpoint,
+    save_checkpoint,
+)
 from anomalens.methods.published import table
 from anomalens.methods.published.fetching import checkpoint_file, download_of
 from anomalens.methods.published.table import (
@@ -115,7 +129,8 @@ def publish(
 
     def publish(name: str) -> table.PublishedCheckpoint:
         row = find_published(name)
-        content = published_files.of_method(row.method, tiny_clip.config, words)
+        seed = sum(name.encode())  # files of one method differ
+        content = published_files.of_method(row.method, tiny_clip.config, words, seed)
         data = published_files.saved(tmp_path / "published.pth", content).read_bytes()
         site.files[row.file.address.split(".com", 1)[-1].split(".co", 1)[-1]] = data
         known: dict[str, Any] = {"sha256": hashlib.sha256(data).hexdigest()} if row.file.sha256 else {}
@@ -140,6 +155,18 @@ def test_fetched_and_imported_once(site: Site, publish: Callable[[str], table.Pu
     assert download_of(row).present
     assert checkpoint_file(name, offline=True) == path
     assert len(site.requests) == 1
+
+
+def test_a_damaged_copy_in_the_cache_is_made_anew(
+    site: Site, publish: Callable[[str], table.PublishedCheckpoint]
+) -> None:
+    publish("crane:visa")
+    path = checkpoint_file("crane:visa", offline=False)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    assert checkpoint_file("crane:visa", offline=True) == path
+    assert len(path.read_bytes()) == len(whole)
+    assert read_checkpoint(path).info.training["published"] == "crane:visa"
 
 
 def test_another_file_is_never_parsed(
@@ -199,3 +226,84 @@ def test_cache_holds_the_published_file_and_ours(
     folder = checkpoint_file("crane+:mvtec", offline=False).parent
     assert sorted(path.name for path in folder.iterdir()) == ["crane+-mvtec.safetensors", "epoch_5.pth"]
     assert folder.parent.parent == cache_folder()
+
+
+# ---------------------------------------------------------------------------------------------------------- detectors
+@pytest.fixture
+def papers_weights(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let the tiny weights pass for those that papers used."""
+    monkeypatch.setattr(torch_engine, "is_published_backbone", lambda loaded: True)
+    return tiny_weights
+
+
+@pytest.mark.parametrize("checkpoint", [None, "crane:visa"])
+def test_a_detector_takes_what_its_authors_published(
+    publish: Callable[[str], table.PublishedCheckpoint], papers_weights: Path, checkpoint: str | None, site: Site
+) -> None:
+    publish("crane:visa")
+    options: dict[str, Any] = {"method": "crane", "backbone": str(papers_weights), "checkpoint": checkpoint}
+    identity = load_detector(**options).identity
+    assert (identity.auxiliary_data, identity.published) == ("visa", "crane:visa")
+    asked = len(site.requests)
+    assert load_detector(**options, offline=True).identity == identity
+    assert len(site.requests) == asked
+
+
+def test_the_checkpoint_brings_its_method_and_its_activation(
+    publish: Callable[[str], table.PublishedCheckpoint], tiny_weights: Path
+) -> None:
+    """The tiny weights say gelu; what was made with another activation is another network."""
+    publish("aprilgan:mvtec")
+    plain = load_detector("anoclip", str(tiny_weights), views=1)
+    own = load_detector(backbone=str(tiny_weights), checkpoint="aprilgan:mvtec", strict_backbone=False)
+    assert own.method_name == "aprilgan"
+    assert own.identity.weights == plain.identity.weights
+    row = find_published("aprilgan:mvtec")
+    path = checkpoint_file(row.name, offline=True)
+    learned = read_checkpoint(path)
+    training = learned.info.training | {"activation": "quick_gelu"}
+    copy = path.with_name("copy.safetensors")
+    save_checkpoint(copy, replace(learned, info=replace(learned.info, training=training)))
+    other = load_detector(backbone=str(tiny_weights), checkpoint=str(copy), strict_backbone=False)
+    assert other.identity.weights != plain.identity.weights
+    training["activation"] = "relu"
+    save_checkpoint(copy, replace(learned, info=replace(learned.info, training=training)))
+    with pytest.raises(WeightsError, match="unknown activation 'relu'"):
+        load_detector(backbone=str(tiny_weights), checkpoint=str(copy))
+
+
+def test_other_weights_name_the_published_one_and_the_backbone_it_goes_with(tiny_weights: Path) -> None:
+    with pytest.raises(ConfigError, match=r"published \(crane:visa\) goes with --backbone ViT-L-14-336"):
+        load_detector("crane", str(tiny_weights))
+    with pytest.raises(WeightsError, match="which is not"):
+        load_method(
+            Checkpoint(CheckpointInfo("aprilgan", {}, "ViT-L-14-336", "", "visa", "MIT"), {}),
+            load_weights(tiny_weights),
+        )
+
+
+def test_evaluate_takes_for_each_data_set_what_did_not_learn_from_it(
+    publish: Callable[[str], table.PublishedCheckpoint],
+    papers_weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both data sets in one command: the protocol of each names its own checkpoint."""
+    publish("crane:visa")
+    publish("crane:mvtec")
+    monkeypatch.setattr(table, "_BACKBONES", (None,))  # a path has no name in the table
+    for name in ("mvtec", "visa"):
+        for label in ("normal", "anomalous"):
+            folder = tmp_path / name / label
+            folder.mkdir(parents=True)
+            noise = np.random.default_rng(len(label)).integers(0, 255, (64, 64, 3), np.uint8)
+            Image.fromarray(noise).save(folder / "0.png")
+    data = [word for name in ("mvtec", "visa") for word in ("--data", f"folders:{tmp_path / name}")]
+    how = ["--method", "crane", "--backbone", str(papers_weights), "--eval-size", "64", "--size", "64"]
+    ran = CliRunner().invoke(app, ["evaluate", *data, *how, "--out", str(tmp_path / "out")])
+    assert ran.exit_code == 0, ran.output
+    protocols = [json.loads(path.read_text())["protocol"] for path in sorted(tmp_path.glob("out/*/metrics.json"))]
+    assert [(one["checkpoint"], one["auxiliary_data"]) for one in protocols] == [
+        ("crane:visa", "visa"),
+        ("crane:mvtec", "mvtec"),
+    ]

@@ -58,7 +58,7 @@ def fetch(backbone: Backbone, *, offline: bool, cache_dir: str | Path | None = N
         return local
     file = backbone.files[0]
     remedy = (
-        f"put {file.name} ({file.size}, from the hub repository {backbone.hub}) into "
+        f"put {file.name} ({file.size}, from {mirrored(f'{_HUB}/{backbone.hub}/resolve/main/{file.name}')}) into "
         f"{weights_folder(backbone, cache_dir)}, or give its path as the backbone"
     )
     if is_offline(offline):

@@ -58,7 +58,10 @@ class Calibration:
     def neutral(cls, heat_range: tuple[float, float]) -> "Calibration":
         """Return the point where normal and abnormal prompts are equally near, for weights nobody calibrated."""
         low, high = heat_range
-        words = "neutral point between normal and abnormal prompts, not calibrated for this backbone"
+        words = (
+            "neutral point between normal and abnormal prompts, not calibrated for this backbone: scores rank images, "
+            "labels mean little before `anomalens calibrate`"
+        )
         return cls(0.5, (low + high) / 2, (low, high), words)
 
     def used_with(self, *deviations: str) -> "Calibration":

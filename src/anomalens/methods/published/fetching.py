@@ -49,14 +49,17 @@ def checkpoint_file(name: str, *, offline: bool, progress: Callable[[int, int], 
         WeightsError: it is not on this machine and cannot be fetched, in a line that says from where and where to put
             it; it is another file than was published.
     """
-    checkpoint = find_published(name)
-    imported = _imported(checkpoint)
-    if imported.is_file():
-        return imported
     # PyTorch is needed only here.
-    from anomalens.methods.parts.checkpoints import save_checkpoint
+    from anomalens.methods.parts.checkpoints import read_checkpoint, save_checkpoint
     from anomalens.methods.published.importing import import_published
 
+    checkpoint = find_published(name)
+    imported = _imported(checkpoint)
+    try:
+        read_checkpoint(imported)
+        return imported
+    except WeightsError:
+        pass  # not there, or damaged: made anew
     save_checkpoint(imported, import_published(_published(checkpoint, offline, progress), checkpoint.method))
     return imported
 
