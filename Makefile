@@ -8,7 +8,7 @@ DEMO := $(if $(wildcard $(READY)),$(VENV),.venv-light)
 NEW_ENOUGH := $(PYTHON) -c 'import sys; \
 	sys.exit(sys.version_info < (3, 11) and "anomalens needs Python 3.11 or newer; set PYTHON=...")'
 
-.PHONY: demo demo-solar test lint bench torture clean
+.PHONY: demo demo-solar test lint docs bench torture clean
 
 demo: $(DEMO)/.ready
 	$(DEMO)/bin/python examples/hazelnuts.py
@@ -26,6 +26,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+# The site, in the folder site; fails where a page or a link leads nowhere. `.venv/bin/mkdocs serve` shows it while it is written.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # Kill, damage and mislead everything for ten minutes; fails where anything is lost, hangs or is not said in one line.
 torture: $(READY)
@@ -50,4 +54,4 @@ $(READY): pyproject.toml lab/pyproject.toml constraints.txt
 	touch .venv-light/.ready
 
 clean:
-	rm -rf $(VENV) .venv-light demo coverage.txt .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-light demo site coverage.txt .pytest_cache .mypy_cache .ruff_cache

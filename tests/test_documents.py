@@ -18,6 +18,7 @@ from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner
 
+import anomalens
 from anomalens import load_detector
 from anomalens.cli.app import app
 from anomalens.evaluation.benchmark_plan import read_plan
@@ -178,3 +179,8 @@ def test_what_a_page_names_exists(page: Path) -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M)
     missing += [target for target in re.findall(r"(?:^ {4}|`)make ([a-z-]+)", text, re.M) if target not in targets]
     assert not missing
+
+
+def test_the_python_reference_has_every_public_name() -> None:
+    described = re.findall(r"^::: anomalens\.(\w+)$", (ROOT / "docs/api.md").read_text("utf-8"), re.M)
+    assert sorted(described) == sorted(name for name in anomalens.__all__ if name != "__version__")
