@@ -205,6 +205,41 @@ def test_only_the_region_of_interest_counts(words: Detector, tmp_path: Path) -> 
     assert watching_top.settings["roi"] != everywhere.settings["roi"]
 
 
+def test_the_threshold_keeps_its_promise_in_the_region_of_interest(words: Detector) -> None:
+    photos, roi = good_parts(6), np.zeros((16, 16), bool)
+    roi[:8] = True
+    watching = words.replace(roi=roi)
+    lesson = watching.fit(photos).lesson
+    assert lesson is not None
+    # Each photograph scores about as it does for a detector that was taught from the others. What lies below the
+    # region would make the last one's score twice as large.
+    (alone,) = of(watching.fit(photos[:5]), photos[5])
+    assert lesson.scores[5] == pytest.approx(alone.score, rel=0.25)
+
+
+def test_a_region_of_interest_that_is_the_whole_image_changes_nothing(words: Detector, taught: Detector) -> None:
+    whole = words.replace(roi=np.ones((4, 4), bool)).fit(good_parts(6))
+    assert whole.calibration.threshold == pytest.approx(taught.calibration.threshold, rel=1e-6)
+    assert whole.calibration.pixel_threshold == pytest.approx(taught.calibration.pixel_threshold, rel=1e-6)
+
+
+def test_the_region_of_interest_is_turned_with_the_copies_of_a_single_photo(words: Detector) -> None:
+    photo = good_part(0)
+    # An even upper half, whose copies are much alike.
+    photo[: len(photo) // 2] = 150
+    top, bottom = np.zeros((16, 16), bool), np.zeros((16, 16), bool)
+    top[:6], bottom[-6:] = True, True
+    even, uneven = (words.replace(roi=roi).fit([photo]).calibration.pixel_threshold for roi in (top, bottom))
+    assert even < 0.8 * uneven
+
+
+def test_a_region_of_interest_that_no_place_lies_in(words: Detector) -> None:
+    roi = np.zeros((1000, 1000), bool)
+    roi[0, 0] = True
+    with pytest.raises(ConfigError, match="mark a larger one"):
+        words.replace(roi=roi).fit(good_parts(2))
+
+
 def test_a_region_of_interest_that_is_black_everywhere(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "roi.png")
     with pytest.raises(ConfigError, match="black everywhere"):

@@ -183,7 +183,16 @@ class Detector:
             seeing = self.replace(extra_sizes=extra_sizes)
             words, sizes, own = self.engine, seeing.sizes, self.options
             taught = teach(
-                words, sizes, own, chosen, fpr=fpr, seed=seed, channels=channels, progress=progress, **options
+                words,
+                sizes,
+                own,
+                chosen,
+                roi=self.roi,
+                fpr=fpr,
+                seed=seed,
+                channels=channels,
+                progress=progress,
+                **options,
             )
             lesson = replace(taught.lesson, left_out=(*left_out, *taught.lesson.left_out))
             taught = replace(taught, lesson=lesson)
@@ -199,7 +208,15 @@ class Detector:
             extra_sizes = self.extra_sizes
             words = cast(TaughtEngine, self.engine).words
             taught = teach_more(
-                words, self.sizes, self.options, images, self.lesson, fpr=fpr, channels=channels, progress=progress
+                words,
+                self.sizes,
+                self.options,
+                images,
+                self.lesson,
+                roi=self.roi,
+                fpr=fpr,
+                channels=channels,
+                progress=progress,
             )
         return self.replace(**vars(taught), extra_sizes=extra_sizes)
 

@@ -41,6 +41,8 @@ Numbers = npt.NDArray[np.int64]
 _THUMBNAIL = 96
 # A copy of a single photograph, this much smaller, differs from it about as much as a second photograph would.
 _ZOOM = 0.94
+# Numbers of the views that are copies of a single photograph.
+_ZOOMED, HALF_TURNED = -1, -2
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ def observe(
     for number, (rgb, turns) in enumerate(photos):
         seen_as = dict(enumerate(views(rgb, turns, method.config.mirrored)))
         if single:
-            seen_as |= {-1: zoom(rgb, _ZOOM), -2: turn(rgb, 180)}
+            seen_as |= {_ZOOMED: zoom(rgb, _ZOOM), HALF_TURNED: turn(rgb, 180)}
         for look in _looks(number, seen_as, sizes, options):
             side = min(look.pixels.shape[-2:])
             batch = waiting.setdefault(side, [])

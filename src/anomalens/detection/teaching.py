@@ -20,8 +20,9 @@ from anomalens.decision.conformal import threshold as conformal_threshold
 from anomalens.decision.folder_threshold import ASSUMPTION, folder_threshold
 from anomalens.decision.pooling import ScorePooling
 from anomalens.decision.quantiles import STUDENT_90
-from anomalens.detection.observing import Floats, Photo, Seen, observe, read_photos
+from anomalens.detection.observing import HALF_TURNED, Floats, Photo, Seen, observe, read_photos
 from anomalens.detection.reading import read_image
+from anomalens.detection.tiling import Inside, inside_whole
 from anomalens.engines.contract import NO_WORDS, Engine
 from anomalens.engines.taught import TaughtEngine, TaughtSize
 from anomalens.errors import ConfigError, InputError
@@ -127,6 +128,7 @@ def teach(
     options: LoadOptions,
     images: Sequence[Any],
     *,
+    roi: Inside | None = None,
     method: str | None = None,
     fpr: float | None = None,
     seed: int = 0,
@@ -141,6 +143,7 @@ def teach(
         sizes: how images are prepared for each size they are seen at.
         options: how images are seen.
         images: good photographs, each as `Detector.predict` takes it.
+        roi: where defects count; the scores of the photographs, and so the thresholds, look there alone.
         method: a reference method; None takes the one that `options` name, or the default.
         fpr: largest rate of false alarms, in (0, 1); None takes what the number of photographs allows.
         seed: of everything drawn at random.
@@ -150,7 +153,8 @@ def teach(
 
     Raises:
         InputError: no photograph can be used, or fewer than `fpr` needs.
-        ConfigError: an unknown method or option; the engine has learned already, or cannot.
+        ConfigError: an unknown method or option; the engine has learned already, or cannot; a region of interest that
+            is smaller than what the method tells apart.
     """
     name = method or named_reference(options.method)
     reference = create_reference(name, **reference_options)
@@ -178,7 +182,7 @@ def teach(
         # Places in tiles are not places in the image.
         reference = _decided(reference, position=place_weight(ratio) if options.tile is None else 0.0)
     lesson = Lesson(name, vars(reference.config), photos, seen, fpr, seed, (), ratio, left_out)
-    return learn(engine, options, lesson)
+    return learn(engine, options, lesson, roi)
 
 
 def teach_more(
@@ -188,6 +192,7 @@ def teach_more(
     images: Sequence[Any],
     lesson: Lesson,
     *,
+    roi: Inside | None = None,
     fpr: float | None = None,
     channels: Channels = "rgb",
     progress: Progress = None,
@@ -203,7 +208,7 @@ def teach_more(
         side: part.joined(seen[side], len(lesson.photos)) if side in seen else part for side, part in known.items()
     }
     more = replace(lesson, photos=(*lesson.photos, *photos), seen=together, fpr=fpr or lesson.fpr, left_out=left_out)
-    return learn(engine, options, more)
+    return learn(engine, options, more, roi)
 
 
 def _observe(
@@ -252,16 +257,16 @@ def named_reference(method: str) -> str:
     return method if is_reference_method(method) else DEFAULT
 
 
-def learn(engine: Engine, options: LoadOptions, lesson: Lesson) -> Taught:
+def learn(engine: Engine, options: LoadOptions, lesson: Lesson, roi: Inside | None = None) -> Taught:
     """Compute from a lesson all that a detector needs; the scores of the photographs are filled in.
 
-    Raises InputError for fewer photographs than the lesson's rate of false alarms needs.
+    Raises InputError for fewer photographs than the lesson's rate of false alarms needs, ConfigError as `teach`.
     """
     reference = create_reference(lesson.method, **lesson.options)
     sizes, ordinary = {}, {}
     for side, seen in lesson.seen.items():
         sizes[side], ordinary[side] = _learn_size(reference, seen, lesson.seed)
-    scores, peaks = _image_scores(reference, lesson, sizes, ordinary)
+    scores, peaks = _image_scores(reference, lesson, sizes, ordinary, roi)
     unit = 1.0 if reference.standardised else float(np.std(next(iter(ordinary.values())).for_score))
     lesson = replace(lesson, scores=tuple(scores))
     calibration = _of_unlabelled(_calibrate(scores, peaks, lesson.fpr, unit), lesson)
@@ -364,6 +369,7 @@ def _image_scores(
     lesson: Lesson,
     sizes: Mapping[int, TaughtSize],
     ordinary: Mapping[int, Compared],
+    roi: Inside | None,
 ) -> tuple[list[float], list[float]]:
     """Return the image score and the highest map value of each photograph, as if it were an image in question."""
     pooling = ScorePooling(1.0, 0.01)
@@ -373,14 +379,33 @@ def _image_scores(
         asked = _ordinary_looks(seen)
         joined = reference.join(ordinary[side], _words(asked), sizes[side].fitted)
         maps = joined.map if joined.score_map is None else joined.score_map
-        by_size_scores.append(pooling(maps[:, 0, 0], maps) if joined.score is None else joined.score)
-        by_size_maps.append(joined.map.reshape(len(maps), -1).max(1))
+        if roi is None or (asked.tile > 0).any():
+            # Where tiles lay in their photographs is not kept, so that all of each tile counts.
+            by_size_scores.append(pooling(maps[:, 0, 0], maps) if joined.score is None else joined.score)
+            by_size_maps.append(joined.map.reshape(len(maps), -1).max(1))
+        else:
+            counted = _only_inside(roi, asked, maps)
+            by_size_scores.append(np.stack([pooling.pool(values[0], values) for values in counted]))
+            by_size_maps.append(np.stack([values.max() for values in _only_inside(roi, asked, joined.map)]))
         photo = asked.photo
     scores, peaks = np.mean(by_size_scores, axis=0), np.mean(by_size_maps, axis=0)
     return (
         [float(scores[photo == number].max()) for number in range(len(lesson.photos))],
         [float(peaks[photo == number].max()) for number in range(len(lesson.photos))],
     )
+
+
+def _only_inside(roi: Inside, looks: Seen, maps: Floats) -> list[Floats]:
+    """Return the values of each look's map [O, h, w] that lie in the region of interest.
+
+    Raises ConfigError where that is smaller than a place of the map.
+    """
+    inside = inside_whole(roi, maps.shape[1:])
+    if not inside.any():
+        raise ConfigError("the region of interest is smaller than what the method tells apart; mark a larger one")
+    # The copy of a single photograph that is turned by half has the region turned too.
+    half_turn = inside[::-1, ::-1]
+    return [values[half_turn if view == HALF_TURNED else inside] for values, view in zip(maps, looks.view, strict=True)]
 
 
 def promised_rate(count: int, fpr: float | None) -> Rate:

@@ -114,6 +114,12 @@ def cut(image: Decoded, sizes: Sequence[Preprocess], tile: int | None, overlap: 
     return TiledImage(image.height, image.width, image.note, boxes, measure_capture(image.rgb), keys, prepared)
 
 
+def inside_whole(roi: Inside, shape: tuple[int, ...]) -> Inside:
+    """Return which places of a map [h, w] of a whole image lie in a region of interest; see `TiledImage.inside`."""
+    rows, columns = (_places(0, 1, count, 1, side) for count, side in zip(shape, roi.shape, strict=True))
+    return roi[np.ix_(rows, columns)]
+
+
 def _places(start: int, stop: int, count: int, length: int, target: int) -> npt.NDArray[np.intp]:
     """Return where the middles of `count` cells from `start` to `stop` of `length` pixels lie among `target` cells."""
     middles = start + (np.arange(count) + 0.5) * (stop - start) / count

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
-from pydantic import BaseModel, BeforeValidator, FiniteFloat
+from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat
 
 from anomalens.serving.history import Filters
 from anomalens.serving.page.page_templates import LABEL_WORDS, VERDICT_KEYS
@@ -22,7 +22,8 @@ def _unless_empty(value: Any) -> Any:
     return None if value == "" else value
 
 
-Day = Annotated[date | None, BeforeValidator(_unless_empty)]
+# The day after the last one must be a day too.
+Day = Annotated[Annotated[date, Field(lt=date.max)] | None, BeforeValidator(_unless_empty)]
 Number = Annotated[FiniteFloat | None, BeforeValidator(_unless_empty)]
 
 

@@ -9,7 +9,8 @@ from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import ValidationError
 
-from anomalens.serving.history import Filters, NotFoundError
+from anomalens.errors import ConfigError
+from anomalens.serving.history import Filters, NotFoundError, Page
 from anomalens.serving.page.layers import Kind, draw
 from anomalens.serving.page.list_view import ListView, menus
 from anomalens.serving.page.page_templates import TABS, moment, render, score
@@ -37,6 +38,9 @@ def page_router(service: Service) -> APIRouter:
         shared = {"title": title, "csrf": csrf_token(request), "tabs": TABS, "script": "", "limits": _limits(service)}
         return HTMLResponse(render(template, **(shared | values)), status)
 
+    def inspections_of(view: ListView) -> Page:
+        return service.inspections(view.filters, sort=view.sort, limit=_SHOWN, cursor=view.cursor or None)
+
     @router.get("/static/report.css")
     def style() -> Response:
         return Response(_report_style(), media_type="text/css")
@@ -55,17 +59,20 @@ def page_router(service: Service) -> APIRouter:
 
     @router.get("/history")
     def history(request: Request) -> HTMLResponse:
+        refused = False
         try:
-            view, status = ListView.model_validate(dict(request.query_params)), 200
-        except ValidationError:
-            view, status = ListView(), 422
-        page = service.inspections(view.filters, sort=view.sort, limit=_SHOWN, cursor=view.cursor or None)
+            view = ListView.model_validate(dict(request.query_params))
+            page = inspections_of(view)
+        except (ValidationError, ConfigError):
+            view, refused = ListView(), True
+            page = inspections_of(view)
         return show(
             request,
             "history.html",
             "History",
-            status,
+            422 if refused else 200,
             script="history.js",
+            refused=refused,
             view=view,
             menus=menus([recipe["name"] for recipe in _recipes(service)]),
             inspections=[service.inspection_json(row) for row in page.rows],

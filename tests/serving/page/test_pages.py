@@ -1,0 +1,111 @@
+"""Ask for the pages without a browser: what they hold, what they escape, and what a wrong address gives."""
+
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from anomalens.serving.page.list_view import ListView
+from anomalens.serving.settings import ServeSettings
+from anomalens.serving.web_app import create_app
+from pages import SMALL
+from parts import faulty_part
+
+HOSTILE = "<img src=x onerror=alert(1)>'&.png"
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """Return a client of a service."""
+    store = tmp_path_factory.mktemp("service") / "history.db"
+    app = create_app(ServeSettings(store=f"sqlite:///{store}", options=SMALL))
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def inspection(client: TestClient) -> dict[str, Any]:
+    """Inspect an image with a hostile name."""
+    file = BytesIO()
+    Image.fromarray(faulty_part(0)).save(file, "PNG")
+    files = [("images", (HOSTILE, file.getvalue()))]
+    answer: dict[str, Any] = client.post("/api/v1/inspections", files=files, data={"wait": "true"}).json()
+    return dict(answer["inspections"][0])
+
+
+@pytest.mark.parametrize("path", ["/", "/teach", "/history", "/history?view=grid", "/watch", "/watch?span=quarter"])
+def test_pages_escape_and_load_nothing_but_their_own(client: TestClient, inspection: dict[str, Any], path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 200
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert "<img src=x" not in answer.text
+    assert "style=" not in answer.text
+    assert "onclick" not in answer.text
+    assert "http://" not in answer.text
+    assert "https://" not in answer.text
+
+
+def test_the_page_of_an_inspection_tells_all_about_it(client: TestClient, inspection: dict[str, Any]) -> None:
+    text = client.get(f"/history/{inspection['id']}").text
+    assert "&lt;img src=x onerror=alert(1)&gt;&#39;&amp;.png" in text
+    assert inspection["reason"] in text
+    for address in inspection["links"].values():
+        assert address in text or address == inspection["links"]["self"]
+
+
+def test_pictures_are_small_and_layers_are_transparent(client: TestClient, inspection: dict[str, Any]) -> None:
+    for kind in ("photo", "overlay", "heat", "outline"):
+        answer = client.get(f"/pictures/{inspection['id']}/{kind}.webp?side=64")
+        assert answer.headers["content-type"] == "image/webp"
+        picture = Image.open(BytesIO(answer.content))
+        assert picture.size == (64, 64)
+        if kind in ("heat", "outline"):
+            assert np.asarray(picture.convert("RGBA"))[..., 3].min() < 255
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/history/nothing", 404),
+        ("/pictures/nothing/photo.webp", 404),
+        ("/history?sort=sideways", 422),
+        ("/history?score_min=nan", 422),
+        ("/history?since=yesterday", 422),
+        ("/history?until=9999-12-31", 422),
+        ("/history?cursor=guess", 422),
+        ("/static/", 404),
+        ("/static/../router.py", 404),
+        ("/static/%2e%2e/router.py", 404),
+    ],
+)
+def test_wrong_addresses(client: TestClient, path: str, status: int) -> None:
+    assert client.get(path).status_code == status
+
+
+def test_the_look_is_that_of_the_reports(client: TestClient) -> None:
+    assert "--anomalous" in client.get("/static/report.css").text
+
+
+def test_empty_fields_of_the_form_filter_nothing() -> None:
+    view = ListView.model_validate(dict.fromkeys(ListView.model_fields, "") | {"sort": "worst", "view": "grid"})
+    assert not view.filtered
+    assert view.address() == "/history?sort=worst&view=grid"
+
+
+def test_the_last_day_counts_and_the_filters_go_into_the_downloads() -> None:
+    view = ListView.model_validate(
+        {"since": "2026-01-01", "until": "2026-01-01", "review": "false alarm", "cursor": "x"}
+    )
+    assert view.filters.until is not None
+    assert view.filters.since is not None
+    assert (view.filters.until - view.filters.since).days == 1
+    assert view.filtered
+    (_, address), *_ = view.exports
+    assert address.startswith(
+        "/api/v1/export.csv?review=false+alarm&since=2026-01-01T00%3A00%3A00%2B00%3A00&until=2026-01-02"
+    )
+    assert "cursor" not in view.address(view="grid")
