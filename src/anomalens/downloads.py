@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anomalens._version import __version__
-from anomalens.errors import AnomalensError, WeightsError
+from anomalens.errors import AnomalensError, WeightsError, one_line
 from anomalens.files import make_folder
 from anomalens.locks import locked
 
@@ -284,3 +284,22 @@ def refuse_unreachable(address: str, label: str, error: Kind = WeightsError) -> 
     except (OSError, http.client.HTTPException, ValueError) as problem:
         reason = getattr(problem, "reason", None) or problem
         raise error(f"{label} at {address} ({' '.join(str(reason).split()):.200})") from problem
+
+
+def described(address: str, *, label: str, error: Kind = WeightsError) -> RemoteFile:
+    """Return a file whose size its server states, where nothing else is known of it.
+
+    label, error: as for `fetch`. Raises `error` where nobody answers, there is no such file, or no size is stated.
+    """
+    try:
+        with _opener().open(urllib.request.Request(mirrored(address), method="HEAD"), timeout=_SILENCE) as answer:
+            length = answer.headers.get("Content-Length", "")
+    except urllib.error.HTTPError as problem:
+        with problem:
+            raise error(f"{label}: cannot be fetched from {address} ({_status_in_words(problem.code)})") from problem
+    except (OSError, http.client.HTTPException, ValueError) as problem:
+        reason = getattr(problem, "reason", None) or problem
+        raise error(f"{label}: cannot be fetched from {address} (no connection: {one_line(reason)})") from problem
+    if not length.isdecimal() or not int(length):
+        raise error(f"{label}: {address} does not say how large it is; get it by hand")
+    return RemoteFile(address, int(length))

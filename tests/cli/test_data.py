@@ -96,7 +96,8 @@ def test_prepare_prints_what_to_evaluate(data: Command, tmp_path: Path) -> None:
     for folder in ("no", "yes"):
         picture(tmp_path / folder / "1.png")
     ran = data("prepare", "brainmri", tmp_path)
-    assert (ran.code, ran.out.strip()) == (0, f"meta:{tmp_path}"), ran.err
+    assert (ran.code, ran.out.strip()) == (1, f"meta:{tmp_path}"), ran.err
+    assert "differs: test images normal/anomalous: found 1/1, stated 98/155" in ran.err
     assert len(list(open_dataset(ran.out.strip()).samples())) == 2
 
 
@@ -107,7 +108,7 @@ def test_prepare_elpv_needs_only_a_target(data: Command, tmp_path: Path) -> None
 
 
 def test_prepare_says_what_is_missing(data: Command, tmp_path: Path) -> None:
-    assert "name the folder where KolektorSDD is unpacked" in data("prepare", "ksdd").err
+    assert "KolektorSDD: https://data.vicos.si" in data("prepare", "ksdd").err
     assert "needs a target folder" in data("prepare", "ksdd", tmp_path).err
     ran = data("prepare", "headct", tmp_path)
     assert ran.code == 2

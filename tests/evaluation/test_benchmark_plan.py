@@ -165,3 +165,49 @@ path = "set"
         file.write_text(f"[[method]]\nmethod = 'anoclip'\n{line}\n[[data]]\npath = 'set'\n")
         with pytest.raises(ConfigError, match=line.split()[0]):
             read_plan(file)
+
+
+def test_seeds_and_checkpoints_are_runs_of_one_method(tmp_path: Path) -> None:
+    file = tmp_path / "plan.toml"
+    file.write_text(
+        """
+[[method]]
+method = "anoclip+"
+seeds = 2
+[[method]]
+method = "tokenclip"
+label = "ours"
+checkpoints = ["a.safetensors", "b.safetensors"]
+[[method]]
+method = "winclip"
+[[data]]
+path = "set"
+"""
+    )
+    runs = read_plan(file).methods
+    assert [(run.label, run.group) for run in runs] == [
+        ("anoclip+, seed 0", "anoclip+"),
+        ("anoclip+, seed 1", "anoclip+"),
+        ("ours, checkpoint 0", "ours"),
+        ("ours, checkpoint 1", "ours"),
+        ("winclip", None),
+    ]
+    assert [run.options.seed for run in runs] == [0, 1, 0, 0, 0]
+    assert [run.options.checkpoint for run in runs[2:4]] == ["a.safetensors", "b.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ("seeds = 0", "seeds 0 must be at least 1"),
+        ("seeds = 'two'", "seeds must be a whole number"),
+        ("seeds = 2\ncheckpoints = ['a']", "either seeds or checkpoints"),
+        ("seeds = 2\nseed = 5", "has both seed and seeds"),
+        ("checkpoints = 5", "checkpoints must be a list"),
+    ],
+)
+def test_runs_that_make_no_sense_are_refused(tmp_path: Path, lines: str, reason: str) -> None:
+    file = tmp_path / "plan.toml"
+    file.write_text(f"[[method]]\nmethod = 'anoclip+'\n{lines}\n[[data]]\npath = 'set'\n")
+    with pytest.raises(ConfigError, match=reason):
+        read_plan(file)

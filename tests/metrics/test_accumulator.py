@@ -361,3 +361,29 @@ def test_rounding_a_threshold_down_keeps_what_exceeds_it(thresholds: Array, scor
     rounded = round_down(thresholds)
     inside = np.abs(thresholds) <= np.finfo(np.float32).max
     np.testing.assert_array_equal((scores > rounded)[inside], (scores.astype(np.float64) > thresholds)[inside])
+
+
+@settings(max_examples=30, deadline=None)
+@given(images())
+def test_what_is_stored_as_arrays_comes_back_to_the_bit(pairs: Pairs) -> None:
+    accumulator = PixelAccumulator("histogram")
+    for scores, mask in pairs:
+        accumulator.update(scores, mask)
+    again = PixelAccumulator.from_arrays({name: array.copy() for name, array in accumulator.to_arrays().items()})
+    assert (again.images, again.regions, again.pixels) == (accumulator.images, accumulator.regions, accumulator.pixels)
+    for both in (accumulator, again):
+        both.update(*pairs[0])
+    assert again.compute() == accumulator.compute()
+
+
+def test_arrays_of_another_form_are_refused() -> None:
+    whole = PixelAccumulator("histogram").to_arrays()
+    for name in whole:
+        others: tuple[Any, ...] = (whole[name][:-1], whole[name].astype(np.float64))
+        for other in others:
+            with pytest.raises(InputError, match="another form"):
+                PixelAccumulator.from_arrays(whole | {name: other})
+        with pytest.raises(InputError, match="another form"):
+            PixelAccumulator.from_arrays({key: value for key, value in whole.items() if key != name})
+    with pytest.raises(ConfigError, match="only the mode 'histogram'"):
+        PixelAccumulator("exact").to_arrays()

@@ -367,3 +367,14 @@ def test_summary_is_in_per_cent_with_none_where_undefined() -> None:
     images_only = metrics.summarise([0.2, 0.9], [0, 1])
     assert images_only["image_ap"] == 100.0
     assert images_only["aupro"] is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), st.booleans()), min_size=2, max_size=30))
+def test_the_area_under_straight_lines_is_scikit_learns(pairs: list[tuple[float, bool]]) -> None:
+    scores, labels = zip(*pairs, strict=True)
+    if len(set(labels)) < 2:
+        assert metrics.trapezoid_precision(scores, labels) is None
+        return
+    precision, recall, _ = sk.precision_recall_curve(labels, scores)
+    assert metrics.trapezoid_precision(scores, labels) == pytest.approx(sk.auc(recall, precision), abs=1e-12)

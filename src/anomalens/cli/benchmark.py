@@ -52,7 +52,7 @@ def benchmark(
     """
     from anomalens.cli.console import note, progress_bar, show
     from anomalens.evaluation.benchmark_plan import BenchmarkData, flags_plan, read_plan
-    from anomalens.evaluation.benchmarking import collect, run
+    from anomalens.evaluation.benchmarking import collect, run, with_means
     from anomalens.evaluation.evaluator import EvaluationConfig
     from anomalens.reporting.benchmark_tables import write_tables
 
@@ -69,11 +69,12 @@ def benchmark(
         plan = flags_plan(method or [], chosen, options, evaluation)
     try:
         with progress_bar() as bar:
-            cells = run(plan, out, _Screen(bar, len(plan.methods) * len(plan.data)))
+            cells = run(plan, out, CellBars(bar, len(plan.methods) * len(plan.data)))
     except KeyboardInterrupt:
-        write_tables(collect(plan, out), out)
+        write_tables(with_means(collect(plan, out)), out)
         note(f"stopped; finished cells are in {out}, and the same command goes on from there")
         raise typer.Exit(130) from None
+    cells = with_means(cells)
     write_tables(cells, out)
     show([_row(cell) for cell in cells], typed=["method", "data set"], as_json=as_json)
     note(f"tables: {out / 'results.md'}, results.csv, results.html")
@@ -81,7 +82,7 @@ def benchmark(
         raise typer.Exit(1)
 
 
-class _Screen:
+class CellBars:
     """Show two bars: cells, and the images of the cell that runs."""
 
     def __init__(self, bar: "Progress", cells: int) -> None:
@@ -90,14 +91,16 @@ class _Screen:
         self.images: TaskID | None = None
 
     def begin(self, cell: "BenchmarkCell", images: int) -> None:
-
+        """See `BenchmarkProgress`."""
         self.images = self.bar.add_task(f"{cell.label} on {cell.data}", total=images)
 
     def image(self) -> None:
+        """See `BenchmarkProgress`."""
         if self.images is not None:
             self.bar.advance(self.images)
 
     def end(self, cell: "BenchmarkCell", kept: bool) -> None:
+        """See `BenchmarkProgress`."""
         if self.images is not None:
             self.bar.remove_task(self.images)
             self.images = None

@@ -66,7 +66,7 @@ def train(
     if first:
         for dataset in datasets:
             note(dataset.summary())
-    show = _Display() if first else _silent
+    show = TrainingBars() if first else _silent
     try:
         info = learn(
             method,
@@ -87,7 +87,7 @@ def train(
             note("stopped; the same command goes on where it stopped")
         raise typer.Exit(130) from None
     finally:
-        if isinstance(show, _Display):
+        if isinstance(show, TrainingBars):
             show.close()
     if first:
         measured = {key: value for key, value in info.metrics.get("held_out", {}).items() if value is not None}
@@ -137,7 +137,7 @@ def _silent(line: dict[str, Any]) -> None:
     """Report nothing, as all processes but the first."""
 
 
-class _Display:
+class TrainingBars:
     """Show the log as one bar for the features and one for the epochs, with a line for each epoch."""
 
     def __init__(self) -> None:

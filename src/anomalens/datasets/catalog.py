@@ -1,7 +1,7 @@
 """Describe the benchmarks of the zero-shot papers: what they hold, where they come from, whether a copy is complete.
 
-The facts stand in `catalog.toml`. Nothing is downloaded: licences differ and several sources ask for consent, so the
-user fetches a set once and `prepare` (prepare.py) brings it into a layout.
+The facts stand in `catalog.toml`. Nothing is downloaded by itself: licences differ and several sources ask for consent,
+so the user fetches a set once, or accepts its licence, and `prepare` (prepare.py) brings it into a layout.
 """
 
 import tomllib
@@ -46,6 +46,8 @@ class Benchmark:
     licence: str
     # Where to get it.
     source: str
+    # Address of the archive itself; "" where there is none, or a form or an account stands before it.
+    archive: str
     # Layout once prepared.
     layout: str
     # What the download holds.
@@ -55,9 +57,18 @@ class Benchmark:
     # Google Drive id of the archive that AdaCLIP's authors prepared, "" where there is none.
     processed: str
 
+    @property
+    def of_papers(self) -> bool:
+        """Return whether the papers' tables have it: all but the solar cells, which come as a Python package."""
+        return self.layout != "manifest"
+
 
 # How `describe` names the fields whose own name does not say what they hold.
-_CAPTIONS = {"source": "get it from", "processed": "prepared by AdaCLIP's authors (Google Drive id)"}
+_CAPTIONS = {
+    "source": "get it from",
+    "archive": "archive that can be fetched",
+    "processed": "prepared by AdaCLIP's authors (Google Drive id)",
+}
 
 
 @cache

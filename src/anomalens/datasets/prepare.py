@@ -1,5 +1,8 @@
 """Bring a benchmark's download into a layout anomalens reads (and the papers' code too, where it is meta.json).
 
+    archives as published ─▶ unpacked beside the target ─▶ its own folder, wherever in there ─▶ the rule of the set
+    a folder that somebody unpacked ──────────────────────────────────────────────────────────▶ the rule of the set
+
 Only KolektorSDD is rewritten, because its images must be cut. For all others a `meta.json` (or, for ELPV, a
 manifest) is laid beside the files as they were downloaded; masks are paired by name, never by sorted order.
 """
@@ -7,7 +10,7 @@ manifest) is laid beside the files as they were downloaded; masks are paired by 
 import csv
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +19,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from anomalens.datasets import elpv
-from anomalens.datasets.catalog import Benchmark, find
+from anomalens.datasets.archives import Progress, unpacked
+from anomalens.datasets.catalog import Benchmark, find, key_of
 from anomalens.datasets.layouts import read_mask
 from anomalens.datasets.layouts.folders import is_normal_name
 from anomalens.datasets.layouts.pairing import folders_in, images_in, in_natural_order, masks_in, pair
 from anomalens.errors import ConfigError, InputError
-from anomalens.files import atomic_write, write_json
+from anomalens.files import atomic_write, make_folder, write_json
 from anomalens.images.decoding import decode
 from anomalens.images.encoding import encode_image
+from anomalens.locks import locked
 
 # Share of KolektorSDD's normal parts that are test data, and the seed of that draw: as AdaCLIP prepared them.
 KSDD_TEST_SHARE = 0.25
@@ -35,6 +40,8 @@ _IMAGES_AND_MASKS = (
     ("test-image", "test-mask"),
     ("ISBI2016_ISIC_Part1_Test_Data", "ISBI2016_ISIC_Part1_Test_GroundTruth"),
 )
+
+_DEEPEST = 6  # folders within each other that an archive may put around a set
 
 Row = dict[str, Any]
 """One image in meta.json."""
@@ -74,6 +81,58 @@ def prepare(name: str, source: str | Path, target: str | Path | None = None, *, 
             raise InputError(f"{root}: no image found; {benchmark.title} unpacks as {benchmark.unpacks}")
         write_json(path, meta)
     return f"meta:{root}"
+
+
+def prepare_archives(
+    name: str, archives: Sequence[str | Path], target: str | Path, progress: Progress | None = None
+) -> str:
+    """Unpack the archives of the benchmark `name` as they are published, prepare it in `target`, which must not exist
+    or be empty, and return the "LAYOUT:PATH" to evaluate.
+
+    The set may lie anywhere in the archives; what they hold besides is not kept. `target` is there whole or not at all.
+
+    progress: called with the bytes of the archives that were unpacked, and the bytes there are.
+
+    Raises ConfigError for an unknown set, one that has no archive, and a target in use; InputError for an archive that
+    cannot be unpacked (`archives.py`) or does not hold the set.
+    """
+    benchmark, files, place = find(name), [Path(archive) for archive in archives], Path(target)
+    if benchmark.prepare == "elpv":
+        raise ConfigError(f"{benchmark.title} comes as a Python package, not as an archive: {benchmark.source}")
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise ConfigError(f"{place} is in use; choose a new folder")
+    make_folder(place.parent)
+    if place.is_dir():
+        place.rmdir()
+    with locked(place, "data prepare"), unpacked(files, place, progress) as folder:
+        root = find_root(benchmark, folder)
+        if benchmark.prepare == "ksdd":
+            prepared = folder / "prepared"
+            prepare(name, root, prepared)
+            root = prepared
+        else:
+            prepare(name, root)
+        root.rename(place)
+    return f"{benchmark.layout}:{place}"
+
+
+def find_root(benchmark: Benchmark, folder: Path) -> Path:
+    """Return the folder that `prepare` takes, `folder` itself or one below it.
+
+    It is the one that is called as the benchmark is, else the only one there is. What lies within one is not looked at.
+
+    Raises InputError where there is none, and where there are several and none is called so.
+    """
+    fits = _IS_ROOT[benchmark.prepare or benchmark.layout]
+    level, fitting = [folder], list[Path]()
+    for _ in range(_DEEPEST):
+        fitting += [place for place in level if fits(benchmark, place)]
+        level = [below for place in level if place not in fitting for below in folders_in(place)]
+    named = [place for place in fitting if key_of(place.name) == benchmark.key]
+    if not named and len(fitting) != 1:
+        several = f"; it holds {', '.join(place.name for place in fitting)}" if fitting else ""
+        raise InputError(f"{benchmark.title} is not in the archive{several}; it unpacks as {benchmark.unpacks}")
+    return (named or fitting)[0]
 
 
 def cut_in_thirds(length: int) -> tuple[tuple[int, int], ...]:
@@ -203,6 +262,32 @@ def _headct(benchmark: Benchmark, root: Path) -> Meta:
         rows.append(_row(root, name, images[stem], None, "hemorrhage" if label else "good"))
     return _test_only(name, rows)
 
+
+def _has_classes(benchmark: Benchmark, folder: Path) -> bool:
+    # Half of them will do: what is missing is told by the comparison with the catalogue.
+    present = [name for name in benchmark.classes if (folder / name / "test").is_dir()]
+    return 2 * len(present) >= len(benchmark.classes)
+
+
+def _has_label_pictures(benchmark: Benchmark, folder: Path) -> bool:
+    return any(path.stem.endswith("_label") for part in folders_in(folder) for path in images_in(part))
+
+
+def _has_images_and_masks(benchmark: Benchmark, folder: Path) -> bool:
+    return any((folder / images).is_dir() and (folder / masks).is_dir() for images, masks in _IMAGES_AND_MASKS)
+
+
+# Whether a folder is what the rule, or the layout of a set without one, expects.
+_IS_ROOT: dict[str, Callable[[Benchmark, Path], bool]] = {
+    "mvtec": _has_classes,
+    "visa": lambda benchmark, folder: (folder / "split_csv" / "1cls.csv").is_file(),
+    "ksdd": _has_label_pictures,
+    "dagm": lambda benchmark, folder: (folder / benchmark.classes[0] / "Train").is_dir(),
+    "images_masks": _has_images_and_masks,
+    "no_yes": lambda benchmark, folder: (folder / "no").is_dir() and (folder / "yes").is_dir(),
+    "normal_rest": lambda benchmark, folder: (folder / "Normal").is_dir() and len(folders_in(folder)) > 1,
+    "headct": lambda benchmark, folder: (folder / "labels.csv").is_file(),
+}
 
 _RULES: dict[str, Callable[[Benchmark, Path], Meta]] = {
     "dagm": _dagm,

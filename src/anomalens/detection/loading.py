@@ -10,7 +10,7 @@ from anomalens.detection.recipe import is_recipe, read_recipe
 from anomalens.detection.teaching import named_reference, taught_engine
 from anomalens.detection.tiling import Inside
 from anomalens.engines import exported
-from anomalens.engines.choice import load_engine, words_method
+from anomalens.engines.choice import load_engine, load_rehearsal, words_method
 from anomalens.errors import ConfigError, WeightsError
 from anomalens.images.decoding import decode_mask
 from anomalens.images.image_files import MAX_PIXELS
@@ -55,6 +55,15 @@ def load_detector(method: str | LoadOptions = "auto", backbone: str = BUNDLED, *
         saved.check(detector.settings)
         calibration = saved.calibration
     return detector.replace(calibration=calibration.override(chosen.threshold, chosen.pixel_threshold))
+
+
+def rehearsal_detector(options: LoadOptions) -> Detector:
+    """Build a detector with random weights in the place of a named backbone's, which need not be on this machine.
+
+    It takes as long as the real one, and its scores mean nothing. Raises ConfigError for a backbone without a name.
+    """
+    loaded = load_rehearsal(options)
+    return Detector(loaded.engine, loaded.preprocess, loaded.calibration, options, loaded.pooling)
 
 
 def _collected(method: str, backbone: str, options: dict[str, Any]) -> LoadOptions:

@@ -37,6 +37,13 @@ def load_engine(options: LoadOptions) -> Loaded:
     return light.load(options, graph, "onnx")
 
 
+def load_rehearsal(options: LoadOptions) -> Loaded:
+    """Build the engine that `options` ask for, with random weights; see `rehearsal.load`."""
+    with torch_needed(f"the method {options.method!r}"):
+        from anomalens.engines import rehearsal
+    return rehearsal.load(options)
+
+
 def words_method(options: LoadOptions) -> tuple[str, tuple[str, ...]]:
     """Return the zero-shot method that `options` ask for, and the names of its options; no weights are loaded.
 

@@ -10,7 +10,16 @@ size = 518
 [[method]]                      # options of one method, which go before those of [settings]
 method = "anoclip"
 label = "AnoCLIP, one view"     # in the tables; the method's name unless given
+group = "AnoCLIP"               # of runs that differ by their seed alone: the tables have their mean
 method_options = { views = 1 }
+
+[[method]]
+method = "anoclip+"
+seeds = 3                       # runs with the seeds 0, 1, 2; the tables have each of them, and their mean
+
+[[method]]
+method = "tokenclip"
+checkpoints = ["0.safetensors", "1.safetensors"]    # trained with different seeds: as many runs, and their mean
 
 [[method]]
 method = "memory"               # compares with good photos: each class is taught from 4, drawn 3 times
@@ -56,6 +65,8 @@ class BenchmarkMethod:
     # Good photos that each class is taught from, and how often they are drawn; None: as [evaluation] says.
     shots: int | None = None
     draws: int | None = None
+    # Name of runs that differ by their seed or checkpoint alone; the tables then have their mean too.
+    group: str | None = None
 
     def evaluation(self, general: EvaluationConfig) -> EvaluationConfig:
         """Return the settings of the evaluation with those of the method in their place."""
@@ -134,13 +145,31 @@ def _plan(content: dict[str, Any], folder: Path) -> BenchmarkPlan:
     refuse_unknown(content, ("settings", "evaluation", "method", "data"), "the file")
     settings, evaluation = _table(content, "settings"), _table(content, "evaluation")
     refuse_unknown(evaluation, _names(EvaluationConfig), "[evaluation]")
-    methods = tuple(_method(settings, entry, folder) for entry in _tables(content, "method"))
+    methods = tuple(run for entry in _tables(content, "method") for run in _runs(settings, entry, folder))
     data = tuple(_data(entry, folder) for entry in _tables(content, "data"))
     return BenchmarkPlan(methods, data, EvaluationConfig(**evaluation))
 
 
+def _runs(settings: Mapping[str, Any], entry: dict[str, Any], folder: Path) -> list[BenchmarkMethod]:
+    """Return the runs of a [[method]]: one for each seed and checkpoint."""
+    seeds = checked_value("seeds", entry.pop("seeds", None), int | None)
+    checkpoints = checked_value("checkpoints", entry.pop("checkpoints", None), list[str] | None)
+    if seeds is not None and seeds < 1:
+        raise ConfigError(f"seeds {seeds} must be at least 1")
+    if seeds is not None and checkpoints is not None:
+        raise ConfigError("give either seeds or checkpoints of a [[method]], not both")
+    changes = [{"seed": seed} for seed in range(seeds or 0)] + [{"checkpoint": name} for name in checkpoints or []]
+    if not changes:
+        return [_method(settings, entry, folder)]
+    if repeated := [name for name in changes[0] if name in entry]:
+        raise ConfigError(f"[[method]] has both {repeated[0]} and {repeated[0]}s; give one of them")
+    runs = [_method(settings, entry | change, folder) for change in changes]
+    word = next(iter(changes[0]))
+    return [replace(run, label=f"{run.label}, {word} {number}", group=run.label) for number, run in enumerate(runs)]
+
+
 def _method(settings: Mapping[str, Any], entry: dict[str, Any], folder: Path) -> BenchmarkMethod:
-    label = entry.pop("label", None)
+    label, group = (checked_value(name, entry.pop(name, None), str | None) for name in ("label", "group"))
     own = {name: checked_value(name, entry.pop(name), int) for name in ("shots", "draws") if name in entry}
     for place, table in (("[settings]", settings), ("[[method]]", entry)):
         if old := next((name for name in table if name in _OLD_NAMES), None):
@@ -154,7 +183,7 @@ def _method(settings: Mapping[str, Any], entry: dict[str, Any], folder: Path) ->
             values[name] = str(path)
     options = LoadOptions(**values)
     name = options.method if options.recipe is None else Path(options.recipe).stem
-    return BenchmarkMethod(name if label is None else checked_value("label", label, str), options, **own)
+    return BenchmarkMethod(name if label is None else label, options, group=group, **own)
 
 
 def _data(entry: dict[str, Any], folder: Path) -> BenchmarkData:

@@ -12,7 +12,7 @@ settings, and the size and time of every file of the data set.
 import re
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from importlib import resources
@@ -27,6 +27,7 @@ from anomalens.detection.loading import load_detector, split_options
 from anomalens.errors import ConfigError, one_line
 from anomalens.evaluation.benchmark_plan import BenchmarkData, BenchmarkMethod, BenchmarkPlan, refuse_repeated
 from anomalens.evaluation.evaluator import EvaluationConfig, evaluate, steps
+from anomalens.evaluation.repeats import mean_of_runs
 from anomalens.evaluation.stored import checked_metrics
 from anomalens.evaluation.unfinished import Unfinished
 from anomalens.files import atomic_write, digest, file_digest, json_ready, stamp, write_json
@@ -62,6 +63,8 @@ class BenchmarkCell:
     metrics: dict[str, Any] | None = None
     # What the data lacks of the complete published set, a line each.
     incomplete: tuple[str, ...] = ()
+    # Name of the method's runs that differ by their seed alone; None where it has one run.
+    group: str | None = None
 
 
 class BenchmarkProgress(Protocol):
@@ -140,7 +143,9 @@ class _Data:
         if self.plan.limit is not None:
             incomplete = (f"at most {self.plan.limit} images of each label and class", *incomplete)
         folder = root / "cells" / f"{_slug(method.label)}--{_slug(self.name)}"
-        return BenchmarkCell(method.options.method, method.label, self.name, published, folder, incomplete=incomplete)
+        return BenchmarkCell(
+            method.options.method, method.label, self.name, published, folder, incomplete=incomplete, group=method.group
+        )
 
 
 def run(plan: BenchmarkPlan, out: str | Path, progress: BenchmarkProgress | None = None) -> list[BenchmarkCell]:
@@ -183,6 +188,22 @@ def collect(plan: BenchmarkPlan, out: str | Path) -> list[BenchmarkCell]:
             options = with_checkpoint(method.options, [cell.published])
             cells.append(_read(cell, _settings(options, data, method.evaluation(plan.evaluation))))
     return cells
+
+
+def with_means(cells: Sequence[BenchmarkCell]) -> list[BenchmarkCell]:
+    """Return the cells with one more behind the last run of each group and data set: the mean of all its runs.
+
+    There is none where a run has not finished.
+    """
+    everything: list[BenchmarkCell] = []
+    for cell in cells:
+        everything.append(cell)
+        runs = [other for other in cells if cell.group and (other.group, other.data) == (cell.group, cell.data)]
+        finished = [run.metrics for run in runs if run.metrics is not None]
+        if len(runs) > 1 and cell is runs[-1] and len(finished) == len(runs):
+            label = f"{cell.group}, mean of {len(runs)} seeds"
+            everything.append(replace(cell, label=label, group=None, metrics=mean_of_runs(finished)))
+    return everything
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,11 @@ from anomalens.evaluation.published_numbers import Published, protocol_differenc
 # What the papers' tables call the weights that our table of backbones knows by another name.
 _PAPERS_NAMES = {
     "ViT-L-14-336": "ViT-L/14@336, OpenAI",
+    "ViT-L-14-336-gelu": "ViT-L/14@336, OpenAI",
     "ViT-B-16-plus-240": "ViT-B/16+ 240, LAION-400M",
 }
+_GUIDES = {"facebook/dinov2-with-registers-base": "DINOv2 ViT-B/14"}
+"""What the papers' tables call networks that guide the attention of a method, by our option `guide`."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,24 @@ def numbers(metrics: dict[str, Any], dataset: str, *, complete: bool = True) -> 
 
 def _mismatches(row: Published, metrics: dict[str, Any]) -> tuple[str, ...]:
     protocol = metrics["protocol"]
-    backbone = metrics["backbone"]
-    return protocol_differences(
+    backbone = _PAPERS_NAMES.get(metrics["backbone"], metrics["backbone"])
+    if guide := protocol.get("prompts", {}).get("options", {}).get("guide"):
+        backbone = f"{backbone}, with {_GUIDES.get(guide, guide)}"
+    differences = protocol_differences(
         row,
         auxiliary=protocol["auxiliary_data"] or "",
-        backbone=_PAPERS_NAMES.get(backbone, backbone),
+        backbone=backbone,
         image_size=protocol["image_size"],
         evaluation_size=protocol["evaluation_size"],
     )
+    return (*differences, *_ways_of_seeing(protocol))
+
+
+def _ways_of_seeing(protocol: dict[str, Any]) -> Iterator[str]:
+    """Yield how the tower saw the images otherwise than any paper's did, in words."""
+    if (precision := protocol.get("precision", "float32")) != "float32":
+        yield f"precision: ours {precision}"
+    if sides := protocol.get("also"):
+        yield f"further image sizes: {', '.join(map(str, sides))}"
+    if protocol.get("tile"):
+        yield f"tiles of {protocol['tile']} pixels"

@@ -56,7 +56,7 @@ class Unfinished:
         try:
             content = read_bytes(self._path(class_name), most_bytes=_MOST_BYTES)
             arrays = load(content)
-            record = read_json(arrays["record"].tobytes(), most_bytes=_MOST_BYTES)
+            record = read_json(arrays.pop("record").tobytes(), most_bytes=_MOST_BYTES)
             if record["settings"] != self._key:
                 return None
             rows = [build(ImageRow, row, "a row") for row in record["rows"]]

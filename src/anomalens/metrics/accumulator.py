@@ -91,11 +91,11 @@ class PixelAccumulator:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Integers]) -> "PixelAccumulator":
         """Return the accumulator that `to_arrays` was asked of. Raises InputError for arrays of another form."""
-        try:
-            counts = OrderedHistogram.from_arrays(arrays["rings"], arrays["numbers"])
-            images, regions = map(int, arrays["counts"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError("stored pixel counts have another form") from error
+        form = {name: (array.shape, array.dtype) for name, array in arrays.items()}
+        if form != {name: (array.shape, array.dtype) for name, array in cls("histogram").to_arrays().items()}:
+            raise InputError("stored pixel counts have another form")
+        counts = OrderedHistogram.from_arrays(arrays["rings"], arrays["numbers"])
+        images, regions = map(int, arrays["counts"])
         accumulator = cls("histogram")
         accumulator.images, accumulator.regions, accumulator._counts = images, regions, counts
         return accumulator

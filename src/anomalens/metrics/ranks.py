@@ -56,6 +56,20 @@ def average_precision(ranks: Ranks) -> Floats:
     return _where_both(ranks, np.clip(total, 0.0, 1.0))
 
 
+def trapezoid_precision(ranks: Ranks) -> Floats:
+    """Return the area under straight lines through the points (recall, precision) of all thresholds, from (0, 1) on.
+
+    Along a line between two anomalous scores precision falls first, by the normal entries that lie between, to
+    d / (d + above) at the same recall, and only then recall grows.
+    """
+    detected = np.cumsum(ranks.anomalous, axis=-1)
+    before = detected - ranks.anomalous
+    start = np.where((before == 0) & (ranks.above == 0), 1.0, before / _positive(before + ranks.above))
+    end = detected / _positive(detected + ranks.upto)
+    total = (ranks.anomalous * (start + end) / 2).sum(axis=-1) / _positive(ranks.anomalies)
+    return _where_both(ranks, np.clip(total, 0.0, 1.0))
+
+
 def f1_max(ranks: Ranks) -> tuple[Floats, Floats]:
     """Return the largest F1 over all thresholds, and the highest threshold that reaches it."""
     if ranks.threshold.size == 0:

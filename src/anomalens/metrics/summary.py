@@ -52,6 +52,7 @@ __all__ = [
     "region_recall",
     "roc_curve",
     "summarise",
+    "trapezoid_precision",
 ]
 
 METRIC_NAMES = {
@@ -100,6 +101,16 @@ def average_precision(scores: Any, labels: Any) -> float | None:
     scores, labels: same shape, any. None unless both kinds are present.
     """
     return defined(table.average_precision(rank(scores, labels)))
+
+
+def trapezoid_precision(scores: Any, labels: Any) -> float | None:
+    """Return the area under the precision-recall points joined by straight lines, which is mostly above
+    `average_precision`.
+
+    scores, labels: same shape, any. None unless both kinds are present. Some papers call it average precision
+    (AnoVL's code: scikit-learn's `auc(recall, precision)`).
+    """
+    return defined(table.trapezoid_precision(rank(scores, labels)))
 
 
 def f1_max(scores: Any, labels: Any) -> F1Max | None:

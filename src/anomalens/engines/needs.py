@@ -1,0 +1,44 @@
+"""Say which files a detector needs that may have to be fetched, without fetching any."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from anomalens.backbones.hub import cached_folder, find_local, weights_folder
+from anomalens.backbones.registry import canonical_name, find
+from anomalens.methods.published.fetching import download_of
+from anomalens.methods.published.table import find_published, is_published_name
+from anomalens.options import BUNDLED, LoadOptions
+
+
+@dataclass(frozen=True)
+class Need:
+    """Describe a file or a hub repository that a detector needs."""
+
+    name: str
+    # Where it comes from.
+    address: str
+    # None where it is not known.
+    bytes: int | None
+    # Where it may be put by hand.
+    place: str
+    # Whether nothing will be fetched.
+    present: bool
+
+
+def needs(options: LoadOptions) -> Iterator[Need]:
+    """Yield what a detector of these options needs besides what is installed and what is given by its path."""
+    name = canonical_name(options.backbone)
+    if name is not None and name != BUNDLED:
+        backbone = find(name)
+        place = weights_folder(backbone) / backbone.files[0].name
+        address = f"https://huggingface.co/{backbone.hub}"
+        yield Need(f"weights {name}", address, backbone.bytes, str(place), find_local(backbone) is not None)
+    guide = options.method_options.get("guide")
+    if isinstance(guide, str) and guide.count("/") == 1 and not guide.startswith((".", "~")):
+        folder = cached_folder(guide)
+        yield Need(f"guide {guide}", f"https://huggingface.co/{guide}", None, str(folder), folder.is_dir())
+    if options.checkpoint is not None and is_published_name(options.checkpoint):
+        download = download_of(find_published(options.checkpoint))
+        yield Need(
+            f"checkpoint {options.checkpoint}", download.address, download.bytes, str(download.place), download.present
+        )

@@ -1,0 +1,166 @@
+"""`anomalens reproduce` from the outside, on a miniature of MVTec AD with a small random tower."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anomalens.detection.detector import Detector
+from anomalens.methods.parts.checkpoints import read_checkpoint
+from anomalens.options import LoadOptions
+from commands import Command, runner
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    return runner(capsys, monkeypatch)
+
+
+def miniature(root: Path, *classes: str, images: int = 3, seed: int = 0) -> Path:
+    """Write a data set in MVTec AD's layout: so many normal and anomalous test images of each class, of 40 pixels."""
+    noise = np.random.default_rng(seed)
+    for name in classes:
+        for folder in ("test/good", "test/crack", "ground_truth/crack"):
+            (root / name / folder).mkdir(parents=True)
+        for number in range(images):
+            for kind in ("good", "crack"):
+                pixels = noise.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / name / "test" / kind / f"{number:03d}.png")
+            mask = np.zeros((40, 40), np.uint8)
+            mask[8:20, 8:20] = 255
+            Image.fromarray(mask).save(root / name / "ground_truth" / "crack" / f"{number:03d}_mask.png")
+    return root
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return miniature(tmp_path / "sets" / "mvtec", "bottle", "carpet").parent
+
+
+def test_a_table_is_printed_and_written(
+    run: Command, data: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    command = ("reproduce", "winclip", "--on", "mvtec", "--data", data, "--backbone", tiny_weights, "--limit", 2)
+    ran = run(*command, "--out", out)
+    assert ran.code == 0, ran.err
+    assert "winclip\tMVTec AD\timage AUROC\t91.8" in ran.out
+    rows = list(csv.DictReader((out / "reproduction.csv").open()))
+    bottle = next(row for row in rows if (row["class"], row["metric"]) == ("bottle", "image_auroc"))
+    assert (bottle["paper"], bottle["tolerance"], bottle["protocol_equal"]) == ("99.2", "8.0", "False")
+    assert "data: not the whole set" in bottle["protocol_differences"]
+    text = (out / "reproduction.md").read_text()
+    assert "## winclip on MVTec AD" in text
+    assert "| bottle | image AUROC | 99.2 |" in text
+    assert "- The paper gives neither temperature nor evaluation size." in text
+    assert "winclip on MVTec AD" in (out / "reproduction.html").read_text()
+    (metrics,) = out.glob("cells/*/metrics.json")
+    protocol = json.loads(metrics.read_text())["protocol"]
+    assert (protocol["image_size"], protocol["evaluation_size"]) == (240, 240)
+    assert protocol["prompts"]["object"] == "class name"
+
+    monkeypatch.setattr(Detector, "predict_iter", lambda *arguments: pytest.fail("an image is looked at again"))
+    again = run(*command, "--out", out)
+    assert (again.code, again.out) == (0, ran.out)
+
+
+def test_the_settings_are_files_for_benchmark(run: Command, tiny_weights: Path, tmp_path: Path) -> None:
+    data = miniature(tmp_path / "mvtec", "bottle", images=1)
+    flags = ("--on", "mvtec", "--data", data, "--backbone", tiny_weights, "--limit", 1)
+    assert run("reproduce", "anoclip+", *flags, "--seeds", 2, "--out", tmp_path / "out").code == 0
+    (file,) = (tmp_path / "out" / "benchmarks").iterdir()
+    assert file.name == "anoclip+-mvtec.toml"
+    ran = run("benchmark", "--config", file, "--out", tmp_path / "out")
+    assert ran.code == 0, ran.err
+    assert "anoclip+, mean of 2 seeds" in ran.out
+    assert "anoclip+, mean of 2 seeds" in (tmp_path / "out" / "results.md").read_text()
+    assert len(list((tmp_path / "out" / "cells").iterdir())) == 2  # those that the reproduction made
+
+
+def test_a_plan_runs_nothing(run: Command, data: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    ran = run(
+        "reproduce", "winclip", "--on", "mvtec", "--data", data, "--backbone", tiny_weights, "--plan", "--limit", 2,
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert "winclip\tMVTec AD\t8\t" in ran.out
+    assert "classes missing: cable" in ran.out
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_needs_no_weights(run: Command, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: list[str] = []
+
+    def seconds(options: LoadOptions, images: Sequence[Path]) -> float:
+        timed.append(options.backbone)
+        return 2.0
+
+    monkeypatch.setattr("anomalens.cli.reproduction_plan._seconds", seconds)
+    ran = run("reproduce", "crane+", "--on", "mvtec", "--data", data, "--plan", "--json", "--limit", 1)
+    assert ran.code == 0, ran.err
+    plan = json.loads(ran.out)
+    assert [file["file"] for file in plan["files"]] == [
+        "weights ViT-L-14-336",
+        "guide facebook/dinov2-with-registers-base",
+        "checkpoint crane+:visa",
+    ]
+    assert plan["files"][2]["from"].startswith("https://raw.githubusercontent.com/AlirezaSalehy/Crane/")
+    assert not any(file["here"] for file in plan["files"])
+    assert plan["seconds"] == 8.0
+    assert timed == ["ViT-L-14-336"]
+
+
+def test_what_is_not_published_is_trained_first(
+    run: Command, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mvtec = miniature(tmp_path / "mvtec", "bottle", images=1)
+    monkeypatch.setenv("ANOMALENS_CACHE", str(tmp_path / "cache"))
+    visa = miniature(tmp_path / "visa", "candle", images=1, seed=1)
+    out = tmp_path / "out"
+    ran = run(
+        "reproduce", "tokenclip", "--on", "mvtec", "--data", f"mvtec={mvtec}", "--data", f"VisA={visa}",
+        "--backbone", tiny_weights, "--seeds", 2, "--limit", 1, "--out", out,
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    infos = [read_checkpoint(out / "checkpoints" / f"tokenclip-visa-{seed}.safetensors").info for seed in (0, 1)]
+    assert [(info.auxiliary_data, info.seed) for info in infos] == [("visa", 0), ("visa", 1)]
+    assert "±" in (out / "reproduction.md").read_text()
+
+
+def test_data_sets_that_are_not_here_are_named(run: Command, data: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    flags = ("--data", data, "--backbone", tiny_weights, "--limit", 1, "--out", tmp_path / "out")
+    some = run("reproduce", "winclip", "--on", "mvtec", "--on", "visa", *flags)
+    assert some.code == 1
+    assert "not here: VisA (visa): get it from https://amazon-visual" in some.err
+    assert "winclip\tMVTec AD" in some.out
+    none = run("reproduce", "winclip", "--on", "btad", "--on", "visa", *flags)
+    assert none.code == 2
+    assert "none of the data sets is in" in none.err
+    for wrong in (("winclip",), ("winclip", "--on", "mvtec"), ("nothing", "--on", "mvtec", "--data", data)):
+        ran = run("reproduce", *wrong)
+        assert ran.code == 2
+        assert ran.err.count("\n") == 1
+
+
+def test_a_run_that_fails_is_said(run: Command, data: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    ran = run(
+        "reproduce", "crane", "--on", "mvtec", "--data", data, "--backbone", tiny_weights, "--limit", 1,
+        "--checkpoint", tmp_path / "none.safetensors", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert ran.code == 1
+    assert "crane on MVTec AD:" in ran.err
+    assert "Failed: " in (tmp_path / "out" / "reproduction.md").read_text()
+
+
+def test_a_part_of_the_real_set_runs_as_a_trial(run: Command, tiny_weights: Path, tmp_path: Path, shared: Path) -> None:
+    mvtec = shared / "data" / "mvtec"
+    flags = ("--on", "mvtec", "--data", mvtec, "--backbone", tiny_weights, "--limit", 1, "--out", tmp_path / "out")
+    ran = run("reproduce", "winclip", *flags)
+    assert ran.code == 0, ran.err
+    text = (tmp_path / "out" / "reproduction.md").read_text()
+    assert all(f"| {name} | image AUROC |" in text for name in ("bottle", "leather", "transistor"))
+    assert "data: not the whole set" in text
