@@ -39,7 +39,9 @@ def test_data_sets_are_found_by_their_usual_names(tmp_path: Path) -> None:
         "mvtec": str(tmp_path / "mvtec_anomaly_detection"),
         "visa": str(tmp_path / "VisA_20220922"),
     }
-    assert locate([folder], [find("visa")]) == {"visa": str(tmp_path / "VisA_20220922")}
+    # Others that are there may be needed to learn from.
+    assert locate([folder], [find("visa")]) == locate([folder], everything)
+    assert "btad" not in locate([folder], [find("btad")])
     # A folder that holds no set of a known name is the one that is wanted, in whatever layout.
     assert locate([f"mvtec:{tmp_path / 'something else'}"], [find("mvtec")]) == {
         "mvtec": f"mvtec:{tmp_path / 'something else'}"

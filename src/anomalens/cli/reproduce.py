@@ -76,7 +76,7 @@ def reproduce(
     if not on or not data:
         raise ConfigError("say what to measure on (--on mvtec) and where it is (--data PATH)")
     wanted = chosen_data(on)
-    located = locate(data, chosen_data(["all"]) if len(data) > 1 else wanted)
+    located = locate(data, wanted)
     absent = [benchmark for benchmark in wanted if benchmark.key not in located]
     if len(absent) == len(wanted):
         raise ConfigError(f"none of the data sets is in {', '.join(data)}: {_how_to_get(absent[0])}")

@@ -26,7 +26,7 @@ def show_plan(chosen: "Sequence[Task]", *, as_json: bool) -> None:
         {"file": need.name, "here": need.present, "size": _size(need.bytes), "from": need.address, "place": need.place}
         for need in needed.values()
     ]
-    rows, timed, total = [], list[tuple[Any, float | None]](), 0.0
+    rows, timed, total = [], dict[str, float | None](), 0.0
     sets: dict[str, Any] = {}
     for task in chosen:
         if task.data not in sets:
@@ -34,11 +34,12 @@ def show_plan(chosen: "Sequence[Task]", *, as_json: bool) -> None:
         dataset = sets[task.data]
         incomplete = differences(task.benchmark.key, dataset)
         images = steps(dataset.first(task.limit) if task.limit else dataset, task.config) * len(task.runs)
-        setting = (task.runs[0].options.replace(checkpoint=None, seed=0), task.config)
-        seconds = next((known for other, known in timed if other == setting), -1.0)
-        if seconds == -1.0:
-            seconds = _seconds(task.runs[0].options, [sample.image for sample in dataset.samples()][:_TIMED])
-            timed.append((setting, seconds))
+        # What was learned, and from which seed, changes no time.
+        setting = repr(task.runs[0].options.replace(checkpoint=None, seed=0))
+        if setting not in timed:
+            images_timed = [sample.image for sample in dataset.samples()][:_TIMED]
+            timed[setting] = _seconds(task.runs[0].options, images_timed)
+        seconds = timed[setting]
         total += images * (seconds or 0)
         rows.append(
             {

@@ -126,11 +126,9 @@ def locate(specs: Sequence[str], wanted: Sequence[Benchmark]) -> dict[str, str]:
         folder = parse_spec(spec)[1]
         if not folder.exists():
             raise ConfigError(f"--data {spec}: no such file or folder")
-        below = {catalog.key_of(part.name): str(part) for part in _folders(folder)}
-        named = {entry.key: below[entry.key] for entry in wanted if entry.key in below}
-        if not named and len(wanted) == 1:
-            named = {wanted[0].key: spec}
-        located |= named
+        keys = {catalog.key_of(part.name): str(part) for part in _folders(folder)}
+        below = {key: place for key, place in keys.items() if key in catalog.catalog()}
+        located |= {wanted[0].key: spec} if not below and len(wanted) == 1 else below
     return located
 
 
