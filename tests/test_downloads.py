@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from anomalens import downloads
 from anomalens.downloads import RemoteFile, fetch, mirrored, refuse_unreachable
 from anomalens.errors import InputError, WeightsError
 from loopback import Site, serving
@@ -41,6 +42,17 @@ def test_a_file_is_fetched_once(site: Site, tmp_path: Path) -> None:
     assert [path.name for path in place.parent.iterdir()] == ["file.pth"]
     fetch(remote(site), place, label="it")
     assert len(site.requests) == 1
+
+
+def test_what_takes_a_while_is_told(
+    site: Site, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "_TELL", -1.0)
+    with caplog.at_level("INFO", "anomalens.downloads"):
+        fetch(remote(site), tmp_path / "file.pth", label="it")
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0] == f"fetching it (0.3 MB) from {site.url}/file.pth"
+    assert lines[-1] == "fetching it: 0.3 of 0.3 MB"
 
 
 def test_a_file_known_by_its_git_blob_and_about_its_size(site: Site, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ file gets its name when its size and its hash are right. Of several processes on
 
 import hashlib
 import http.client
+import logging
 import math
 import os
 import re
@@ -30,11 +31,14 @@ _MIRRORS = {
 }
 _SECONDS = 3600.0
 _SILENCE = 20.0  # seconds without an answer, or without a byte, after which a connection is given up
+_TELL = 5.0  # seconds between two lines about how much has arrived
 _TRIES = 3  # transfers that may break off, each going on where the one before ended
 _CHUNK = 2**16
 _TOLERANCE = 0.1  # by which a size known only roughly may be wrong
 
 Kind = type[AnomalensError]
+
+_log = logging.getLogger("anomalens.downloads")
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,8 @@ def fetch(
         place: where it is kept; its folder is made.
         label: what it is called in messages ("the checkpoint 'crane:visa'").
         error: class of the error that is raised.
-        progress: called with the bytes that have arrived and the bytes there are in all.
+        progress: called with the bytes that have arrived and the bytes there are in all; unless given, the logger
+            "anomalens.downloads" says how it goes, every few seconds.
 
     Raises:
         error: no network, no such file, another file, a transfer that broke off three times or takes too long; names
@@ -149,8 +154,9 @@ def fetch(
             return place
         partial = place.with_name(f"{place.name}.part")
         address = mirrored(file.address)
+        _log.info("fetching %s (%s) from %s", label, file.size, address)
         try:
-            _transfer(file, address, partial, progress or _unnoticed)
+            _transfer(file, address, partial, progress or _Telling(label))
         except _Refused as reason:
             raise error(f"{label}: cannot be fetched from {address} ({reason})") from reason.__cause__
         if difference := file.difference(partial):
@@ -168,8 +174,16 @@ class _BrokenOff(Exception):
     """Say that a transfer ended early, so that it may go on."""
 
 
-def _unnoticed(arrived: int, total: int) -> None:
-    """Report nothing."""
+class _Telling:
+    """Log how much has arrived, every few seconds."""
+
+    def __init__(self, label: str) -> None:
+        self.label, self.told = label, time.monotonic()
+
+    def __call__(self, arrived: int, total: int) -> None:
+        if time.monotonic() - self.told > _TELL:
+            self.told = time.monotonic()
+            _log.info("fetching %s: %.1f of %.1f MB", self.label, arrived / 1e6, total / 1e6)
 
 
 def _transfer(file: RemoteFile, address: str, partial: Path, progress: Callable[[int, int], object]) -> None:

@@ -6,12 +6,13 @@ import json
 import re
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import huggingface_hub
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 import small_clip
 from anomalens.backbones import hub as locate
@@ -207,12 +208,25 @@ def test_no_network(repository: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyP
         load_weights("org/tiny", cache_dir=tmp_path / "cache")
 
 
+def test_no_network_asks_the_hub_s_client_for_nothing(
+    repository: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client would try again five times, with a warning for each."""
+
+    def refuse(*_: object, local_files_only: bool, **__: object) -> str:
+        assert local_files_only
+        raise LocalEntryNotFoundError("not here")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(WeightsError, match=r"cannot be reached at http://127.0.0.1:9/ \(.*put model.safetensors"):
+        load_weights("tinyclip", cache_dir=tmp_path / "cache")
+
+
 # ------------------------------------------------------------------------------------------------ names of the table
 @pytest.fixture
 def named(repository: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
     """Let the entry TinyCLIP-ViT-8M-16 stand for org/tiny, hash known."""
-    from dataclasses import replace
-
     content = repository.files["org/tiny/model.safetensors"]
     entry = replace(
         backbones.find("tinyclip"),
@@ -259,6 +273,28 @@ def test_the_users_folder_comes_before_the_hub(named: Hub, tmp_path: Path) -> No
     loaded = load_weights("tinyclip", cache_dir=tmp_path / "cache")
     assert named.requests == []
     assert torch.equal(loaded.state["logit_scale"], load_weights(tmp_path / "made").state["logit_scale"])
+
+
+def test_a_variant_has_the_same_files_and_its_own_activation(
+    named: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files say quick_gelu, and so does their name; the variant says gelu, and is another network."""
+    base = backbones.find("tinyclip")
+    other = "ViT-L-14-336-gelu"
+    config = replace(base.config, activation="gelu")
+    variant = replace(base, name=other, config=config, same_files_as=base.name, aliases=())
+    for module in (backbones, weights):
+        monkeypatch.setattr(module, "BACKBONES", {**backbones.BACKBONES, other: variant})
+    plain = load_weights("tinyclip", cache_dir=tmp_path / "cache")
+    asked = len(named.requests)
+    loaded = load_weights("vit-l/14@336px-gelu", cache_dir=tmp_path / "cache", offline=True)
+    assert len(named.requests) == asked
+    assert locate.weights_folder(variant) == locate.weights_folder(base)
+    assert (plain.config.activation, loaded.config.activation) == ("quick_gelu", "gelu")
+    assert (loaded.name, loaded.hash != plain.hash) == (other, True)
+    assert plain.with_activation("gelu").hash == loaded.hash
+    assert loaded.with_activation("quick_gelu").hash == plain.hash
+    assert plain.with_activation("quick_gelu") is plain
 
 
 def test_it_was_the_real_client() -> None:

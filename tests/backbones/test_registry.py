@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ PRESETS = [name for name in BACKBONES if name != "bundled"]
         ("ViT-L-14-336", "ViT-L-14-336"),
         ("vit_l_14_336", "ViT-L-14-336"),
         ("L/14@336", "ViT-L-14-336"),
+        ("ViT-L/14@336px-gelu", "ViT-L-14-336-gelu"),
         ("ViT-L/14", "ViT-L-14"),
         ("vit-b/32", "ViT-B-32"),
         ("B/16", "ViT-B-16"),
@@ -46,6 +48,13 @@ def test_an_unknown_name_lists_what_exists() -> None:
     with pytest.raises(ConfigError, match=r"'ViT-X'.*ViT-B-32, ViT-B-16, .*hub id") as caught:
         find("ViT-X")
     assert all(name in str(caught.value) for name in PRESETS)
+
+
+def test_a_variant_differs_in_its_activation_alone() -> None:
+    base, variant = find("ViT-L-14-336"), find("ViT-L-14-336-gelu")
+    assert variant.config.activation == "gelu"
+    config = replace(variant.config, activation="quick_gelu")
+    assert replace(variant, name=base.name, config=config, aliases=base.aliases, same_files_as=None) == base
 
 
 @pytest.mark.parametrize("name", PRESETS)

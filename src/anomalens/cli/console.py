@@ -49,6 +49,8 @@ def set_verbosity(*, quiet: bool, verbose: bool) -> None:
     log.handlers = [handler for handler in log.handlers if not isinstance(handler, _LogLines)]
     log.addHandler(_LogLines())
     log.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.WARNING)
+    # What is fetched takes a while.
+    logging.getLogger("anomalens.downloads").setLevel(logging.ERROR if quiet else logging.INFO)
 
 
 def with_verbosity(command: Callable[..., None]) -> Callable[..., None]:
