@@ -1,6 +1,7 @@
 """Listen on a socket and answer until the process is asked to stop."""
 
 import logging
+import signal
 import socket
 from contextlib import closing
 from typing import TYPE_CHECKING, TextIO
@@ -49,6 +50,9 @@ def run(app: "FastAPI", listener: socket.socket) -> None:
     """Answer requests until SIGINT or SIGTERM; then answer what was accepted, and return."""
     import uvicorn
 
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # The server handles both, and raises them again at its end, when all is done.
+        signal.signal(number, lambda *_: None)
     config = uvicorn.Config(
         app,
         access_log=False,

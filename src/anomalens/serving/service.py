@@ -64,10 +64,10 @@ class Service:
         """Open the store and go on with what an earlier service has accepted and not answered."""
         self.settings = settings
         with ExitStack() as opened:
-            self.media = MediaFolder(settings.media_folder)
-            opened.enter_context(locked(self.media.folder / "service", "serve"))
             self.database = Database(settings.store)
             opened.callback(self.database.close)
+            self.media = MediaFolder(settings.media_folder)
+            opened.enter_context(locked(self.media.folder / "service", "serve"))
             self.history = History(self.database)
             self.recipes = RecipeVersions(self.database, self.media)
             for path in settings.recipes:

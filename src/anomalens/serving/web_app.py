@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 from anomalens import __version__
 from anomalens.errors import AnomalensError, one_line
 from anomalens.serving.answers import BASE
-from anomalens.serving.api import health, hooks, insight, inspections, recipes
+from anomalens.serving.api import health, hooks, insight, inspections, recipes, reference
 from anomalens.serving.body_limit import BodyLimit
 from anomalens.serving.history import ConflictError, NotFoundError
 from anomalens.serving.lanes import BusyError
@@ -63,6 +63,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
     for part in (inspections, recipes, insight, hooks):
         app.include_router(part.router, prefix=BASE)
     app.include_router(health.router)
+    app.include_router(reference.router)
     app.include_router(page_router(service))
     with as_file(files("anomalens.serving.page") / "static") as static:
         if static.is_dir():
