@@ -228,6 +228,23 @@ def test_cache_holds_the_published_file_and_ours(
     assert folder.parent.parent == cache_folder()
 
 
+def test_the_command_lists_what_there_is(
+    site: Site, publish: Callable[[str], table.PublishedCheckpoint], tmp_path: Path
+) -> None:
+    row = publish("crane+:mvtec-medical")
+    checkpoint_file(row.name, offline=False)
+    rows = json.loads(CliRunner().invoke(app, ["checkpoints", "crane+", "--json"]).stdout)
+    assert {row["name"]: row["here"] for row in rows} == {
+        "crane+:visa": False,
+        "crane+:mvtec": False,
+        "crane+:mvtec-medical": True,
+    }
+    assert rows[0]["address"].startswith("https://raw.githubusercontent.com/")
+    assert Path(rows[0]["place"]).is_relative_to(tmp_path)
+    refused = CliRunner().invoke(app, ["checkpoints", "tokenclip"]).exception
+    assert "nothing is published for 'tokenclip'; for crane, crane+" in str(refused)
+
+
 # ---------------------------------------------------------------------------------------------------------- detectors
 @pytest.fixture
 def papers_weights(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -43,7 +43,7 @@ run("benchmark", "--data", data, "--out", f"{out}/benchmark", "--eval-size", "32
 run("calibrate", "--data", data, "--out", f"{out}/calibration.json", *own)
 run("train", "anomalyclip", "--data", data, "--backbone", weights, "--epochs", "1", "--set", "n_ctx=5",
     "--out", f"{out}/learned.safetensors", "--offline")
-run("methods"), run("backbones"), run("info"), run("data", "list"), run("data", "check", data)
+run("methods"), run("backbones"), run("checkpoints"), run("info"), run("data", "list"), run("data", "check", data)
 """
 
 
