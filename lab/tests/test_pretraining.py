@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from anomalens.backbones.stem import EfficientNetLite0, LiteStem
 from anomalens.backbones.weights import load_weights
 from anomalens.errors import ConfigError, InputError, MissingExtraError, TrainingError
 from anomalens_lab.pretraining import pretrain, pretrain_backbone
@@ -20,7 +21,7 @@ from anomalens_lab.prompts import Teacher
 from anomalens_lab.recipe import PretrainConfig, rate_at
 from anomalens_lab.shards import SHARD, Scenes, write_shard
 from anomalens_lab.steps import batches
-from anomalens_lab.teacher import TAUGHT_WIDTH
+from anomalens_lab.teacher import TAUGHT_WIDTH, load_imagenet_stem
 
 TINY = PretrainConfig(
     width=64, layers=2, text_layers=1, native=48, steps=4, batch=4, sides=(48,), final_steps=1, final_side=64,
@@ -107,6 +108,47 @@ def test_larger_sides_come_in_smaller_batches_of_whole_twins(scenes: Path) -> No
     assert counts == {32: {8}, 48: {8}, 64: {4}, 96: {2}, 192: {2}}
 
 
+def test_each_step_runs_the_stem_once(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The class tokens of windows look at the pixels that the first pass has read already."""
+    seen: list[int] = []
+    read = EfficientNetLite0.forward
+
+    def counted(backbone: EfficientNetLite0, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        seen.append(pixels.shape[-1])
+        return read(backbone, pixels)
+
+    monkeypatch.setattr(EfficientNetLite0, "forward", counted)
+    train(replace(TINY, steps=1, warmup=0, final_steps=0), scenes, tmp_path)
+    measured = 256
+    # On a CPU the stem reads image by image.
+    assert [side for side in seen if side != measured] == [48] * TINY.batch
+
+
+@pytest.mark.parametrize("thawed", [0, 2])
+def test_only_thawed_blocks_of_the_stem_learn(scenes: Path, tmp_path: Path, thawed: int) -> None:
+    config = replace(TINY, stem="efficientnet-lite0-halved", image_width=128, thawed=thawed, steps=3)
+    path = train(config, scenes, tmp_path)
+    assert load_weights(path).config == config.clip()
+    assert (config.clip().vision.width, config.clip().text.width, config.clip().joint) == (128, 64, 64)
+    start = LiteStem(128, halved=True)
+    load_imagenet_stem(start)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["model"]
+    changed = {
+        int(name.split(".")[1])
+        for name, before in start.backbone.state_dict().items()
+        if name.startswith("blocks.") and not torch.equal(state[f"clip.visual.stem.backbone.{name}"], before)
+    }
+    assert changed == set(range(16 - thawed, 16))
+    first, *_ = (json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines())
+    # Nothing has changed before the first step.
+    assert first.get("kept") == (0.0 if thawed else None)
+
+
+def test_a_device_that_is_not_there_is_named(scenes: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="device 'abacus' cannot be used here"):
+        train(TINY, scenes, tmp_path, device="abacus")
+
+
 def test_another_config_does_not_resume(scenes: Path, tmp_path: Path) -> None:
     train(replace(TINY, steps=3), scenes, tmp_path / "out")
     with pytest.raises(ConfigError, match="other steps"):
@@ -164,6 +206,10 @@ def test_the_log_has_every_step_once(scenes: Path, tmp_path: Path) -> None:
         ({"seed": -1}, "seed -1"),
         ({"taught": 9000}, "9000 sentences"),
         ({"checkpoint_every": 0}, "checkpoint_every 0"),
+        ({"image_width": 100}, "image_width 100"),
+        ({"stem": "resnet"}, "unknown stem 'resnet'"),
+        ({"thawed": 17}, "thawed 17"),
+        ({"apart": 1.5}, "apart 1.5"),
     ],
 )
 def test_numbers_that_make_no_schedule(change: dict[str, Any], reason: str) -> None:

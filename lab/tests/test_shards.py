@@ -66,6 +66,15 @@ def test_twins_are_framed_alike(scenes: Scenes) -> None:
     assert not torch.equal(apart.cover[0::2], apart.cover[1::2])
 
 
+def test_a_share_of_the_twins_is_framed_apart(scenes: Scenes) -> None:
+    indices = list(range(1, 128, 2))
+    batch = scenes.batch(indices, 64, np.random.default_rng(4), twins=True, apart=0.5)
+    alike = [torch.equal(a, b) for a, b in zip(batch.cover[0::2], batch.cover[1::2], strict=True)]
+    assert 4 < sum(alike) < 28
+    none = scenes.batch(indices, 64, np.random.default_rng(4), twins=True, apart=0.0)
+    assert torch.equal(none.cover[0::2], none.cover[1::2])
+
+
 def test_finer_cells_add_up_to_the_patches_they_fill(scenes: Scenes) -> None:
     coarse, fine = (
         scenes.batch([1, 3], 96, np.random.default_rng(0), twins=True, patch=patch) for patch in (PATCH, PATCH // 2)

@@ -17,10 +17,10 @@ from anomalens.backbones.stem import (
 from anomalens.errors import ConfigError
 
 
-@pytest.fixture(scope="module")
-def stem() -> LiteStem:
+@pytest.fixture(scope="module", params=[False, True], ids=["full", "halved"])
+def stem(request: pytest.FixtureRequest) -> LiteStem:
     torch.manual_seed(0)
-    return LiteStem(64).eval().requires_grad_(False)
+    return LiteStem(64, halved=request.param).eval().requires_grad_(False)
 
 
 def test_same_convolution_pads_right_and_below_at_stride_two() -> None:
@@ -70,6 +70,22 @@ def test_only_the_fusion_is_trained() -> None:
     assert trained == {"proj.weight", "proj.bias", "mix.weight", "mix.bias"}
 
 
+def test_the_halved_stem_adds_what_the_picture_at_half_its_size_shows() -> None:
+    torch.manual_seed(0)
+    halved, full = LiteStem(32, halved=True).eval(), LiteStem(32).eval()
+    full.backbone, full.whiten = halved.backbone, halved.whiten
+    pixels = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        gathered, levels = halved.read(pixels)
+        alone, same = full.read(pixels)
+        _, at_eight, *_ = halved.backbone(F.avg_pool2d(pixels, 2))
+    assert gathered.shape == (1, halved.channels, 4, 6)
+    torch.testing.assert_close(gathered[:, : full.channels], alone)
+    torch.testing.assert_close(gathered[:, full.channels : full.channels + 40], at_eight)
+    for level, expected in zip(levels, same, strict=True):
+        torch.testing.assert_close(level, expected)
+
+
 def test_novelty_is_zero_where_all_is_alike_and_peaks_at_the_odd_place() -> None:
     same = torch.ones(1, 8, 6, 6)
     assert novelty(same, same, 32.0).abs().max() < 1e-5
@@ -107,4 +123,7 @@ def test_standing_out_measures_in_spreads() -> None:
 def test_unknown_stem_names_the_known() -> None:
     with pytest.raises(ConfigError, match="efficientnet-lite0"):
         build_stem("resnet", 64)
-    assert isinstance(build_stem("efficientnet-lite0", 32), LiteStem)
+    for name, halved in (("efficientnet-lite0", False), ("efficientnet-lite0-halved", True)):
+        built = build_stem(name, 32)
+        assert isinstance(built, LiteStem)
+        assert built.halved is halved

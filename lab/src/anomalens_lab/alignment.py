@@ -37,6 +37,8 @@ class Weights:
     window: float = 0.5
     # Sentences keep the similarities the sentence teacher gives them.
     teacher: float = 0.5
+    # The stem's channels where its last blocks learn, against those of the frozen stem.
+    kept: float = 1.0
 
 
 def directions(normal: Tensor, abnormal: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ AUTO_SIZES = (320,)
 SCENES, SEED = 512, 8  # number and seed of the scenes
 SHARES = (0.25, 0.5, 0.75, 1.0)  # shares of the map in the image score that are tried, beside none
 TOPS = (0.002, 0.01, 0.03)  # shares of the map's pixels that are tried
-_GRID = 128  # pixels a side at which maps and masks are compared
+GRID = 128  # pixels a side at which maps and masks are compared
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
@@ -143,12 +143,12 @@ def judge(detector: Detector, images: Iterable[Any], masks: Iterable[Bools]) -> 
         if not isinstance(result, Prediction):
             raise InputError(f"calibration image {index}: {result.error}")
         scores.append(result.score)
-        maps.append(resize_map(result.anomaly_map, (_GRID, _GRID)))
+        maps.append(resize_map(result.anomaly_map, (GRID, GRID)))
     return Judged(np.array(scores, np.float32), np.stack(maps), np.stack([_shrunk(mask) for mask in masks]))
 
 
 def _shrunk(mask: Bools) -> Bools:
-    rows, columns = ((np.arange(_GRID) + 0.5) * side / _GRID for side in mask.shape)
+    rows, columns = ((np.arange(GRID) + 0.5) * side / GRID for side in mask.shape)
     return np.asarray(mask[rows.astype(int)][:, columns.astype(int)], bool)
 
 
@@ -181,8 +181,8 @@ def calibrate_method(
     )
     real, named = None, ""
     if photographs:
-        truths = (read_truth(sample, (_GRID, _GRID)) for sample in photographs)
-        masks = [np.ones((_GRID, _GRID), bool) if truth is None else truth > 0 for truth in truths]
+        truths = (read_truth(sample, (GRID, GRID)) for sample in photographs)
+        masks = [np.ones((GRID, GRID), bool) if truth is None else truth > 0 for truth in truths]
         real = judge(detector, [sample.image for sample in photographs], masks)
         named = f" and {len(photographs)} photographs of {photographs[0].class_name}"
     shipped = fit(drawn, real, f"most right decisions on {len(scenes)} drawn scenes not trained on{named}")

@@ -55,6 +55,7 @@ def pretrain(
         Path | None, typer.Option("--initial", help="checkpoint.pt of another run: a further stage, from its weights.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that paint scenes.")] = 2,
+    device: Annotated[str, typer.Option("--device", help="Where to train: cpu, cuda, cuda:1, ...")] = "cpu",
 ) -> None:
     """Train the bundled backbone: paint scenes, then align image tokens with words.
 
@@ -90,6 +91,7 @@ def pretrain(
             scenes=scenes or SCENES,
             workers=workers,
             initial=initial,
+            device=device,
             progress=show,
         )
     say(f"weights: {path}")

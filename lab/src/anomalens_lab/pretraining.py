@@ -1,6 +1,7 @@
 """Train the bundled backbone: sort photographs, paint scenes, train on them; each of the three can be resumed.
 
-1. The stem is EfficientNet-Lite0 with its ImageNet weights, frozen; its channels are standardised on the scenes.
+1. The stem is EfficientNet-Lite0 with its ImageNet weights, frozen unless the recipe thaws its last blocks; its
+   channels are standardised on the scenes.
 2. The token table is filled from a sentence teacher and frozen, so every English word has a sensible place.
 3. The transformers learn on procedural scenes and photographs of surfaces with painted defects: each step compares
    class token, ordinary, value-to-value and self-correlation tokens of one pass with freshly drawn sentences.
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 from anomalens.backbones.bundle import save_bundle
 from anomalens.backbones.tower import Clip
+from anomalens.engines.torch_engine import pick_device
 from anomalens.errors import ConfigError, TrainingError
 from anomalens.files import atomic_write, json_ready, stamp
 from anomalens.images.normalisation import PixelFormat
@@ -49,6 +51,7 @@ def pretrain_backbone(
     size: int = PAINTED,
     workers: int = 2,
     initial: str | os.PathLike[str] | None = None,
+    device: str = "cpu",
     teacher: Callable[[], Teacher] = SentenceTeacher,
     progress: Progress | None = None,
 ) -> Path:
@@ -61,6 +64,7 @@ def pretrain_backbone(
         size: pixels a side of the training scenes.
         workers: processes that paint.
         initial: checkpoint.pt of an earlier run to start from; None starts from nothing.
+        device: where to train, as PyTorch names it: "cpu", "cuda", ...
         teacher: makes what reads sentences.
         progress: called with a description, what is done and the total.
 
@@ -82,7 +86,7 @@ def pretrain_backbone(
         sort_materials(materials, photographs)
     shards, seed = root / "scenes", 1 + config.seed
     paint_scenes(shards, scenes, size=size, seed=seed, materials=photographs, workers=workers, progress=progress)
-    return pretrain(config, shards, root, initial=initial, teacher=teacher, progress=progress)
+    return pretrain(config, shards, root, initial=initial, device=device, teacher=teacher, progress=progress)
 
 
 @dataclass
@@ -127,7 +131,7 @@ class _State:
 
     def restore(self, path: Path) -> None:
         """Go on from a checkpoint. Raises ConfigError where it was made with anything else than this run."""
-        saved = torch.load(path, weights_only=True)
+        saved = torch.load(path, weights_only=True, map_location=self.model.head.device)
         before = json.loads(saved["made_with"])
         if differing := [key for key in self.made_with if self.made_with[key] != before.get(key)]:
             raise ConfigError(f"{path} was made with other {', '.join(differing)}; use another folder")
@@ -142,6 +146,7 @@ def pretrain(
     out: str | os.PathLike[str],
     *,
     initial: str | os.PathLike[str] | None = None,
+    device: str = "cpu",
     teacher: Callable[[], Teacher] = SentenceTeacher,
     progress: Progress | None = None,
 ) -> Path:
@@ -154,6 +159,7 @@ def pretrain(
         scenes_folder: shards made by `paint_scenes`; the teacher's answers are kept there too.
         out: folder of the results; created where missing.
         initial: checkpoint.pt of an earlier run, whose weights (not its optimiser) are the starting point.
+        device: where to train, as PyTorch names it; the same seed gives the same weights on the same kind of device.
         teacher: makes what reads sentences; not called where its answers are kept already.
         progress: called with a description, the number of steps done and their total.
 
@@ -161,21 +167,22 @@ def pretrain(
         The path of the weights: float16, in the project's own format (`anomalens.backbones.bundle`).
 
     Raises:
-        InputError: no scenes. ConfigError: a checkpoint of another config, scenes or start.
+        InputError: no scenes. ConfigError: a checkpoint of another config, scenes or start, or no such device.
         TrainingError: the loss is no longer a number. MissingExtraError: a teacher is missing.
     """
-    folder = Path(out)
+    target, folder = pick_device(device), Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     scenes = Scenes(Path(scenes_folder))
     torch.manual_seed(config.seed)
     model = Trained(config)
     lessons, table = read_lessons(config, Path(scenes_folder), teacher)
     model.clip.text.token_embedding.weight.data.copy_(table)
+    model.to(target)
     prepare_stem(model.stem, scenes, config.seed, config.measured)
     checkpoint, weights, log_path = (folder / name for name in ("checkpoint.pt", "backbone.safetensors", "log.jsonl"))
     if initial is not None and not checkpoint.exists():
         _start_from(model, initial)
-    model.stem.gather = GatherOnce(model.stem)  # type: ignore[method-assign]
+    model.stem.read = GatherOnce(model.stem)  # type: ignore[method-assign]
     optimiser = torch.optim.AdamW(parameter_groups(model, config.decay), lr=config.rate, betas=(0.9, 0.98))
     start = {"scenes": {"count": len(scenes), "painted": scenes.settings}, "initial": stamp(initial)}
     state = _State(model, optimiser, json_ready(asdict(config) | start))
@@ -184,7 +191,7 @@ def pretrain(
     _keep_rows(log_path, state.step)
     with log_path.open("a", encoding="utf-8") as log:
         began = time.monotonic()
-        for step, batch, rng in batches(config, scenes, state.step):
+        for step, batch, rng in batches(config, scenes, state.step, target):
             rate = rate_at(config, step)
             for group in optimiser.param_groups:
                 group["lr"] = rate
@@ -215,7 +222,7 @@ def pretrain(
 def _start_from(model: Trained, path: str | os.PathLike[str]) -> None:
     """Load the weights of a checkpoint. Raises ConfigError where it is none, or of a backbone of other sizes."""
     try:
-        model.load_state_dict(torch.load(path, weights_only=True)["model"])
+        model.load_state_dict(torch.load(path, weights_only=True, map_location=model.head.device)["model"])
     except OSError:
         raise
     except Exception as error:  # a damaged file can make torch raise anything

@@ -7,22 +7,30 @@ from typing import Any
 from torch import nn
 
 from anomalens.backbones.config import ClipConfig, TextConfig, VisionConfig
+from anomalens.backbones.stem import STEMS, EfficientNetLite0
 from anomalens.errors import ConfigError
 from anomalens_lab.alignment import Weights
 from anomalens_lab.shards import PATCH
 
 VERSION = "1.1"
 """Version of the weights that this recipe makes."""
+STEM_BLOCKS = sum(repeats for repeats, *_ in EfficientNetLite0.STAGES)
 
 
 @dataclass(frozen=True)
 class PretrainConfig:
     """Hold the numbers of one run. Raises ConfigError where they make no schedule."""
 
-    # D of both towers and E, so that Crane can put image features among words.
+    # D of the text tower and E, which are equal so that Crane can put image features among words.
     width: int = 192
+    # D of the image tower; None: as `width`.
+    image_width: int | None = None
     # Blocks of the image tower.
     layers: int = 4
+    # Stem of the image tower, by its name in `anomalens.backbones.stem`.
+    stem: str = "efficientnet-lite0"
+    # Last blocks of the stem's 16 that learn too; `Weights.kept` holds them near what ImageNet taught them.
+    thawed: int = 0
     text_layers: int = 4
     # Pixels a side the backbone prefers: 28 x 28 tokens.
     native: int = 448
@@ -37,6 +45,8 @@ class PretrainConfig:
     final_steps: int = 90
     final_side: int = 448
     final_batch: int = 10
+    # Share of the twins whose two scenes are cropped and turned each in its own way, as by a camera that moved.
+    apart: float = 0.0
     # AdamW's peak learning rate.
     rate: float = 1e-3
     # Steps in which the learning rate rises to its peak.
@@ -73,15 +83,23 @@ class PretrainConfig:
             raise ConfigError(f"sides {self.sides} and {self.final_side} must be multiples of {PATCH} pixels")
         if any(batch < 2 or batch % 2 for batch in (self.batch, self.final_batch)):
             raise ConfigError(f"batches of {self.batch} and {self.final_batch} must be even: scenes stand in twins")
+        if self.image_width is not None and (self.image_width < 64 or self.image_width % 64):
+            raise ConfigError(f"image_width {self.image_width} must be a multiple of 64, the width of a head")
+        if self.stem not in STEMS:
+            raise ConfigError(f"unknown stem {self.stem!r}; known: {', '.join(sorted(STEMS))}")
+        if not 0 <= self.thawed <= STEM_BLOCKS:
+            raise ConfigError(f"thawed {self.thawed} must lie in [0, {STEM_BLOCKS}], the blocks of the stem")
+        if not 0 <= self.apart <= 1:
+            raise ConfigError(f"apart {self.apart} must lie in [0, 1]")
         if self.taught > self.sentences:
             raise ConfigError(f"{self.taught} sentences a step are more than the {self.sentences} there are")
 
     def clip(self) -> ClipConfig:
         """Return the sizes of the model that is trained."""
-        heads = self.width // 64
+        image_width = self.image_width or self.width
         return ClipConfig(
-            VisionConfig(self.native, PATCH, self.width, self.layers, heads, stem="efficientnet-lite0"),
-            TextConfig(self.width, self.text_layers, heads),
+            VisionConfig(self.native, PATCH, image_width, self.layers, image_width // 64, stem=self.stem),
+            TextConfig(self.width, self.text_layers, self.width // 64),
             joint=self.width,
             activation="gelu",
         )

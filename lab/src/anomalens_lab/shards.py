@@ -99,21 +99,29 @@ class Scenes:
         rng: np.random.Generator,
         augment: bool = True,
         twins: bool = False,
+        apart: float = 0.0,
         patch: int = PATCH,
+        device: torch.device | str = "cpu",
     ) -> Batch:
         """Draw the scenes at `indices` as a batch of `side` x `side` pixels; all randomness comes from `rng`.
 
         Args:
             augment: crop, mirror, turn and change the light at random; otherwise the scenes are only resized.
             twins: every second scene is cropped and turned as the one before it.
+            apart: share of the twins for which this is not so.
             patch: pixels a side of the cells of `cover` and `kinds`.
+            device: where to compute, and where the tensors are; each device has a noise of its own.
         """
-        images = torch.from_numpy(np.stack([self.image(i) for i in indices])).permute(0, 3, 1, 2).float() / 255
-        kinds = torch.from_numpy(np.stack([self.kind(i) for i in indices])).float()[:, None]
-        frames = [_frame(rng, kinds[b, 0].numpy()) if augment else np.eye(2, 3) for b in range(len(indices))]
+        stored = np.stack([self.kind(i) for i in indices])
+        frames = [_frame(rng, kinds) if augment else np.eye(2, 3) for kinds in stored]
         if twins:
-            frames[1::2] = frames[0::2]
-        theta = torch.tensor(np.stack(frames), dtype=torch.float32)
+            # Without a share nothing is drawn: what is seen with a seed must not change.
+            together = rng.random(len(indices) // 2) >= apart if apart else np.ones(len(indices) // 2, bool)
+            frames[1::2] = [frames[2 * k + (not same)] for k, same in enumerate(together)]
+        images = torch.from_numpy(np.stack([self.image(i) for i in indices])).to(device)
+        images = images.permute(0, 3, 1, 2).float() / 255
+        kinds = torch.from_numpy(stored).to(device).float()[:, None]
+        theta = torch.tensor(np.stack(frames), dtype=torch.float32, device=device)
         grid = F.affine_grid(theta, [len(indices), 3, side, side], align_corners=False)
         # Without halving first, small sizes would alias.
         source = F.avg_pool2d(images, 2) if images.shape[-1] >= 2 * side else images
@@ -156,23 +164,25 @@ def _photometric(rng: np.random.Generator, pixels: Tensor) -> Tensor:
     """Change camera and light: exposure, contrast, tint, grey, blur, noise. [B, 3, H, W] in 0..1."""
     b = pixels.shape[0]
 
+    device = pixels.device
+
     def draw(low: float, high: float, shape: tuple[int, ...] = (1, 1, 1)) -> Tensor:
-        return torch.tensor(rng.uniform(low, high, (b, *shape)), dtype=torch.float32)
+        return torch.tensor(rng.uniform(low, high, (b, *shape)), dtype=torch.float32, device=device)
 
     def some(share: float) -> Tensor:
-        return (torch.tensor(rng.random((b, 1, 1, 1))) < share).float()
+        return torch.tensor(rng.random((b, 1, 1, 1)) < share, dtype=torch.float32, device=device)
 
-    noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    noise = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
     mean = pixels.mean((1, 2, 3), keepdim=True)
     x = mean + (pixels - mean) * torch.exp(draw(-0.5, 0.25) * some(0.6))
     x = (x * torch.exp(draw(-0.35, 0.35) * some(0.6))).clamp(0, 1) + 1e-4
     x = x ** torch.exp(draw(-0.35, 0.35) * some(0.5))
     x = x * (1 + draw(-0.08, 0.08, (3, 1, 1)) * some(0.5))
-    grey = (x * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
-    saturation = torch.where(some(0.25) > 0, torch.zeros(()), 1 + draw(-0.5, 0.3) * some(0.5))
+    grey = (x * pixels.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+    saturation = torch.where(some(0.25) > 0, pixels.new_zeros(()), 1 + draw(-0.5, 0.3) * some(0.5))
     x = grey + (x - grey) * saturation
     soft = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), 3, 1)
     x = x + (soft - x) * draw(-0.3, 0.9) * some(0.35)
     amount = torch.exp(draw(-6.0, -3.2)) * some(0.5)
-    x = x + amount * torch.randn(x.shape, generator=noise)
+    x = x + amount * torch.randn(x.shape, generator=noise, device=device)
     return x.clamp(0, 1)

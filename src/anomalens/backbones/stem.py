@@ -1,6 +1,7 @@
 """Embed pixels as patches: by CLIP's one strided convolution, or by a convolutional stem that is found by name."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 import torch
@@ -136,13 +137,18 @@ class LiteStem(nn.Module):
     A defect differs from the rest of its image. A small transformer learns badly to see that on surfaces it never saw,
     so the comparison is computed for it, without parameters, at three strides (`novelty`). Everything before `proj` is
     fixed: `shift` and `scale` standardise the channels, `whiten` decorrelates those compared.
+
+    The filters reach as far as those of ImageNet at 224 pixels. With `halved`, the same filters also read the picture
+    at half its size: what they say of it at strides 8, 16 and 32, with its novelty, joins the channels on the same
+    grid, so that a large part is seen whole as well as in pieces.
     """
 
     SHARPNESS = (8.0, 32.0)  # β of the two novelty channels at each stride
     COMPARED = (40, 64, 64)  # channels compared at strides 8, 16, 32
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, halved: bool = False) -> None:
         super().__init__()
+        self.halved = halved
         c4, c8, c16, c32 = EfficientNetLite0.CHANNELS
         self.backbone = EfficientNetLite0()
         self.whiten = nn.ModuleList(
@@ -150,6 +156,8 @@ class LiteStem(nn.Module):
         )
         own = 2 * len(self.SHARPNESS) * (4 + 1 + 1)
         self.channels = 2 * c4 + 4 * c8 + c16 + c32 + own
+        if halved:
+            self.channels += c8 + c16 + c32 + 2 * len(self.SHARPNESS) * 3
         self.shift = nn.Parameter(torch.zeros(1, self.channels, 1, 1))
         self.scale = nn.Parameter(torch.ones(1, self.channels, 1, 1))
         for fixed in self.fixed_parameters():
@@ -202,7 +210,24 @@ class LiteStem(nn.Module):
             ],
             dim=1,
         )
+        if self.halved:
+            gathered = torch.cat([gathered, self._read_halved(pixels, grid)], dim=1)
         return gathered, (w8, w16, w32)
+
+    def _read_halved(self, pixels: Tensor, grid: torch.Size) -> Tensor:
+        """Read the picture at half its size, where the stride of 8 has the grid that 16 has at full size.
+
+        Returns [B, channels, *grid].
+        """
+        small = F.avg_pool2d(pixels, 2).contiguous(memory_format=torch.channels_last)
+        _, *features = self.backbone(small)
+        whitened = (conv(f) for conv, f in zip(self.whiten, features, strict=True))
+        novelties = (novelty(w, w, *self.SHARPNESS) for w in whitened)
+
+        def placed(middle: Tensor, *coarser: Tensor) -> Tensor:
+            return torch.cat([middle, *(F.interpolate(part, size=grid, mode="bilinear") for part in coarser)], dim=1)
+
+        return torch.cat([placed(*features), append_deviations(placed(*novelties)).to(pixels.dtype)], dim=1)
 
     def fuse(self, gathered: Tensor) -> Tensor:
         """Run the trained part: [B, channels, h, w] -> [B, D, h, w]."""
@@ -214,7 +239,10 @@ class LiteStem(nn.Module):
         return self.fuse(self.gather(pixels))
 
 
-STEMS: dict[str, Callable[[int], nn.Module]] = {"efficientnet-lite0": LiteStem}
+STEMS: dict[str, Callable[[int], nn.Module]] = {
+    "efficientnet-lite0": LiteStem,
+    "efficientnet-lite0-halved": partial(LiteStem, halved=True),
+}
 
 
 def build_stem(name: str, width: int) -> nn.Module:
