@@ -41,7 +41,10 @@ from anomalens.methods.published.table import (
     with_checkpoint,
 )
 from anomalens.options import LoadOptions
+from anomalens.runs.folder import detect_files
 from loopback import Site, serving
+
+Publish = Callable[[str], table.PublishedCheckpoint]
 
 
 # -------------------------------------------------------------------------------------------------- table and choice
@@ -121,9 +124,7 @@ def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Site]:
 
 
 @pytest.fixture
-def publish(
-    site: Site, tiny_clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], table.PublishedCheckpoint]:
+def publish(site: Site, tiny_clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publish:
     """Put a small file of a method where the table says that its authors did, and its hash into the table."""
     words = tiny_clip.text.token_embedding.weight.detach()
 
@@ -145,7 +146,7 @@ def publish(
 
 
 @pytest.mark.parametrize("name", ["crane:visa", "crane+:mvtec", "anomalyclip:visa", "aprilgan:mvtec", "adaclip:visa"])
-def test_fetched_and_imported_once(site: Site, publish: Callable[[str], table.PublishedCheckpoint], name: str) -> None:
+def test_fetched_and_imported_once(site: Site, publish: Publish, name: str) -> None:
     row = publish(name)
     assert not download_of(row).present
     path = checkpoint_file(name, offline=False)
@@ -157,9 +158,7 @@ def test_fetched_and_imported_once(site: Site, publish: Callable[[str], table.Pu
     assert len(site.requests) == 1
 
 
-def test_a_damaged_copy_in_the_cache_is_made_anew(
-    site: Site, publish: Callable[[str], table.PublishedCheckpoint]
-) -> None:
+def test_a_damaged_copy_in_the_cache_is_made_anew(site: Site, publish: Publish) -> None:
     publish("crane:visa")
     path = checkpoint_file("crane:visa", offline=False)
     whole = path.read_bytes()
@@ -169,9 +168,7 @@ def test_a_damaged_copy_in_the_cache_is_made_anew(
     assert read_checkpoint(path).info.training["published"] == "crane:visa"
 
 
-def test_another_file_is_never_parsed(
-    site: Site, publish: Callable[[str], table.PublishedCheckpoint], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_file_is_never_parsed(site: Site, publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
     row = publish("crane:visa")
     ((path, content),) = site.files.items()
     site.files[path] = content[:-1] + b"x"
@@ -185,7 +182,7 @@ def test_another_file_is_never_parsed(
     assert not download_of(row).present
 
 
-def test_offline_says_from_where_and_where_to(site: Site, publish: Callable[[str], table.PublishedCheckpoint]) -> None:
+def test_offline_says_from_where_and_where_to(site: Site, publish: Publish) -> None:
     row = publish("anomalyclip:mvtec")
     download = download_of(row)
     expected = "the checkpoint 'anomalyclip:mvtec' is not on this machine, and offline nothing is fetched: put the file"
@@ -207,9 +204,7 @@ def test_offline_says_from_where_and_where_to(site: Site, publish: Callable[[str
     assert checkpoint_file(row.name, offline=True).is_file()
 
 
-def test_no_network_is_one_line(
-    publish: Callable[[str], table.PublishedCheckpoint], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_network_is_one_line(publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
     row = publish("adaclip:visa")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(WeightsError, match=r"cannot be fetched from http://127.0.0.1:9/\S+ \(no connection: .*put"):
@@ -219,18 +214,14 @@ def test_no_network_is_one_line(
         checkpoint_file(row.name, offline=False)
 
 
-def test_cache_holds_the_published_file_and_ours(
-    site: Site, publish: Callable[[str], table.PublishedCheckpoint]
-) -> None:
+def test_cache_holds_the_published_file_and_ours(site: Site, publish: Publish) -> None:
     publish("crane+:mvtec")
     folder = checkpoint_file("crane+:mvtec", offline=False).parent
     assert sorted(path.name for path in folder.iterdir()) == ["crane+-mvtec.safetensors", "epoch_5.pth"]
     assert folder.parent.parent == cache_folder()
 
 
-def test_the_command_lists_what_there_is(
-    site: Site, publish: Callable[[str], table.PublishedCheckpoint], tmp_path: Path
-) -> None:
+def test_the_command_lists_what_there_is(site: Site, publish: Publish, tmp_path: Path) -> None:
     row = publish("crane+:mvtec-medical")
     checkpoint_file(row.name, offline=False)
     rows = json.loads(CliRunner().invoke(app, ["checkpoints", "crane+", "--json"]).stdout)
@@ -255,20 +246,27 @@ def papers_weights(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("checkpoint", [None, "crane:visa"])
 def test_a_detector_takes_what_its_authors_published(
-    publish: Callable[[str], table.PublishedCheckpoint], papers_weights: Path, checkpoint: str | None, site: Site
+    publish: Publish,
+    papers_weights: Path,
+    checkpoint: str | None,
+    site: Site,
+    tmp_path: Path,
 ) -> None:
     publish("crane:visa")
     options: dict[str, Any] = {"method": "crane", "backbone": str(papers_weights), "checkpoint": checkpoint}
     identity = load_detector(**options).identity
     assert (identity.auxiliary_data, identity.published) == ("visa", "crane:visa")
     asked = len(site.requests)
-    assert load_detector(**options, offline=True).identity == identity
+    again = load_detector(**options, offline=True)
+    assert again.identity == identity
     assert len(site.requests) == asked
+    image = tmp_path / "image.png"
+    Image.new("RGB", (64, 64)).save(image)
+    detect_files([image], tmp_path / "run", again, again.settings)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["checkpoint"] == "crane:visa"
 
 
-def test_the_checkpoint_brings_its_method_and_its_activation(
-    publish: Callable[[str], table.PublishedCheckpoint], tiny_weights: Path
-) -> None:
+def test_the_checkpoint_brings_its_method_and_its_activation(publish: Publish, tiny_weights: Path) -> None:
     """The tiny weights say gelu; what was made with another activation is another network."""
     publish("aprilgan:mvtec")
     plain = load_detector("anoclip", str(tiny_weights), views=1)
@@ -300,7 +298,7 @@ def test_other_weights_name_the_published_one_and_the_backbone_it_goes_with(tiny
 
 
 def test_evaluate_takes_for_each_data_set_what_did_not_learn_from_it(
-    publish: Callable[[str], table.PublishedCheckpoint],
+    publish: Publish,
     papers_weights: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

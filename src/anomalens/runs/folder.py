@@ -69,7 +69,14 @@ def detect_files(
     if detector.compares_sets:
         settings = {**settings, "set": set_digest(inputs)}
     with held_folder(Path(out), "detect"):
-        store = JsonLines(Path(out), settings, inputs, engine=detector.engine.runtime, resume=resume)
+        store = JsonLines(
+            Path(out),
+            settings,
+            inputs,
+            engine=detector.engine.runtime,
+            checkpoint=detector.identity.published,
+            resume=resume,
+        )
         pictures = ("heatmaps", "masks") if maps == "none" else ("heatmaps", "masks", "maps")
         for name in pictures:
             (store.folder / name).mkdir(exist_ok=True)
@@ -90,6 +97,7 @@ class JsonLines:
         inputs: Sequence[Path],
         *,
         engine: str | None = None,
+        checkpoint: str | None = None,
         resume: bool = False,
     ) -> None:
         """Open or make a folder.
@@ -99,9 +107,11 @@ class JsonLines:
             settings: of the run, see `Detector.settings`.
             inputs: files, in order.
             engine: what computes, `Engine.runtime`, for the record.
+            checkpoint: what authors published and the detector uses, `Identity.published`, for the record.
             resume: go on with the run that is there.
         """
-        self.folder, self.settings, self.inputs, self.engine = folder, settings, inputs, engine
+        self.folder, self.settings, self.inputs = folder, settings, inputs
+        self.facts = {"engine": engine} | ({"checkpoint": checkpoint} if checkpoint else {})
         self._counts = RunCounts()
         if open_folder(folder, ROWS, resume=resume):
             self._recover()
@@ -133,7 +143,7 @@ class JsonLines:
 
     def finish(self, summary: RunSummary) -> None:
         """Write `run.json`."""
-        write_record(self.folder, self.settings, summary, engine=self.engine)
+        write_record(self.folder, self.settings, summary, **self.facts)
 
     def _recover(self) -> None:
         """Count the rows written before, and cut off what a crash left of an unfinished last row."""
