@@ -3,16 +3,28 @@
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import published_files
+from anomalens.backbones import registry
+from anomalens.backbones import weights as backbone_weights
+from anomalens.backbones.tower import Clip
 from anomalens.detection.detector import Detector
+from anomalens.files import file_digest
 from anomalens.methods.parts.checkpoints import read_checkpoint
+from anomalens.methods.published import table
+from anomalens.methods.published.table import find_published
 from anomalens.options import LoadOptions
 from commands import Command, runner
+from loopback import serving
+
+PAPERS_WEIGHTS = "ViT-L-14-336"
 
 
 @pytest.fixture
@@ -57,6 +69,7 @@ def test_a_table_is_printed_and_written(
     assert "## winclip on MVTec AD" in text
     assert "| bottle | image AUROC | 99.2 |" in text
     assert "- The paper gives neither temperature nor evaluation size." in text
+    assert "- Not the whole set: classes missing: cable, capsule" in text
     assert "winclip on MVTec AD" in (out / "reproduction.html").read_text()
     (metrics,) = out.glob("cells/*/metrics.json")
     protocol = json.loads(metrics.read_text())["protocol"]
@@ -140,7 +153,13 @@ def test_data_sets_that_are_not_here_are_named(run: Command, data: Path, tiny_we
     none = run("reproduce", "winclip", "--on", "btad", "--on", "visa", *flags)
     assert none.code == 2
     assert "none of the data sets is in" in none.err
-    for wrong in (("winclip",), ("winclip", "--on", "mvtec"), ("nothing", "--on", "mvtec", "--data", data)):
+    whole = ("--on", "mvtec", "--data", data)
+    for wrong in (
+        ("winclip",),
+        ("winclip", *whole[:2]),
+        ("nothing", *whole),
+        ("crane", *whole, "--backbone", "bundled"),
+    ):
         ran = run("reproduce", *wrong)
         assert ran.code == 2
         assert ran.err.count("\n") == 1
@@ -164,3 +183,44 @@ def test_a_part_of_the_real_set_runs_as_a_trial(run: Command, tiny_weights: Path
     text = (tmp_path / "out" / "reproduction.md").read_text()
     assert all(f"| {name} | image AUROC |" in text for name in ("bottle", "leather", "transistor"))
     assert "data: not the whole set" in text
+
+
+def test_from_nothing_to_the_table_in_one_command(
+    run: Command, tiny_clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights known by name lie in the cache, the checkpoint comes from a server; the second run asks nobody."""
+    monkeypatch.setenv("ANOMALENS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    row = find_published("crane:visa")
+    words = tiny_clip.text.token_embedding.weight.detach()
+    file = published_files.saved(tmp_path / "epoch_5.pth", published_files.prompts(words, projections=False))
+    published = replace(row, file=replace(row.file, bytes=file.stat().st_size, sha256=file_digest(file)))
+    monkeypatch.setattr(table, "_all", lambda: (published,))
+    weights = tmp_path / "cache" / "weights" / PAPERS_WEIGHTS / "pytorch_model.bin"
+    weights.parent.mkdir(parents=True)
+    torch.save(tiny_clip.canonical_state_dict(), weights)
+    entry = replace(
+        registry.find(PAPERS_WEIGHTS),
+        config=tiny_clip.config,
+        files=(registry.WeightsFile(weights.name, weights.stat().st_size),),
+        archive=None,
+    )
+    known = dict(registry.BACKBONES) | {PAPERS_WEIGHTS: entry}
+    for module in (registry, backbone_weights):
+        monkeypatch.setattr(module, "BACKBONES", known)
+    data = miniature(tmp_path / "mvtec_anomaly_detection", "bottle", images=1)
+    command = ("reproduce", "crane", "--on", "mvtec", "--data", data, "--limit", 2, "--out", tmp_path / "out")
+    with serving() as site:
+        monkeypatch.setenv("ANOMALENS_GITHUB", site.url)
+        site.files[row.file.address.split(".com", 1)[-1]] = file.read_bytes()
+        ran = run(*command)
+        assert ran.code == 0, ran.err
+        assert "crane\tMVTec AD\timage AUROC\t93.8" in ran.out
+        rows = list(csv.DictReader((tmp_path / "out" / "reproduction.csv").open()))
+        mean = next(line for line in rows if line["metric"] == "image_auroc")
+        # Nothing sets it apart from the paper but the tiny tower's patches and the part of the data.
+        assert mean["protocol_differences"] == "image size: 518, ours 512; data: not the whole set"
+        assert len(site.requests) == 1
+        again = run(*command)
+        assert (again.code, again.out) == (0, ran.out)
+        assert len(site.requests) == 1

@@ -9,13 +9,13 @@ import typer
 from anomalens.cli.console import Json
 from anomalens.cli.load_options import load_options
 from anomalens.errors import ConfigError
-from anomalens.options import LoadOptions
+from anomalens.options import BUNDLED, LoadOptions
 
 if TYPE_CHECKING:
     from anomalens.datasets.catalog import Benchmark
     from anomalens.evaluation.reproducing import Outcome, Task, Training
 
-_HERE = ("device", "dtype", "batch_size", "workers", "offline", "cache", "max_pixels", "checkpoint", "backbone")
+_HERE = ("device", "dtype", "batch_size", "workers", "offline", "cache", "max_pixels", "checkpoint")
 
 
 @load_options(only=_HERE)
@@ -44,6 +44,10 @@ def reproduce(
     train: Annotated[
         bool, typer.Option("--train", help="Train on the paper's data instead of taking published checkpoints.")
     ] = False,
+    backbone: Annotated[
+        str | None,
+        typer.Option("--backbone", help="Weights in place of the paper's: a name, a hub id, a folder or a file."),
+    ] = None,
     as_json: Json = False,
     options: LoadOptions = LoadOptions(),
 ) -> None:
@@ -75,6 +79,10 @@ def reproduce(
 
     if not on or not data:
         raise ConfigError("say what to measure on (--on mvtec) and where it is (--data PATH)")
+    if backbone is not None:
+        options = options.replace(backbone=backbone)
+        if options.backbone == BUNDLED:
+            raise ConfigError("no paper used the bundled weights; `anomalens benchmark` measures any method on them")
     wanted = chosen_data(on)
     located = locate(data, wanted)
     absent = [benchmark for benchmark in wanted if benchmark.key not in located]

@@ -64,4 +64,10 @@ def in_words(within: bool | None) -> str:
 
 def _values(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Return what both templates show."""
-    return {"outcomes": outcomes, "row": row, "in_words": in_words}
+    return {"outcomes": outcomes, "row": row, "in_words": in_words, "remarks": _remarks}
+
+
+def _remarks(outcome: Outcome) -> list[str]:
+    """Return what differs from the authors' run and stands in no column, a sentence each."""
+    lines = [f"Not the whole set: {line}." for line in outcome.cell.incomplete]
+    return [*lines, *outcome.task.paper.remarks_on(outcome.task.benchmark.key)]
