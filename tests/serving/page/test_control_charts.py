@@ -42,11 +42,25 @@ def test_a_rate_of_nothing_and_a_rate_of_everything_can_be_drawn() -> None:
 
 def test_nothing_is_drawn_of_nothing() -> None:
     assert alarm_chart([bucket(0, 0, 0, None)], 0.1) is None
-    assert p_value_chart([bucket(0, 0, 3, None)]) is None
+    assert p_value_chart([bucket(0, 0, 3, None)], 0.1) is None
 
 
 def test_p_values_are_drawn_with_their_spread() -> None:
-    chart = p_value_chart([bucket(0, 9, 1, 0.5), bucket(1, 0, 1, None), bucket(2, 9, 1, 0.25)])
+    chart = p_value_chart([bucket(0, 9, 1, 0.5), bucket(1, 0, 1, None), bucket(2, 9, 1, 0.25)], 0.2)
     assert chart is not None
+    assert chart.lines[0][1].split()[1].startswith(f"{chart.up.at(0.6):.1f}")
     assert [point.y for point in chart.points] == [chart.up.at(0.5), chart.up.at(0.25)]
     assert [kind for kind, _ in chart.lines] == ["centre", "spread", "spread", "line"]
+
+
+def test_a_line_is_interrupted_where_there_was_a_pause() -> None:
+    chart = alarm_chart([bucket(hour, 9, 1) for hour in (0, 1, 2, 3, 14, 15)], 0.1)
+    assert chart is not None
+    line = next(path for kind, path in chart.lines if kind == "line")
+    assert [part.count("L") for part in line.split("M")[1:]] == [3, 1]
+
+
+def test_labels_of_the_axis_are_whole() -> None:
+    chart = alarm_chart([bucket(0, 83, 17)], 0.1)
+    assert chart is not None
+    assert [text for _, text in chart.up.ticks] == ["0", "5", "10", "15", "20"]

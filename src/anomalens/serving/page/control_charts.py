@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import pairwise
 from typing import Any, ClassVar
 
 from anomalens.reporting.charts import Axis
@@ -12,6 +13,8 @@ from anomalens.reporting.charts import Axis
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 548.0, 12.0, 160.0
 # Standard deviations from the centre line to a control limit, as in Shewhart's charts.
 _SIGMAS = 3.0
+# A pause is longer than this many of the shortest steps from point to point.
+_PAUSE = 4.5
 
 Bucket = Mapping[str, Any]
 """Counts of one stretch of time, as the service's statistics give them."""
@@ -63,8 +66,9 @@ def alarm_chart(buckets: Sequence[Bucket], promised: float | None) -> TimeChart 
     centre = promised or sum(bucket["anomalous"] for bucket, _ in counted) / sum(count for _, count in counted)
     limits = [min(1.0, centre + _SIGMAS * math.sqrt(centre * (1 - centre) / count)) for _, count in counted]
     across, times = _time_axis([bucket for bucket, _ in counted])
-    top = min(1.0, 1.1 * max(*shares, *limits, 0.05))
-    up = Axis("alarms", 0, 100 * top, _BOTTOM, _TOP)
+    # A multiple of four, so that the labels of the quarters are whole.
+    highest = min(100, 4 * math.ceil(25 * max(*shares, *limits, 0.01)))
+    up = Axis("alarms", 0, highest, _BOTTOM, _TOP)
     places = [_middle(across, bucket) for bucket, _ in counted]
     points = [
         Point(
@@ -88,21 +92,25 @@ def alarm_chart(buckets: Sequence[Bucket], promised: float | None) -> TimeChart 
         [
             ("centre", _level(across, up.at(100 * centre))),
             ("limit", _path([(x, up.at(100 * limit)) for x, limit in zip(places, limits, strict=True)])),
-            ("line", _path([(point.x, point.y) for point in points])),
+            ("line", _through(points)),
         ],
         points,
     )
 
 
-def p_value_chart(buckets: Sequence[Bucket]) -> TimeChart | None:
-    """Draw the middle p-value of images called normal over time, with their spread; None where there are none."""
+def p_value_chart(buckets: Sequence[Bucket], promised: float | None) -> TimeChart | None:
+    """Draw the middle p-value of images called normal over time, with their spread; None where there are none.
+
+    The p-values of sound parts are even between 0 and 1. What is called normal are those above the promised rate, so
+    that half of them lie above (1 + rate) / 2: the centre line.
+    """
     shown = [bucket for bucket in buckets if bucket["p_values"]]
     if not shown:
         return None
     across, times = _time_axis(shown)
     up = Axis("p-value", 0, 1, _BOTTOM, _TOP)
     places = [_middle(across, bucket) for bucket in shown]
-    lines = [("centre", _level(across, up.at(0.5)))]
+    lines = [("centre", _level(across, up.at((1 + (promised or 0)) / 2)))]
     for x, bucket in zip(places, shown, strict=True):
         low, high = up.at(bucket["p_values"]["low"]), up.at(bucket["p_values"]["high"])
         lines.append(("spread", _path([(x, low), (x, high)])))
@@ -114,11 +122,11 @@ def p_value_chart(buckets: Sequence[Bucket]) -> TimeChart | None:
         )
         for x, bucket in zip(places, shown, strict=True)
     ]
-    lines.append(("line", _path([(point.x, point.y) for point in points])))
+    lines.append(("line", _through(points)))
     return TimeChart(
         "p-value of what was called normal",
-        f"Middle p-value over time in {len(points)} points; sound parts that look as taught lie around one half.",
-        "Sound parts that look as taught lie around the dotted half; a fall says that they look different now.",
+        f"Middle p-value over time in {len(points)} points.",
+        "Sound parts that look as taught lie around the dotted line; a fall says that they look different now.",
         across,
         up,
         times,
@@ -148,6 +156,18 @@ def _middle(axis: Axis, bucket: Bucket) -> float:
 
 def _level(axis: Axis, y: float) -> str:
     return _path([(axis.start, y), (axis.end, y)])
+
+
+def _through(points: Sequence[Point]) -> str:
+    """Return a line through points, which is interrupted where there was a longer pause."""
+    steps = [later.x - earlier.x for earlier, later in pairwise(points)]
+    longest = _PAUSE * min(steps, default=0.0)
+    parts = [[points[0]]]
+    for step, point in zip(steps, points[1:], strict=True):
+        if step > longest:
+            parts.append([])
+        parts[-1].append(point)
+    return "".join(_path([(point.x, point.y) for point in part]) for part in parts)
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:

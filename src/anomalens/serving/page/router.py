@@ -46,10 +46,11 @@ def page_router(service: Service) -> APIRouter:
         return Response(_report_style(), media_type="text/css")
 
     @router.get("/")
-    def inspect(request: Request) -> HTMLResponse:
-        recipes = [_in_use(recipe) for recipe in _recipes(service) if recipe["active"]]
+    def inspect(request: Request, recipe: str = "") -> HTMLResponse:
+        recipes = [_in_use(entry) for entry in _recipes(service) if entry["active"]]
         recent = [service.inspection_json(row) for row in service.inspections(Filters(), limit=_RECENT).rows]
-        return show(request, "inspect.html", "Inspect", script="inspect.js", recipes=recipes, recent=recent)
+        shown = {"recipes": recipes, "chosen": recipe, "recent": recent}
+        return show(request, "inspect.html", "Inspect", script="inspect.js", **shown)
 
     @router.get("/teach")
     def teach(request: Request, saved: str = "") -> HTMLResponse:

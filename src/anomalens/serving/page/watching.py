@@ -37,11 +37,11 @@ DEFAULT_SPAN = "week"
 def watched(part: Mapping[str, Any]) -> dict[str, Any]:
     """Return a recipe's statistics as the template shows them."""
     recipe, version = part["recipe"], part["version"]
-    charts = (alarm_chart(part["buckets"], part["promised"]), p_value_chart(part["buckets"]))
+    charts = (alarm_chart(part["buckets"], part["promised"]), p_value_chart(part["buckets"], part["promised"]))
     drift = part["drift"] or {"warning": False, "sentence": ""}
     return {
         "name": f"{recipe}, version {version}" if recipe else "by words alone",
-        "address": f"/history?{urlencode({'recipe': recipe or ''})}",
+        "address": f"/history?{urlencode({'recipe': recipe})}" if recipe else None,
         "total": part["total"],
         "alarm_rate": part["alarm_rate"],
         "promised": part["promised"],

@@ -5,7 +5,8 @@ import { photosFrom } from "./drop.js";
 import { labelAt, ThresholdPanel } from "./threshold.js";
 import { picture, Viewer } from "./viewer.js";
 
-const AT_ONCE = 3;
+// Photos on their way: a batch can fill, and the pictures that come back need room too.
+const AT_ONCE = 4;
 const WORDS = { waiting: "waiting", failed: "not read", normal: "normal", anomalous: "anomalous", unusable: "not judged" };
 
 const find = (selector) => document.querySelector(selector);

@@ -193,6 +193,7 @@ function comparison({ recipe, comparison: rows }) {
     "div",
     { class: "stack" },
     summary,
+    element("p", { class: "soft", text: "It has learned from the normal ones, so these score lower by nature; look at what would be missed." }),
     element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Reviewed images, before and after" }, table),
     element("div", { class: "row" }, choice("activate", `Use version ${recipe.version}`, "main"), choice("discard", "Discard it", "")),
   );
