@@ -49,8 +49,9 @@ def page_router(service: Service) -> APIRouter:
     def inspect(request: Request, recipe: str = "") -> HTMLResponse:
         recipes = [_in_use(entry) for entry in _recipes(service) if entry["active"]]
         recent = [service.inspection_json(row) for row in service.inspections(Filters(), limit=_RECENT).rows]
-        shown = {"recipes": recipes, "chosen": recipe, "recent": recent}
-        return show(request, "inspect.html", "Inspect", script="inspect.js", **shown)
+        return show(
+            request, "inspect.html", "Inspect", script="inspect.js", recipes=recipes, chosen=recipe, recent=recent
+        )
 
     @router.get("/teach")
     def teach(request: Request, saved: str = "") -> HTMLResponse:
