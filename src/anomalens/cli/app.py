@@ -19,6 +19,7 @@ from anomalens.cli import (
     report,
     reproduce,
     serve,
+    show_history,
     show_recipe,
     train,
 )
@@ -72,3 +73,4 @@ for _name, _command in _COMMANDS.items():
     app.command(_name)(with_verbosity(_command))
 app.add_typer(show_recipe.app, name="recipe")
 app.add_typer(data.app, name="data")
+app.add_typer(show_history.app, name="history")

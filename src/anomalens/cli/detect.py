@@ -1,5 +1,6 @@
 """Run `anomalens detect`: images in, one folder of results out."""
 
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,9 +15,12 @@ from anomalens.errors import ConfigError
 from anomalens.options import DEFAULT_OBJECT, LoadOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from rich.progress import Progress, TaskID
 
     from anomalens.detection.detector import Detector
+    from anomalens.prediction import Result
     from anomalens.runs.store import RunSummary
 
 
@@ -82,6 +86,14 @@ def detect(
     report: Annotated[
         bool, typer.Option("--report", help="At the end, make the page of `anomalens report`: short for --format html.")
     ] = False,
+    store: Annotated[
+        str | None,
+        typer.Option("--store", help="Also remember everything in the history of `anomalens serve`: sqlite:///FILE."),
+    ] = None,
+    media: Annotated[
+        Path | None,
+        typer.Option("--media", help="With --store: folder of pictures, unless beside an SQLite file."),
+    ] = None,
     exclude: Exclude = None,
     as_json: Json = False,
     options: LoadOptions = LoadOptions(),
@@ -120,6 +132,8 @@ def detect(
     if engine not in (Where.ray, Where.local):
         options = options.replace(engine=engine.value)
     _check_engine(scaled, maps, actors, part_size, together)
+    if scaled and store is not None:
+        raise ConfigError("--engine ray writes rows of its own; leave out --store, or use --engine local")
     paths = [] if scaled else list_images(inputs, exclude=exclude or (), out=out)
     with working("loading the backbone"):
         # Where actors do the work, this process only has to know what they compute.
@@ -151,16 +165,18 @@ def detect(
                     progress=progress,
                 )
             else:
-                summary = detect_files(
-                    paths,
-                    out,
-                    detector,
-                    settings,
-                    maps=maps.value,
-                    resume=resume,
-                    progress=progress,
-                    looked=functools.partial(bar.advance, looking),
-                )
+                with _remembering(store, media, out, options) as keep:
+                    summary = detect_files(
+                        paths,
+                        out,
+                        detector,
+                        settings,
+                        maps=maps.value,
+                        resume=resume,
+                        progress=progress,
+                        looked=functools.partial(bar.advance, looking),
+                        keep=keep,
+                    )
     except KeyboardInterrupt:
         note(f"stopped; what is done is in {out}. Add --resume to go on.")
         raise typer.Exit(130) from None
@@ -202,6 +218,30 @@ def _compared(detector: "Detector", paths: list[Path], together: Together) -> "D
             return detector
     note(f"{len(paths)} images look like one part: compared with each other (--together no judges each by itself)")
     return comparing
+
+
+@contextmanager
+def _remembering(
+    store: str | None, media: Path | None, out: Path, options: LoadOptions
+) -> "Iterator[Callable[[int, Path, Result], object] | None]":
+    """Give what stores results in the history while the block runs; None without a store."""
+    if store is None:
+        if media is not None:
+            raise ConfigError("--media is the folder of pictures of a --store; name that too")
+        yield None
+        return
+    from anomalens.cli.serve import require_packages
+
+    require_packages()
+    from anomalens.files import make_folder
+    from anomalens.serving.recording import Recorder
+
+    make_folder(out)
+    recorder = Recorder(store, media, out, options)
+    try:
+        yield recorder.keep
+    finally:
+        recorder.close()
 
 
 def _check_engine(scaled: bool, maps: Maps, actors: int | None, part_size: int | None, together: Together) -> None:

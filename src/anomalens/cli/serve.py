@@ -68,11 +68,9 @@ def serve(
       curl -F images=@photo.jpg -F recipe=nut http://127.0.0.1:8000/api/v1/inspections
     """
     from anomalens.cli.console import note, say_json, working
-    from anomalens.extras import optional
     from anomalens.serving.settings import ServeSettings, read_token
 
-    for module in ("fastapi", "uvicorn", "sqlalchemy", "alembic", "python_multipart", "prometheus_client"):
-        optional(module, "serve")
+    require_packages()
     settings = ServeSettings(
         recipes=tuple(recipe or ()),
         store=store,
@@ -104,11 +102,19 @@ def serve(
         run(app, listener)
 
 
-def days(text: str) -> float:
-    """Return a span of time in days: "90d", "12h", "4w", "2y". Raises ConfigError."""
+def require_packages() -> None:
+    """Raise MissingExtraError where the packages of the extra [serve] are not installed."""
+    from anomalens.extras import optional
+
+    for module in ("fastapi", "uvicorn", "sqlalchemy", "alembic", "python_multipart", "prometheus_client"):
+        optional(module, "serve")
+
+
+def days(text: str, name: str = "--retention") -> float:
+    """Return a span of time in days: "90d", "12h", "4w", "2y". Raises ConfigError, which names the option."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([hdwy])", text.strip())
     if match is None or not float(match[1]):
-        raise ConfigError(f"--retention {text}: a number and a unit, such as 90d, 12h, 4w or 2y")
+        raise ConfigError(f"{name} {text}: a number and a unit, such as 90d, 12h, 4w or 2y")
     return float(match[1]) * _UNITS[match[2]]
 
 

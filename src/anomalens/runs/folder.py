@@ -47,6 +47,7 @@ def detect_files(
     resume: bool = False,
     progress: Callable[[RunSummary], None] | None = None,
     looked: Callable[[], object] | None = None,
+    keep: Callable[[int, Path, Result], object] | None = None,
 ) -> RunSummary:
     """Detect every input that has no row yet, in this process, and write rows and pictures below `out`.
 
@@ -61,6 +62,7 @@ def detect_files(
         resume: go on with the run in `out`.
         progress: called with the summary at the start and after every row.
         looked: called after every image of a set that has been looked at, before the first row.
+        keep: called with number, file and result of every input before its row is written, from several threads.
 
     Raises:
         ConfigError: see `JsonLines`; another run is writing to `out`.
@@ -80,7 +82,7 @@ def detect_files(
         pictures = ("heatmaps", "masks") if maps == "none" else ("heatmaps", "masks", "maps")
         for name in pictures:
             (store.folder / name).mkdir(exist_ok=True)
-        return fill(store, _rows(detector, store, maps, looked), len(inputs), progress)
+        return fill(store, _rows(detector, store, maps, looked, keep), len(inputs), progress)
 
 
 class JsonLines:
@@ -210,7 +212,13 @@ def _line(row: Row) -> str:
     return text + "\n"
 
 
-def _rows(detector: Detector, store: JsonLines, maps: MapFormat, looked: Callable[[], object] | None) -> Generator[Row]:
+def _rows(
+    detector: Detector,
+    store: JsonLines,
+    maps: MapFormat,
+    looked: Callable[[], object] | None,
+    keep: Callable[[int, Path, Result], object] | None,
+) -> Generator[Row]:
     """Yield rows in input order. Pictures are drawn and written in background threads while the tower goes on.
 
     Raises OSError, after the rows before it, where a picture cannot be written.
@@ -228,6 +236,8 @@ def _rows(detector: Detector, store: JsonLines, maps: MapFormat, looked: Callabl
     def write(numbered: tuple[int, Result]) -> Row:
         index, result = numbered
         path = store.inputs[index]
+        if keep is not None:
+            keep(index, path, result)
         row = result.to_dict() | {"path": name_text(path)}
         if isinstance(result, Failure):
             return row

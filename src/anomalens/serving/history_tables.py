@@ -42,6 +42,11 @@ def csv_parts(rows: Iterable[Inspection]) -> Iterator[str]:
     return csv_lines(list(_COLUMNS), map(_timed, map(table_row, rows)))
 
 
+def csv_table(rows: Iterable[Inspection]) -> bytes:
+    """Return a table of comma-separated values as a file."""
+    return "".join(csv_parts(rows)).encode()
+
+
 def workbook(rows: Iterable[Inspection]) -> bytes:
     """Return an Excel file of one sheet.
 

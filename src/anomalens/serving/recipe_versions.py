@@ -28,8 +28,10 @@ class RecipeVersions:
         """Keep the recipes of a database, their files in a media folder."""
         self._database, self._media = database, media
 
-    def bring(self, path: Path) -> None:
+    def bring(self, path: Path, *, activate: bool = True) -> RecipeVersion:
         """Take over a file of `anomalens fit`, named as the file; one that is known already changes nothing.
+
+        `activate`: have a new version judge from now on; the first version of a name does in any case.
 
         Raises WeightsError where it is no such file, ConfigError for a name that no recipe can have.
         """
@@ -39,11 +41,9 @@ class RecipeVersions:
         with self._media.adding():
             file = self._media.put(content, SUFFIX)
             with self._database.reading() as session:
-                known = session.scalar(
-                    select(RecipeVersion.id).where(RecipeVersion.name == name, RecipeVersion.file == file)
-                )
-            if known is None:
-                self._store(name, file, facts_of(recipe, path), activate=True)
+                versions = list(session.scalars(select(RecipeVersion).where(RecipeVersion.name == name)))
+            known = next((row for row in versions if row.file == file), None)
+            return known or self._store(name, file, facts_of(recipe, path), activate=activate or not versions)
 
     def add(self, name: str, path: Path, *, activate: bool, left_out: Sequence[str] = ()) -> RecipeVersion:
         """Store a recipe's file as a new version of a name."""
