@@ -22,6 +22,7 @@ from anomalens.cli import (
     show_history,
     show_recipe,
     train,
+    watch,
 )
 from anomalens.cli.application import new_app
 from anomalens.cli.console import Quiet, Verbose, set_verbosity, with_verbosity
@@ -54,6 +55,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "fit": fit.fit,
     "detect": detect.detect,
     "inspect": inspect.inspect,
+    "watch": watch.watch,
     "calibrate": calibrate.calibrate,
     "evaluate": evaluate.evaluate,
     "export": export.export,

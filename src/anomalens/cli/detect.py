@@ -11,6 +11,7 @@ from anomalens.cli.console import Json
 from anomalens.cli.data_options import Exclude
 from anomalens.cli.load_options import load_options, option_help
 from anomalens.cli.report import FormatNames
+from anomalens.cli.stream_options import EVERY, Duration, Every
 from anomalens.errors import ConfigError
 from anomalens.options import DEFAULT_OBJECT, LoadOptions
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from anomalens.detection.detector import Detector
+    from anomalens.images.video import Video
     from anomalens.prediction import Result
     from anomalens.runs.store import RunSummary
 
@@ -57,8 +59,8 @@ def detect(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            help="Images, folders (searched recursively) or glob patterns; with --engine ray also Parquet manifests "
-            "and addresses such as s3://bucket/prefix."
+            help="Images, folders (searched recursively) or glob patterns; videos, a camera (/dev/video0) or a stream "
+            "(rtsp://...); with --engine ray also Parquet manifests and addresses such as s3://bucket/prefix."
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for predictions.jsonl, heatmaps and masks.")],
@@ -82,6 +84,8 @@ def detect(
         int | None,
         typer.Option("--part-size", min=1, help="With --engine ray: inputs in a file; 1,024 or fewer unless given."),
     ] = None,
+    every: Every = None,
+    duration: Duration = None,
     formats: FormatNames = None,
     report: Annotated[
         bool, typer.Option("--report", help="At the end, make the page of `anomalens report`: short for --format html.")
@@ -116,6 +120,10 @@ def detect(
 
       anomalens detect "shots/*.jpg" -o results --object "metal nut" --tile 512
 
+      anomalens detect clip.mp4 --every 500ms --out results --format mp4
+
+      anomalens detect rtsp://camera/stream --every 1s --for 10m --out results
+
       anomalens detect s3://bucket/shots --out results --engine ray --actors 16
     """
     import functools
@@ -126,6 +134,7 @@ def detect(
     from anomalens.reporting.formats import chosen_formats, write_formats
     from anomalens.runs.folder import detect_files
     from anomalens.runs.stored_run import read_run
+    from anomalens.runs.stream_run import detect_videos
 
     chosen = chosen_formats([*(formats or []), *(["html"] if report else [])])
     scaled = engine is Where.ray
@@ -134,18 +143,23 @@ def detect(
     _check_engine(scaled, maps, actors, part_size, together)
     if scaled and store is not None:
         raise ConfigError("--engine ray writes rows of its own; leave out --store, or use --engine local")
-    paths = [] if scaled else list_images(inputs, exclude=exclude or (), out=out)
+    videos = _videos(inputs, every, duration, chosen, scaled, together)
+    paths = [] if scaled or videos else list_images(inputs, exclude=exclude or (), out=out)
     with working("loading the backbone"):
         # Where actors do the work, this process only has to know what they compute.
         detector = load_detector(options.replace(device="cpu") if scaled else options)
     detector.require_taught()
-    if not scaled:
+    if paths:
         detector = _compared(detector, paths, together)
     for remark in remarks(detector, options):
         note(remark)
-    # For run.json, and for refusing to resume under others.
-    settings = detector.settings | {"calibration": detector.calibration.to_dict(), "maps": maps.value}
-    settings |= {name: getattr(detector.options, name) for name in ("min_area", "mm_per_px")}
+    settings = run_settings(detector) | {"maps": maps.value}
+    if videos:
+        settings |= {
+            "videos": [[video.shown, video.size] for video in videos],
+            "every": every or EVERY,
+            "for": duration,
+        }
     try:
         with progress_bar() as bar:
             looking = bar.add_task("looking", total=len(paths), visible=detector.compares_sets and not scaled)
@@ -166,17 +180,29 @@ def detect(
                 )
             else:
                 with _remembering(store, media, out, options) as keep:
-                    summary = detect_files(
-                        paths,
-                        out,
-                        detector,
-                        settings,
-                        maps=maps.value,
-                        resume=resume,
-                        progress=progress,
-                        looked=functools.partial(bar.advance, looking),
-                        keep=keep,
-                    )
+                    if videos:
+                        summary = detect_videos(
+                            videos,
+                            out,
+                            detector,
+                            settings,
+                            maps=maps.value,
+                            resume=resume,
+                            progress=progress,
+                            keep=keep,
+                        )
+                    else:
+                        summary = detect_files(
+                            paths,
+                            out,
+                            detector,
+                            settings,
+                            maps=maps.value,
+                            resume=resume,
+                            progress=progress,
+                            looked=functools.partial(bar.advance, looking),
+                            keep=keep,
+                        )
     except KeyboardInterrupt:
         note(f"stopped; what is done is in {out}. Add --resume to go on.")
         raise typer.Exit(130) from None
@@ -256,12 +282,46 @@ def _check_engine(scaled: bool, maps: Maps, actors: int | None, part_size: int |
         raise ConfigError("--actors and --part-size are options of --engine ray")
 
 
+def _videos(
+    inputs: list[str],
+    every: str | None,
+    duration: str | None,
+    formats: list[str],
+    scaled: bool,
+    together: Together,
+) -> "list[Video]":
+    """Return the videos that are named; none where images are. Raises ConfigError where the options do not fit."""
+    from anomalens.extras import optional
+    from anomalens.images.video import Video, interval_of, is_video, seconds_of
+
+    names = [name for name in inputs if is_video(name)]
+    if not names:
+        if every is not None or duration is not None or "mp4" in formats:
+            raise ConfigError("--every, --for and --format mp4 are for videos, cameras and streams; leave them out")
+        return []
+    if len(names) < len(inputs):
+        raise ConfigError("videos have a run of their own; name images in another command, with another --out")
+    if scaled or together is Together.yes:
+        raise ConfigError("frames of videos are judged one by one in this process: leave out --engine ray, --together")
+    optional("av", "video")
+    return [
+        Video(name, interval_of(every or EVERY), None if duration is None else seconds_of(duration)) for name in names
+    ]
+
+
 def _show(bar: "Progress", task: "TaskID", summary: "RunSummary") -> None:
     if summary.counts.rows == summary.resumed:
         # The start: what was done before is no part of the rate.
         resumed = summary.resumed
         bar.reset(task, total=summary.total, completed=resumed, visible=True, description="detecting", resumed=resumed)
-    bar.update(task, completed=summary.counts.rows)
+    # Of a live source nobody knows how much will come.
+    bar.update(task, completed=summary.counts.rows, total=summary.total or None)
+
+
+def run_settings(detector: "Detector") -> dict[str, Any]:
+    """Return what decides the numbers of a run, for run.json, and for refusing to resume under others."""
+    decisions = {name: getattr(detector.options, name) for name in ("min_area", "mm_per_px")}
+    return detector.settings | {"calibration": detector.calibration.to_dict()} | decisions
 
 
 def remarks(detector: "Detector", options: LoadOptions) -> list[str]:

@@ -11,7 +11,8 @@ FormatNames = Annotated[
     list[str] | None,
     typer.Option(
         "--format",
-        help="Also html, csv, xlsx, parquet, coco, label-studio, png or pdf (contact sheets); several with commas.",
+        help="Also html, csv, xlsx, parquet, coco, label-studio, png or pdf (contact sheets), mp4 (of a video); "
+        "several with commas.",
     ),
 ]
 """The option of commands that write a run in further formats."""

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from anomalens.untrusted import open_regular
 
-PARTS_OF_A_RUN = ("heatmaps", "masks", "maps", "rows", "gallery")
+PARTS_OF_A_RUN = ("heatmaps", "masks", "maps", "frames", "rows", "gallery")
 """Folders that a run or an evaluation makes in its own folder."""
 
 INSPECTED = "-inspected.png"

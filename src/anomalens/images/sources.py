@@ -184,6 +184,14 @@ def find_images(
     return listing
 
 
+def images_in(folder: Path, *, exclude: Sequence[str] = (), out: Path | None = None) -> list[Path]:
+    """Return the images in a folder and below it, maybe none, as `find_images` chooses and sorts them.
+
+    Raises InputError where a folder cannot be read.
+    """
+    return _in_folder(folder, Choice(tuple(exclude), out), Counter())
+
+
 def list_images(
     inputs: Sequence[str | os.PathLike[str]],
     *,

@@ -20,6 +20,7 @@ from anomalens.images.connected import find_runs
 from anomalens.images.decoding import decode_mask
 from anomalens.images.image_files import MAX_PIXELS
 from anomalens.images.outlines import Polygon, outlines, simplified
+from anomalens.names import name_text
 from anomalens.reporting.rendering import Progress
 from anomalens.runs.store import Row
 from anomalens.runs.stored_run import StoredRun
@@ -55,7 +56,7 @@ def write_coco(run: StoredRun, folder: Path, progress: Progress | None = None) -
     annotations: list[dict[str, Any]] = []
     for row, shapes in _shapes(run, progress):
         size = {"width": row["width"], "height": row["height"]}
-        images.append({"id": len(images) + 1, "file_name": row["path"], **size, "label": row["label"]})
+        images.append({"id": len(images) + 1, "file_name": _file(run, row), **size, "label": row["label"]})
         for shape in shapes:
             left, top, right, bottom = shape.region["box"]
             outline: Any = [[length for corner in shape.outline for length in corner]]
@@ -93,7 +94,7 @@ def write_label_studio(run: StoredRun, folder: Path, progress: Progress | None =
     for row, shapes in _shapes(run, progress):
         results = [_polygon_result(number, shape, row) for number, shape in enumerate(shapes, start=1)]
         prediction = {"model_version": version, "score": row["score"], "result": results}
-        data = {"image": _address(row["path"]), "label": row["label"], "path": row["path"]}
+        data = {"image": _address(_file(run, row)), "label": row["label"], "path": row["path"]}
         tasks.append({"data": data, "predictions": [prediction]})
     return [_written(folder / "label-studio.json", tasks)]
 
@@ -113,6 +114,12 @@ def _polygon_result(number: int, shape: _Shape, row: Row) -> dict[str, Any]:
         "score": shape.region["peak"],
         "value": {"points": points, "closed": True, "polygonlabels": [CATEGORY]},
     }
+
+
+def _file(run: StoredRun, row: Row) -> str:
+    """Return the file of an image: where the run had it from, or the frame that the run kept."""
+    image = run.picture(row, "image")
+    return row["path"] if image is None else name_text(image)
 
 
 def _address(path: str) -> str:

@@ -8,6 +8,7 @@ from anomalens.errors import ConfigError
 from anomalens.extras import optional
 from anomalens.reporting.annotations import write_coco, write_label_studio
 from anomalens.reporting.contact_sheet import write_run_document, write_run_picture
+from anomalens.reporting.overlay_video import write_overlay_video
 from anomalens.reporting.rendering import Progress
 from anomalens.reporting.run_page import write_run_pages
 from anomalens.reporting.run_tables import write_csv, write_parquet, write_workbook
@@ -43,6 +44,7 @@ FORMATS = {
     "label-studio": Format("regions to be corrected by people, label-studio.json", write_label_studio),
     "png": Format("the images that stand out most as one picture, contact-sheet.png", write_run_picture),
     "pdf": Format("the same to be printed, contact-sheet.pdf", write_run_document),
+    "mp4": Format("of a video: what stands out in every frame, overlay.mp4", write_overlay_video, ("av", "video")),
 }
 """Formats by name. Rows as JSON lines are no format: they are the record of a run, which is always written."""
 

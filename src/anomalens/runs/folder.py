@@ -22,6 +22,7 @@ from anomalens.detection.together import predict_together
 from anomalens.errors import ConfigError, InputError, one_line
 from anomalens.files import digest, file_digest
 from anomalens.images.image_files import quoted
+from anomalens.images.pixel_values import Rgb
 from anomalens.locks import held_folder
 from anomalens.names import name_text
 from anomalens.prediction import Failure, Prediction, Result
@@ -79,10 +80,8 @@ def detect_files(
             checkpoint=detector.identity.published,
             resume=resume,
         )
-        pictures = ("heatmaps", "masks") if maps == "none" else ("heatmaps", "masks", "maps")
-        for name in pictures:
-            (store.folder / name).mkdir(exist_ok=True)
-        return fill(store, _rows(detector, store, maps, looked, keep), len(inputs), progress)
+        make_folders(store.folder, maps)
+        return fill(store, _rows(detector, store, inputs, maps, looked, keep), len(inputs), progress)
 
 
 class JsonLines:
@@ -96,7 +95,7 @@ class JsonLines:
         self,
         folder: Path,
         settings: Mapping[str, Any],
-        inputs: Sequence[Path],
+        inputs: Sequence[Path] | None,
         *,
         engine: str | None = None,
         checkpoint: str | None = None,
@@ -107,7 +106,7 @@ class JsonLines:
         Args:
             folder: of the results.
             settings: of the run, see `Detector.settings`.
-            inputs: files, in order.
+            inputs: files, in order; None for whatever comes, which is not compared on resume.
             engine: what computes, `Engine.runtime`, for the record.
             checkpoint: what authors published and the detector uses, `Identity.published`, for the record.
             resume: go on with the run that is there.
@@ -119,7 +118,8 @@ class JsonLines:
             self._recover()
         if self._counts.rows:
             read_record(folder, settings)
-        self.finish(RunSummary(len(inputs), self._counts, resumed=self._counts.rows))
+        total = self._counts.rows if inputs is None else len(inputs)
+        self.finish(RunSummary(total, self._counts, resumed=self._counts.rows))
 
     def done(self) -> RunCounts:
         """Count the rows that are stored."""
@@ -157,7 +157,7 @@ class JsonLines:
                     break
                 size += len(line)
                 self._check_row(line)
-        if self._counts.rows > len(self.inputs):
+        if self.inputs is not None and self._counts.rows > len(self.inputs):
             raise ConfigError(f"cannot resume: the run has {self._counts.rows} rows for {len(self.inputs)} inputs")
 
     def _check_row(self, line: bytes) -> None:
@@ -174,10 +174,10 @@ class JsonLines:
             reason = one_line(error)
             raise ConfigError(f"{self.folder / ROWS} is damaged ({reason}); move it away to start anew") from error
         index = self._counts.rows
-        if index < len(self.inputs) and path not in (name_text(self.inputs[index]), str(self.inputs[index])):
-            raise ConfigError(
-                f"cannot resume: the run had {path!r:.300} where there is {quoted(self.inputs[index])} now"
-            )
+        if self.inputs is not None and index < len(self.inputs):
+            expected = self.inputs[index]
+            if path not in (name_text(expected), str(expected)):
+                raise ConfigError(f"cannot resume: the run had {path!r:.300} where there is {quoted(expected)} now")
         self._counts += RunCounts.of(row)
 
 
@@ -215,6 +215,7 @@ def _line(row: Row) -> str:
 def _rows(
     detector: Detector,
     store: JsonLines,
+    inputs: Sequence[Path],
     maps: MapFormat,
     looked: Callable[[], object] | None,
     keep: Callable[[int, Path, Result], object] | None,
@@ -224,25 +225,25 @@ def _rows(
     Raises OSError, after the rows before it, where a picture cannot be written.
     """
     first, workers = store.done().rows, detector.options.workers
-    if first == len(store.inputs):
+    if first == len(inputs):
         return
     if detector.compares_sets:
         # The rows that are written count in the scores of the others.
-        rest: Iterator[Result] = islice(predict_together(detector, store.inputs, progress=looked), first, None)
+        rest: Iterator[Result] = islice(predict_together(detector, inputs, progress=looked), first, None)
     else:
-        rest = detector.predict_iter(store.inputs[first:])
+        rest = detector.predict_iter(inputs[first:])
     results = enumerate(rest, start=first)
 
     def write(numbered: tuple[int, Result]) -> Row:
         index, result = numbered
-        path = store.inputs[index]
+        path = inputs[index]
         if keep is not None:
             keep(index, path, result)
         row = result.to_dict() | {"path": name_text(path)}
         if isinstance(result, Failure):
             return row
         try:
-            return row | _write_pictures(store.folder, result, file_stem(index, path), maps)
+            return row | write_pictures(store.folder, result, file_stem(index, path), maps)
         except InputError as error:  # the file vanished or changed since it was read
             return Failure.of(str(path), error).to_dict()
 
@@ -252,11 +253,25 @@ def _rows(
         yield row
 
 
-def _write_pictures(folder: Path, result: Prediction, stem: str, maps: MapFormat) -> dict[str, str | None]:
-    """Write heatmap, mask and, if asked for, map; return their paths relative to `folder`, by name."""
+def make_folders(folder: Path, maps: MapFormat, *more: str) -> None:
+    """Make the folders of a run's pictures, and `more`, inside its own."""
+    for name in ("heatmaps", "masks", *(() if maps == "none" else ("maps",)), *more):
+        (folder / name).mkdir(exist_ok=True)
+
+
+def write_pictures(
+    folder: Path, result: Prediction, stem: str, maps: MapFormat, image: Rgb | None = None
+) -> dict[str, str | None]:
+    """Write heatmap, mask and, if asked for, map; return their paths relative to `folder`, by name.
+
+    image: the image that was judged [H, W, 3]; None reads it again from where it came from.
+    """
     heatmap, mask = f"heatmaps/{stem}.png", f"masks/{stem}.png"
     raw = None if maps == "none" else f"maps/{stem}.{maps}"
-    result.save_overlay(folder / heatmap)
+    if image is None:
+        result.save_overlay(folder / heatmap)
+    else:
+        result.save_overlay(folder / heatmap, image)
     result.save_mask(folder / mask)
     if raw:
         result.save_map(folder / raw)

@@ -32,7 +32,7 @@ class RunCounts:
     unsure: int = 0
     # How many images could not be judged, by the reason in words.
     unusable_reasons: Mapping[str, int] = field(default_factory=dict)
-    # Score and path of the anomalous images with the highest scores, the highest first.
+    # Score and path (of a frame also its time) of the anomalous images with the highest scores, the highest first.
     worst: tuple[tuple[float, str], ...] = ()
 
     def __post_init__(self) -> None:
@@ -43,7 +43,7 @@ class RunCounts:
     def of(cls, *rows: Row) -> "RunCounts":
         """Count `rows`."""
         scores = [row["score"] for row in rows if "score" in row]
-        anomalous = [(row["score"], row["path"]) for row in rows if row.get("label") == "anomalous"]
+        anomalous = [(row["score"], _name(row)) for row in rows if row.get("label") == "anomalous"]
         unusable = Counter(row.get("reason") or "no reason" for row in rows if row.get("label") == "unusable")
         return cls(
             rows=len(rows),
@@ -80,6 +80,11 @@ class RunCounts:
     def normal(self) -> int:
         """Return the number of rows that say "normal"."""
         return self.rows - self.failed - self.anomalous - self.unusable
+
+
+def _name(row: Row) -> str:
+    """Return what a row is about: an image, or a moment of a video."""
+    return f"{row['path']} at {row['time']:.2f} s" if "time" in row else str(row["path"])
 
 
 def _highest(images: Sequence[tuple[float, str]]) -> tuple[tuple[float, str], ...]:

@@ -1,0 +1,108 @@
+"""`anomalens detect` on videos and `anomalens watch`, from the outside."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clips import write_clip
+from commands import Command, runner
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
+    monkeypatch.chdir(tmp_path)
+    return runner(capsys, monkeypatch)
+
+
+@pytest.fixture
+def weights(tiny_weights: Path) -> tuple[Any, ...]:
+    return ("--backbone", tiny_weights, "--method", "anoclip", "--size", 64)
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def picture(path: Path, seed: int = 0) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 40, 3), np.uint8)).save(path)
+    return path
+
+
+def test_a_video_to_rows_a_page_and_a_video(run: Command, weights: tuple[Any, ...], tmp_path: Path) -> None:
+    write_clip(tmp_path / "clip.mp4", 25)
+    ran = run("detect", "clip.mp4", "--every", "400ms", "--out", "out", *weights, "--format", "html,mp4")
+    assert ran.code == 0, ran.err
+    assert [(row["path"], row["frame"]) for row in rows(tmp_path / "out")] == [("clip.mp4", n) for n in (0, 10, 20)]
+    assert "written: out/overlay.mp4" in ran.err
+    assert "clip.mp4 at" in ran.out or "anomalous\t0" in ran.out
+    settings = json.loads((tmp_path / "out" / "run.json").read_text())["settings"]
+    assert (settings["every"], settings["videos"][0][0]) == ("400ms", "clip.mp4")
+    ran = run("detect", "clip.mp4", "--for", "500ms", "--every", "frame", "--out", "short", *weights)
+    assert ran.code == 0, ran.err
+    assert len(rows(tmp_path / "short")) == 13
+
+
+def test_what_does_not_go_together_is_a_line(run: Command, weights: tuple[Any, ...], tmp_path: Path) -> None:
+    write_clip(tmp_path / "clip.mp4", 2)
+    picture(tmp_path / "a.png")
+    for arguments, reason in (
+        (("clip.mp4", "a.png"), "videos have a run of their own"),
+        (("clip.mp4", "--every", "fast"), "'fast' is no duration"),
+        (("clip.mp4", "--engine", "ray"), "one by one in this process"),
+        (("clip.mp4", "--together", "yes"), "one by one in this process"),
+        (("clip.mp4", "--method", "musc"), "no set to be compared"),
+        (("a.png", "--every", "1s"), "--every, --for and --format mp4 are for videos"),
+        (("a.png", "--format", "mp4"), "--every, --for and --format mp4 are for videos"),
+    ):
+        chosen = weights if "--method" not in arguments else weights[:2] + weights[4:]
+        ran = run("detect", *arguments, "--out", "out", *chosen)
+        assert ran.code == 2, arguments
+        assert reason in ran.err
+        assert not (tmp_path / "out").exists()
+
+
+def test_answers_for_images_that_arrive(
+    run: Command, weights: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    def sleep(seconds: float) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            picture(tmp_path / "in" / "b.png", 1)
+            (tmp_path / "in" / "broken.png").write_bytes(b"")
+        if looks == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("anomalens.runs.watching.sleep", sleep)
+    picture(tmp_path / "in" / "a.png")
+    ran = run("watch", "in", "--out", "out", *weights)
+    assert ran.code == 1, ran.err
+    lines = [line.split("\t") for line in ran.out.splitlines()]
+    assert [line[2] for line in lines] == ["in/a.png", "in/b.png", "in/broken.png"]
+    assert [line[0] for line in lines][2] == "failed"
+    assert float(lines[0][1]) == pytest.approx(rows(tmp_path / "out")[0]["score"], abs=1e-4)
+    assert "3 images: " in ran.err
+    looks = 2
+    picture(tmp_path / "in" / "c.png", 2)
+    ran = run("watch", "in", "--out", "out", "--resume", "--json", *weights)
+    assert [json.loads(line)["path"] for line in ran.out.splitlines()] == ["in/c.png"]
+    assert len(rows(tmp_path / "out")) == 4
+    assert run("report", "out").code == 0
+
+
+def test_watching_nothing(run: Command, weights: tuple[Any, ...], tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    ran = run("watch", "in", "--out", "out", "--for", "1ms", *weights)
+    assert ran.code == 0, ran.err
+    assert "0 images" in ran.err
+    ran = run("watch", "nowhere", "--out", "out2", *weights)
+    assert ran.code == 2
+    assert "no such folder" in ran.err
+    assert run("watch", "in", "--out", "out2", "--interval", "0s", *weights).code == 2

@@ -1,0 +1,34 @@
+"""Videos made on the spot: grey frames in which a bar on the left grows lighter from frame to frame."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+STEP = 4
+"""Levels by which the bar grows lighter."""
+
+
+def encode(frames: int = 50, *, rate: int = 25, codec: str = "mpeg4", kind: str = "mp4") -> bytes:
+    """Return a video of 64 x 48 pixels; skips where PyAV is not installed."""
+    av: Any = pytest.importorskip("av")
+    content = io.BytesIO()
+    noise = np.random.default_rng(0).integers(60, 190, (48, 64, 1), np.uint8).repeat(3, axis=2)
+    with av.open(content, "w", format=kind) as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(frames):
+            picture = noise.copy()
+            picture[:, :16] = number * STEP
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return content.getvalue()
+
+
+def write_clip(path: Path, frames: int = 50, **settings: Any) -> Path:
+    """Write a video of `encode` to a file, whose folder is made; return the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode(frames, **settings))
+    return path
