@@ -80,7 +80,7 @@ def test_answers_for_images_that_arrive(
         if looks == 5:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("anomalens.runs.watching.sleep", sleep)
+    monkeypatch.setattr("anomalens.runs.arriving.sleep", sleep)
     picture(tmp_path / "in" / "a.png")
     ran = run("watch", "in", "--out", "out", *weights)
     assert ran.code == 1, ran.err

@@ -162,7 +162,12 @@ def test_formats_are_checked_before_the_work(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_every_format_writes_what_it_says_and_says_how_far_it_is(tmp_path: Path) -> None:
-    run = read_run(write_run(tmp_path, [Shot("a.png", 0.9), Shot("b.png", error="is empty"), Shot("c.png", 0.1)]))
+    folder = write_run(tmp_path, [Shot("a.png", 0.9), Shot("b.png", error="is empty"), Shot("c.png", 0.1)])
+    lines = (folder / "predictions.jsonl").read_text().splitlines()
+    # Frames of a video, of which every format can be made.
+    rows = [json.loads(line) | {"frame": number, "time": number / 25} for number, line in enumerate(lines)]
+    (folder / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = read_run(folder)
     (tmp_path / "out").mkdir()
     for name, format in FORMATS.items():
         steps: list[tuple[int, ...]] = []

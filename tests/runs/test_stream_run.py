@@ -17,10 +17,10 @@ from anomalens.errors import ConfigError, InputError
 from anomalens.images.video import Video
 from anomalens.reporting.formats import write_formats
 from anomalens.reporting.overlay_video import write_overlay_video
-from anomalens.runs import watching
+from anomalens.runs import arriving
+from anomalens.runs.arriving import arriving_images
 from anomalens.runs.stored_run import read_run
 from anomalens.runs.stream_run import Arrival, detect_arrivals, detect_videos
-from anomalens.runs.watching import arriving_images
 from clips import write_clip
 from stored_runs import Shot, write_run
 from toys import make, speckled
@@ -160,7 +160,7 @@ class Folder:
                 raise StopWatching
             self.steps.pop(0)()
 
-        self.monkeypatch.setattr(watching, "sleep", sleep)
+        self.monkeypatch.setattr(arriving, "sleep", sleep)
         names: list[str] = []
         with pytest.raises(StopWatching):
             names.extend(Path(arrival.path).name for arrival in arriving_images(self.folder, interval=9, **more))

@@ -46,9 +46,9 @@ def watch(
     from anomalens.cli.detect import remarks, run_settings
     from anomalens.detection.loading import load_detector
     from anomalens.images.video import seconds_of
+    from anomalens.runs.arriving import arriving_images
     from anomalens.runs.stored_run import holds_run, read_run
     from anomalens.runs.stream_run import detect_arrivals
-    from anomalens.runs.watching import arriving_images
 
     pause, until = seconds_of(interval), None if duration is None else seconds_of(duration)
     judged = [row["path"] for row in read_run(out).rows()] if resume and holds_run(out) else []
