@@ -128,6 +128,17 @@ def test_its_page_its_tables_and_its_video(detector: Detector, tmp_path: Path) -
     assert times == pytest.approx([0, 0.4, 0.8, 0.84, 1.24, 1.64], abs=2e-3)
 
 
+def test_frames_and_files_are_kept_before_their_rows(detector: Detector, tmp_path: Path) -> None:
+    video = Video(str(write_clip(tmp_path / "a.mp4", 10)), 0.2)
+    kept: list[tuple[int, Path, bool]] = []
+
+    def keep(index: int, path: Path, result: object) -> None:
+        kept.append((index, path, path.is_file()))
+
+    detect_videos([video], tmp_path / "out", detector, SETTINGS, keep=keep)
+    assert sorted(kept) == [(n, tmp_path / "out" / row["image"], True) for n, row in enumerate(rows(tmp_path / "out"))]
+
+
 def test_no_video_is_made_of_photographs(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not about a video"):
         write_overlay_video(read_run(write_run(tmp_path, [Shot("a.png")])), tmp_path)
