@@ -142,6 +142,9 @@ def test_the_library_speaks_only_when_asked(capsys: pytest.CaptureFixture[str]) 
         log.warning("w")
         log.info("i")
         assert {line.split(": ")[1] for line in capsys.readouterr().err.splitlines()} == expected
+        # A download takes a while, so it is told without --verbose too.
+        logging.getLogger("anomalens.downloads").info("d")
+        assert capsys.readouterr().err == ("" if quiet else "info: d\n")
     console.set_verbosity(quiet=False, verbose=False)
 
 

@@ -307,3 +307,25 @@ def test_a_trial_takes_a_few_images_of_each_label_and_class(loaded: list[str], t
     assert whole.metrics != cell.metrics
     with pytest.raises(ConfigError, match="limit 0 must be at least 1 image"):
         BenchmarkData("x", limit=0)
+
+
+def test_of_what_authors_published_each_data_set_gets_what_did_not_learn_from_it(
+    tiny_clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str | None] = []
+
+    def load(options: LoadOptions) -> Detector:
+        asked.append(options.checkpoint)
+        return make(tiny_clip)
+
+    monkeypatch.setattr(benchmark, "load_detector", load)
+    options = LoadOptions(method="crane", backbone="ViT-L-14-336")
+    data = tuple(BenchmarkData(str(part(tmp_path / name))) for name in ("mvtec", "mpdd", "VisA_20220922"))
+    chosen = BenchmarkPlan((BenchmarkMethod("crane", options),), data, SMALL)
+    assert {cell.state for cell in run(chosen, tmp_path / "out")} == {"done"}
+    # One detector serves both data sets that nothing was learned from.
+    assert asked == ["crane:visa", "crane:mvtec"]
+    assert {cell.state for cell in collect(chosen, tmp_path / "out")} == {"done"}
+    # With a checkpoint of one's own, these are other cells.
+    own = BenchmarkPlan((BenchmarkMethod("crane", options.replace(checkpoint="crane:mvtec")),), data[:1], SMALL)
+    assert {cell.state for cell in collect(own, tmp_path / "out")} == {"not run"}
