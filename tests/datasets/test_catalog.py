@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from sklearn.model_selection import train_test_split
 
-from anomalens.datasets.catalog import catalog, describe, differences, find, list_rows
-from anomalens.datasets.layouts import LAYOUTS, open_dataset, read_mask
+from anomalens.datasets.catalog import catalog, describe, differences, find, keys_of, list_rows
+from anomalens.datasets.layouts import LAYOUTS, Dataset, open_dataset, read_mask
 from anomalens.datasets.prepare import cut_in_thirds, held_out, prepare
 from anomalens.errors import ConfigError, InputError
 
@@ -32,6 +32,20 @@ def test_holds_the_seventeen_of_the_papers_and_elpv() -> None:
     counts = {key: len(b.classes) for key, b in catalog().items()}
     assert (counts["mvtec"], counts["visa"], counts["dagm"], counts["dtd"]) == (15, 12, 10, 12)
     assert (counts["mpdd"], counts["btad"], counts["elpv"]) == (6, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "keys"),
+    [
+        ("VisA_20220922", ["candle"], ("visa",)),
+        ("my pcbs", ["pcb1", "PCB2", "pcb3"], ("my pcbs", "visa")),
+        ("my pcbs", ["pcb1", "pcb2"], ("my pcbs",)),
+        ("my pcbs", ["pcb1", "pcb2", "pcb3", "relay"], ("my pcbs",)),
+        ("MVTec AD", ["bottle", "metal nut", "wood"], ("mvtec",)),
+    ],
+)
+def test_a_set_is_known_by_its_name_and_by_its_classes(name: str, classes: list[str], keys: tuple[str, ...]) -> None:
+    assert keys_of(Dataset(name, "folders", Path(), dict.fromkeys(classes, ()))) == keys
 
 
 def test_every_entry_is_complete_and_consistent() -> None:

@@ -30,3 +30,10 @@ def test_data_sets_are_recognised_by_any_of_their_names(dataset: str) -> None:
     refuse_trained_data("visa", NOTHING, dataset, [])
     with pytest.raises(ConfigError, match=rf"trained on visa\+mvtec\+My Scans, so a number on {dataset} would"):
         refuse_trained_data("visa+mvtec+My Scans", NOTHING, dataset, [])
+
+
+def test_likely_names_count_where_images_are_not_known(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="trained on visa, so a number on pcbs would not be zero-shot"):
+        refuse_trained_data("visa", NOTHING, "pcbs", [], likely=["pcbs", "visa"])
+    refuse_trained_data("visa", frozenset({1}), "pcbs", [], likely=["pcbs", "visa"])
+    refuse_trained_data("mvtec", NOTHING, "pcbs", [], likely=["pcbs", "visa"])

@@ -69,6 +69,7 @@ def evaluate(
       anomalens evaluate --data mvtec:datasets/mvtec --shots 4 --draws 3 --out results
     """
     from anomalens.cli.console import complain, note, progress_bar, show
+    from anomalens.datasets.catalog import keys_of
     from anomalens.datasets.layouts import open_dataset
     from anomalens.detection.loading import load_detector, split_options
     from anomalens.evaluation.evaluator import EvaluationConfig, steps
@@ -108,7 +109,7 @@ def evaluate(
     with held_folder(out, "evaluate"):
         for number, (dataset, total) in enumerate(zip(datasets, totals, strict=True)):
             # Of what authors published, data sets need the one that did not learn from them.
-            detector = detector_with(with_checkpoint(options, [dataset.name]).checkpoint)
+            detector = detector_with(with_checkpoint(options, keys_of(dataset)).checkpoint)
             with progress_bar() as bar:
                 task = bar.add_task(dataset.name, total=total)
                 evaluation = measure(

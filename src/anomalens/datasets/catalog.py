@@ -14,6 +14,8 @@ from typing import Any, Literal
 from anomalens.datasets.layouts import Dataset
 from anomalens.errors import ConfigError
 
+_TELLING = 3  # classes by which a benchmark is known under another name
+
 
 @dataclass(frozen=True)
 class StatedCounts:
@@ -103,6 +105,20 @@ def key_of(name: str) -> str:
         return find(name).key
     except ConfigError:
         return name.strip().casefold()
+
+
+def keys_of(dataset: Dataset) -> tuple[str, ...]:
+    """Return the keys of what a data set may be: by its name, and by its classes where these are a benchmark's.
+
+    A folder may be called anything; three classes or more, none of them foreign, are those of the benchmark.
+    """
+    present = {_normalised(name) for name in dataset.classes}
+    by_classes = [
+        benchmark.key
+        for benchmark in catalog().values()
+        if len(present) >= _TELLING and present <= {_normalised(name) for name in benchmark.classes}
+    ]
+    return tuple(dict.fromkeys((key_of(dataset.name), *by_classes)))
 
 
 def list_rows() -> list[dict[str, str]]:

@@ -132,10 +132,20 @@ class _Data:
             return self.dataset.value.name
         return Path(self.plan.path.rpartition(":")[2]).name or self.plan.path
 
+    @property
+    def published(self) -> str:
+        """Return the name of the data set whose published numbers to compare with."""
+        return self.plan.published or (self.dataset.value.name if self.dataset.value else self.name)
+
+    def options(self, method: BenchmarkMethod) -> LoadOptions:
+        """Return the options of `method`, with what its authors published and did not learn from this data."""
+        dataset = self.dataset.value
+        return with_checkpoint(method.options, [self.published, *(catalog.keys_of(dataset) if dataset else ())])
+
     def cell(self, method: BenchmarkMethod, root: Path) -> BenchmarkCell:
         """Return the cell of `method` on this data, as it is before it is run."""
         dataset = self.dataset.value
-        published = self.plan.published or (dataset.name if dataset else self.name)
+        published = self.published
         try:
             incomplete = catalog.differences(published, dataset) if dataset else ()
         except ConfigError:  # a set of the user's own has no published numbers either
@@ -166,7 +176,7 @@ def run(plan: BenchmarkPlan, out: str | Path, progress: BenchmarkProgress | None
             load = lru_cache(maxsize=1)(partial(_load, method.options, config))
             for data in everything:
                 cell = data.cell(method, Path(out))
-                options = with_checkpoint(method.options, [cell.published])
+                options = data.options(method)
                 detector, settings = partial(load, options.checkpoint), _settings(options, data, config)
                 finished = _read(cell, settings)
                 kept = finished.state == "done"
@@ -185,7 +195,7 @@ def collect(plan: BenchmarkPlan, out: str | Path) -> list[BenchmarkCell]:
     for method in plan.methods:
         for data in everything:
             cell = data.cell(method, Path(out))
-            options = with_checkpoint(method.options, [cell.published])
+            options = data.options(method)
             cells.append(_read(cell, _settings(options, data, method.evaluation(plan.evaluation))))
     return cells
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, get_type_hints
 
+from anomalens.datasets.catalog import keys_of
 from anomalens.datasets.layouts import Dataset, Sample
 from anomalens.detection.detector import Detector
 from anomalens.detection.reading import read_image
@@ -132,7 +133,10 @@ def evaluate(
     if config.shots and detector.lesson is not None:
         raise ConfigError("a taught part is measured as it is: leave out the shots, or the recipe")
     if not config.allow_same_data:
-        refuse_trained_data(detector.identity.auxiliary_data, detector.identity.trained_images, dataset.name, images)
+        identity = detector.identity
+        refuse_trained_data(
+            identity.auxiliary_data, identity.trained_images, dataset.name, images, likely=keys_of(dataset)
+        )
         if detector.lesson is not None:
             read = partial(read_image, sizes=detector.sizes, options=detector.options)
             refuse_taught_photos([photo.key for photo in detector.lesson.photos], images, read)

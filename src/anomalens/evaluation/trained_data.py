@@ -1,6 +1,6 @@
 """Refuse to measure a detector on what it has learned from: such a number would not be zero-shot."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from anomalens.datasets.catalog import key_of
@@ -13,7 +13,9 @@ from anomalens.threads import map_ordered
 _REMEDY = "--allow-same-data (allow_same_data=True) measures all the same; keep the result out of any comparison"
 
 
-def refuse_trained_data(auxiliary: str | None, trained: frozenset[int], dataset: str, images: Sequence[Path]) -> None:
+def refuse_trained_data(
+    auxiliary: str | None, trained: frozenset[int], dataset: str, images: Sequence[Path], likely: Iterable[str] = ()
+) -> None:
     """Raise ConfigError where a data set, or any of its images under whatever name, was learned from.
 
     Args:
@@ -21,9 +23,12 @@ def refuse_trained_data(auxiliary: str | None, trained: frozenset[int], dataset:
         trained: `files.file_key` of every image learned from; where it is empty, no image is read.
         dataset: name of the data set to be measured.
         images: its test images.
+        likely: keys of benchmarks that it may be under another name (`catalog.keys_of`). They count where the images
+            learned from are not known, as with what papers published.
     """
     learned_from = {key_of(name) for name in (auxiliary or "").split("+") if name.strip()}
-    if key_of(dataset) in learned_from:
+    keys = {key_of(dataset), *(() if trained else likely)}
+    if keys & learned_from:
         raise ConfigError(
             f"the checkpoint was trained on {auxiliary}, so a number on {dataset} would not be zero-shot; use a "
             f"checkpoint trained on other data, or another data set; {_REMEDY}"
