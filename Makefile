@@ -29,7 +29,7 @@ lint: $(READY)
 
 # The site, in the folder site; fails where a page or a link leads nowhere. `.venv/bin/mkdocs serve` shows it while it is written.
 docs: $(READY)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Kill, damage and mislead everything for ten minutes; fails where anything is lost, hangs or is not said in one line.
 torture: $(READY)

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from typer.testing import CliRunner
 import anomalens
 from anomalens import load_detector
 from anomalens.cli.app import app
+from anomalens.errors import ConfigError
 from anomalens.evaluation.benchmark_plan import read_plan
 from anomalens.methods import base
 from anomalens_lab.commands import app as lab_app
@@ -51,6 +53,8 @@ def test_the_method_in_the_contributing_page_is_a_method(tmp_path: Path, monkeyp
     once, twice = (load_detector("edges", size=64, gain=gain).predict(picture).anomaly_map for gain in (1.0, 2.0))
     assert once.argmax() % 64 in (0, 32)
     assert np.allclose(twice, 2 * once)
+    with pytest.raises(ConfigError, match=r"^gain must be "):
+        load_detector("edges", size=64, gain="much")
 
 
 @pytest.fixture
@@ -179,6 +183,12 @@ def test_what_a_page_names_exists(page: Path) -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M)
     missing += [target for target in re.findall(r"(?:^ {4}|`)make ([a-z-]+)", text, re.M) if target not in targets]
     assert not missing
+
+
+def test_extras_in_the_documents_exist() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    named = {name for page in PAGES for name in re.findall(r"(?:anomalens|'\.)\[(\w+)\]", page.read_text("utf-8"))}
+    assert {"torch", "ray"} <= named <= extras.keys()
 
 
 def test_the_python_reference_has_every_public_name() -> None:

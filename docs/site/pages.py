@@ -39,19 +39,21 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Make links of pages that a text names as files of the repository, such as `docs/scale.md`."""
+    """Turn what leads to files of the repository into links of the site; `docs/scale.md` becomes a link too."""
     above = "../" * page.file.src_uri.count("/")
     for source, name in FROM_ROOT.items():
-        markdown = re.sub(rf"`{source}`|\[[^]]*\]\(\.\./{source}\)", f"[{source}]({above}{name})", markdown)
+        markdown = markdown.replace(f"`{source}`", f"[{source}](../{source})")
+        markdown = markdown.replace(f"](../{source}", f"]({above}{name}")
+    markdown = re.sub(r"\]\(\.\./examples/notebooks/([\w-]+)\.ipynb\)", rf"]({above}notebooks/\1.md)", markdown)
     return re.sub(r"`docs/([\w-]+)\.md`", rf"[\1]({above}\1.md)", markdown)
 
 
 def on_post_page(output: str, page: Any, **_: Any) -> str:
-    """Refuse a page that loads anything from elsewhere. Raises PluginError."""
+    """Name the dialogue of the search; refuse a page that loads anything from elsewhere. Raises PluginError."""
     fetched = re.findall(r"""(?:\bsrc=|<link[^>]*\bhref=)["']?(https?://[^"' >]+)""", output)
     if fetched:
         raise PluginError(f"{page.file.src_uri} loads {', '.join(fetched)}")
-    return output
+    return output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
 
 
 def notebook_page(path: Path) -> Iterator[str]:
@@ -85,9 +87,9 @@ def described(name: str, command: Any) -> Iterator[str]:
     if hasattr(command, "commands"):
         return
     yield f"\n## {name}\n"
-    for paragraph in (command.help or "").split("\n\n"):
-        # Examples are indented in the help as code is in Markdown, but less.
-        yield re.sub(r"\[bold\](.*?)\[/\]", r"`\1`", re.sub("^ +", "    ", paragraph)) + "\n"
+    # Examples are indented in the help as code is in Markdown, but less, and each stands alone.
+    text = re.sub(r"\[bold\](.*?)\[/\]", r"`\1`", command.help or "")
+    yield re.sub(r"^    (.*)\n\n(?=    )", r"    \1\n", re.sub("^ +", "    ", text, flags=re.M), flags=re.M) + "\n"
     shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
     yield from table(parameter for parameter in shown if parameter.name not in OPTIONS)
     shared = [parameter for parameter in shown if parameter.name in OPTIONS]
@@ -98,7 +100,7 @@ def described(name: str, command: Any) -> Iterator[str]:
 
 def table(parameters: Iterable[Any]) -> Iterator[str]:
     """Yield the lines of a table of arguments and flags."""
-    yield "| | |\n|---|---|"
+    yield "| argument or flag | meaning |\n|---|---|"
     for parameter in parameters:
         argument = parameter.param_type_name == "argument"
         names = [parameter.name.upper()] if argument else [*parameter.opts, *parameter.secondary_opts]
