@@ -5,6 +5,7 @@ from pathlib import Path
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 from scipy.stats import beta
 
@@ -80,7 +81,7 @@ def draw_map(taught: Detector, photo: Path) -> None:
     strip.save(IMAGES / "map.png", optimize=True)
 
 
-def save(figure: plt.Figure, name: str) -> None:
+def save(figure: Figure, name: str) -> None:
     """Write a figure, without the date and the version that would change the file at every run."""
     figure.savefig(IMAGES / name, metadata={"Software": None})
     plt.close(figure)
