@@ -148,11 +148,15 @@ def test_data_sets_that_are_not_here_are_named(run: Command, data: Path, tiny_we
     flags = ("--data", data, "--backbone", tiny_weights, "--limit", 1, "--out", tmp_path / "out")
     some = run("reproduce", "winclip", "--on", "mvtec", "--on", "visa", *flags)
     assert some.code == 1
-    assert "not here: VisA (visa): get it from https://amazon-visual" in some.err
+    assert "left out: VisA (visa) is not here: get it from https://amazon-visual" in some.err
     assert "winclip\tMVTec AD" in some.out
     none = run("reproduce", "winclip", "--on", "btad", "--on", "visa", *flags)
     assert none.code == 2
-    assert "none of the data sets is in" in none.err
+    assert "BTAD (btad) is not here: get it from http://avires" in none.err
+    untrained = run("reproduce", "all", "--on", "mvtec", *flags, "--plan")
+    assert untrained.code == 1
+    assert "left out: tokenclip is trained on visa before it is measured on mvtec" in untrained.err
+    assert "winclip\tMVTec AD" in untrained.out
     whole = ("--on", "mvtec", "--data", data)
     for wrong in (
         ("winclip",),

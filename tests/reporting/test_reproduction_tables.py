@@ -13,7 +13,7 @@ from anomalens.reporting.reproduction_tables import to_csv, write_reproduction
 
 
 def outcome(value: float | None, state: State = "done", reason: str = "") -> Outcome:
-    (task,) = tasks("crane", [find("mvtec")], {"mvtec": "/mvtec"}, LoadOptions(), Path("/out"))
+    (task,), _ = tasks("crane", [find("mvtec")], {"mvtec": "/mvtec"}, LoadOptions(), Path("/out"))
     numbers: dict[str, Any] = dict.fromkeys(SUMMARY_KEYS, value)
     metrics = {
         "method": "crane",
@@ -33,7 +33,7 @@ def test_a_number_has_a_row_with_all_that_is_to_be_known_of_it(tmp_path: Path) -
     text = (tmp_path / "reproduction.md").read_text()
     assert "| (mean) | image AUROC | 93.8 | 94.0 | +0.2 | 0.3 | yes | yes | Crane, arXiv 2504.11055, Table 1" in text
     assert "| (mean) | pixel AUROC | 91.3 | 94.0 | +2.7 | 0.3 | NO | yes |" in text
-    assert "| (mean) | pixel AP | - | 94.0 | - | - | – | - | - |" in text
+    assert "| (mean) | pixel AP | - | 94.0 | - | - | - | - | - |" in text
     assert "| bottle \\| &lt;b> | image AUROC | - | 94.0 |" in text
     page = (tmp_path / "reproduction.html").read_text()
     assert "bottle | &lt;b&gt;" in page

@@ -12,7 +12,6 @@ from anomalens.errors import ConfigError
 from anomalens.options import BUNDLED, LoadOptions
 
 if TYPE_CHECKING:
-    from anomalens.datasets.catalog import Benchmark
     from anomalens.evaluation.reproducing import Outcome, Task, Training
 
 _HERE = ("device", "dtype", "batch_size", "workers", "offline", "cache", "max_pixels", "checkpoint")
@@ -85,15 +84,14 @@ def reproduce(
             raise ConfigError("no paper used the bundled weights; `anomalens benchmark` measures any method on them")
     wanted = chosen_data(on)
     located = locate(data, wanted)
-    absent = [benchmark for benchmark in wanted if benchmark.key not in located]
-    if len(absent) == len(wanted):
-        raise ConfigError(f"none of the data sets is in {', '.join(data)}: {_how_to_get(absent[0])}")
-    chosen = tasks(method, wanted, located, options, out, limit=limit, seeds=seeds, train=train)
-    for benchmark in absent:
-        complain(f"not here: {_how_to_get(benchmark)}")
+    chosen, lacking = tasks(method, wanted, located, options, out, limit=limit, seeds=seeds, train=train)
+    if not chosen:
+        raise ConfigError(lacking[0])
+    for line in lacking:
+        complain(f"left out: {line}")
     if plan:
         show_plan(chosen, as_json=as_json)
-        raise typer.Exit(1 if absent else 0)
+        raise typer.Exit(1 if lacking else 0)
     _write_files(chosen, out / "benchmarks")
     try:
         for training in {training.out: training for task in chosen for training in task.trainings}.values():
@@ -110,15 +108,8 @@ def reproduce(
     for outcome in outcomes:
         if outcome.cell.state != "done":
             complain(f"{outcome.cell.label} on {outcome.cell.data}: {outcome.cell.reason or outcome.cell.state}")
-    if absent or any(outcome.cell.state != "done" for outcome in outcomes):
+    if lacking or any(outcome.cell.state != "done" for outcome in outcomes):
         raise typer.Exit(1)
-
-
-def _how_to_get(benchmark: "Benchmark") -> str:
-    return (
-        f"{benchmark.title} ({benchmark.key}): get it from {benchmark.source} (licence: {benchmark.licence}), then "
-        f"`anomalens data prepare {benchmark.key} FILE-OR-FOLDER` and --data {benchmark.key}=PATH"
-    )
 
 
 def _write_files(chosen: "Sequence[Task]", folder: Path) -> None:

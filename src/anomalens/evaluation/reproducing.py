@@ -142,28 +142,53 @@ def tasks(
     limit: int | None = None,
     seeds: int | None = None,
     train: bool = False,
-) -> list[Task]:
-    """Return what is to be run: each method on each of the data sets that are here.
+) -> tuple[list[Task], list[str]]:
+    """Return what is to be run, each method on each of the data sets, and what cannot be, a line of text each.
 
     Args:
         method: its name, or "all".
         data: the data sets asked for.
-        located: where they are, as `locate` returns it.
+        located: where they are, and others to learn from, as `locate` returns it.
         options: where and how to compute; a backbone and a checkpoint go before the paper's.
         out: folder of the reproduction, for what is trained.
         limit: so many images of each label and class at most.
         seeds: runs of a method that draws random numbers or is trained here; None: one, of a trained one three.
         train: train also where a checkpoint is published.
 
-    Raises ConfigError for an unknown method, where a checkpoint cannot be used, and where the data set to learn from
-    is not here.
+    Raises ConfigError for an unknown method.
     """
-    return [
-        _task(paper, benchmark, located, options, out, limit, seeds, train)
-        for paper in find_papers(method)
-        for benchmark in data
-        if benchmark.key in located
+    papers = find_papers(method)
+    lacking = [
+        f"{entry.title} ({entry.key}) is not here: get it from {entry.source} (licence: {entry.licence}), then "
+        f"`anomalens data prepare {entry.key} ARCHIVE --out FOLDER` and --data {entry.key}=FOLDER"
+        for entry in data
+        if entry.key not in located
     ]
+    chosen = []
+    for paper in papers:
+        for entry in data:
+            if entry.key not in located:
+                continue
+            auxiliary = _learned_from(paper, entry.key, options, train)
+            if missing := [name for name in auxiliary if name not in located]:
+                names = "+".join(auxiliary)
+                lacking.append(
+                    f"{paper.method} is trained on {names} before it is measured on {entry.key}: say where "
+                    f"{missing[0]} is, --data {missing[0]}=PATH"
+                )
+            else:
+                chosen.append(_task(paper, entry, located, options, out, limit, seeds, auxiliary))
+    return chosen, lacking
+
+
+def _learned_from(paper: Paper, data: str, options: LoadOptions, train: bool) -> tuple[str, ...]:
+    """Return the data sets that a method is trained on here before `data` is measured; none where it is not trained."""
+    if options.checkpoint is not None:
+        return ()
+    if (auxiliary := paper.learned_from(data)) is not None:
+        return (auxiliary,)
+    published = paper_checkpoint(paper.method, data)
+    return published.trained_on if published and train else ()
 
 
 def _task(
@@ -174,42 +199,31 @@ def _task(
     out: Path,
     limit: int | None,
     seeds: int | None,
-    train: bool,
+    auxiliary: tuple[str, ...],
 ) -> Task:
-    key, chosen = benchmark.key, paper.load_options(benchmark.key, options)
-    published = paper_checkpoint(paper.method, key)
-    auxiliary = paper.learned_from(key) or ("+".join(published.trained_on) if published and train else None)
-    trainings: tuple[Training, ...] = ()
-    if options.checkpoint is not None:
-        auxiliary = None
-    elif auxiliary is None and published is not None:
+    chosen = paper.load_options(benchmark.key, options)
+    published = paper_checkpoint(paper.method, benchmark.key)
+    if chosen.checkpoint is None and published is not None:
         chosen = chosen.replace(checkpoint=published.name)
-    count = (seeds or TRAININGS) if auxiliary else (seeds or 1) if paper.random else 1
+    name, trainings = "+".join(auxiliary), list[Training]()
     if auxiliary:
-        if missing := [name for name in auxiliary.split("+") if name not in located]:
-            raise ConfigError(
-                f"{paper.method} is trained on {auxiliary} before it is measured on {key}: say where {missing[0]} is, "
-                f"--data {missing[0]}=PATH"
-            )
-        trainings = tuple(
-            Training(
-                paper.method,
-                tuple(located[name] for name in auxiliary.split("+")),
-                auxiliary,
-                seed,
-                chosen,
-                out / "checkpoints" / f"{paper.method}-{auxiliary}-{seed}.safetensors",
-            )
-            for seed in range(count)
-        )
-    runs = []
-    for seed in range(count):
-        own = chosen.replace(seed=seed) if paper.random else chosen
-        if trainings:
-            own = own.replace(checkpoint=str(trainings[seed].out))
-        label = paper.method if count == 1 else f"{paper.method}, seed {seed}"
-        runs.append(BenchmarkMethod(label, own, group=paper.method if count > 1 else None))
-    return Task(paper, benchmark, located[key], tuple(runs), paper.evaluation(), limit, trainings)
+        chosen = chosen.replace(checkpoint=None)
+        for seed in range(seeds or TRAININGS):
+            file = out / "checkpoints" / f"{paper.method}-{name}-{seed}.safetensors"
+            places = tuple(located[key] for key in auxiliary)
+            trainings.append(Training(paper.method, places, name, seed, chosen, file))
+        runs = [chosen.replace(checkpoint=str(training.out)) for training in trainings]
+    else:
+        runs = [chosen.replace(seed=seed) for seed in range(seeds or 1)] if paper.random else [chosen]
+    several = len(runs) > 1
+    methods = tuple(
+        BenchmarkMethod(f"{paper.method}, seed {seed}", run, group=paper.method)
+        if several
+        else BenchmarkMethod(paper.method, run)
+        for seed, run in enumerate(runs)
+    )
+    place = located[benchmark.key]
+    return Task(paper, benchmark, place, methods, paper.evaluation(), limit, tuple(trainings))
 
 
 def plans(chosen: Sequence[Task]) -> list[BenchmarkPlan]:

@@ -57,14 +57,9 @@ def row(compared: Compared) -> dict[str, Any]:
     }
 
 
-def in_words(within: bool | None) -> str:
-    """Say whether a difference is within the tolerance."""
-    return {True: "yes", False: "NO", None: "–"}[within]
-
-
 def _values(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Return what both templates show."""
-    return {"outcomes": outcomes, "row": row, "in_words": in_words, "remarks": _remarks}
+    return {"outcomes": outcomes, "row": row, "in_words": lambda within: "yes" if within else "NO", "remarks": _remarks}
 
 
 def _remarks(outcome: Outcome) -> list[str]:
