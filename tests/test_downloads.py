@@ -165,6 +165,9 @@ def test_no_network_is_one_line_at_once(tmp_path: Path, site: Site) -> None:
     for answer in (None, 403, 500):
         site.status = answer
         refuse_unreachable(site.url, "out of reach")
+    site.status = 503
+    with pytest.raises(WeightsError, match=rf"out of reach at {site.url} \(it answers 503\)"):
+        refuse_unreachable(site.url, "out of reach")
 
 
 def test_a_server_that_never_ends_is_given_up(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

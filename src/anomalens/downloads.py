@@ -34,6 +34,7 @@ _SILENCE = 20.0  # seconds without an answer, or without a byte, after which a c
 _TELL = 5.0  # seconds between two lines about how much has arrived
 _TRIES = 3  # transfers that may break off, each going on where the one before ended
 _CHUNK = 2**16
+_NOBODY = (502, 503, 504)  # answers of a gateway or proxy behind which nobody answers
 _TOLERANCE = 0.1  # by which a size known only roughly may be wrong
 
 Kind = type[AnomalensError]
@@ -285,7 +286,7 @@ def _opener() -> urllib.request.OpenerDirector:
 
 
 def refuse_unreachable(address: str, label: str, error: Kind = WeightsError) -> None:
-    """Raise `error` where nobody answers at an address; any answer will do.
+    """Raise `error` where nobody answers at an address, or a gateway says that nobody does; any other answer will do.
 
     For clients of other packages, which would try again for half a minute.
 
@@ -295,6 +296,8 @@ def refuse_unreachable(address: str, label: str, error: Kind = WeightsError) -> 
         _opener().open(urllib.request.Request(address, method="HEAD"), timeout=_SILENCE).close()
     except urllib.error.HTTPError as answer:
         answer.close()
+        if answer.code in _NOBODY:
+            raise error(f"{label} at {address} (it answers {answer.code})") from answer
     except (OSError, http.client.HTTPException, ValueError) as problem:
         reason = getattr(problem, "reason", None) or problem
         raise error(f"{label} at {address} ({' '.join(str(reason).split()):.200})") from problem
