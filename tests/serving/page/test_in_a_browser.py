@@ -136,6 +136,42 @@ def test_a_file_that_is_no_image_is_named_with_the_reason(browser: Any, address:
         expect(page.locator("#why")).to_contain_text("broken.jpg")
 
 
+def test_many_photos_are_dropped_at_once(browser: Any, address: str) -> None:
+    with looking(browser, address) as tab:
+        page = tab.page
+        page.goto("/")
+        page.evaluate(
+            """async () => {
+              const carried = new DataTransfer();
+              const pen = Object.assign(document.createElement("canvas"), { width: 64, height: 64 }).getContext("2d");
+              for (let number = 0; number < 30; number += 1) {
+                for (let line = 0; line < 64; line += 1) {
+                  pen.fillStyle = `hsl(${(number * 17 + line * 31) % 360} 50% 50%)`;
+                  pen.fillRect(0, line, 64, 1);
+                }
+                const content = await new Promise((resolve) => pen.canvas.toBlob(resolve));
+                carried.items.add(new File([content], `${number}.png`));
+              }
+              document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: carried, bubbles: true }));
+            }"""
+        )
+        expect(page.locator("#shots li")).to_have_count(30)
+        expect(page.locator("#shots .label.waiting")).to_have_count(0, timeout=60_000)
+        expect(page.locator("#said")).to_have_text("30 of 30 images answered")
+        expect(page.locator("#shots .shot.failed")).to_have_count(0)
+
+
+def test_watch_renews_itself(browser: Any, address: str) -> None:
+    with looking(browser, address) as tab:
+        tab.page.clock.install()
+        tab.page.goto("/watch")
+        images = tab.page.locator(".tiles dd").first
+        count = int(images.inner_text())
+        upload(address, SOUND[5:6])
+        tab.page.clock.fast_forward(31_000)
+        expect(images).to_have_text(str(count + 1))
+
+
 def test_review_by_keys_undo_filter_and_export(browser: Any, address: str) -> None:
     with looking(browser, address, viewport={"width": 1280, "height": 800}) as tab:
         page = tab.page
@@ -182,7 +218,6 @@ def test_names_and_comments_stay_text(browser: Any, address: str) -> None:
         page.on("dialog", lambda dialog: pytest.fail(f"a script ran: {dialog.message}"))
         for path in (*PAGES, f"/history/{inspection['id']}"):
             page.goto(path)
-            page.wait_for_load_state("networkidle")
             assert page.locator("img[onerror]").count() == 0
         expect(page.locator("h1")).to_have_text(inspection["name"])
         expect(page.locator("#comment")).to_have_value(review["comment"])
@@ -270,3 +305,7 @@ def test_sign_in_with_the_token(browser: Any, tmp_path: Path) -> None:
         expect(page).to_have_url(f"{address}/")
         page.goto("/history")
         expect(page.get_by_text("Nothing here yet.")).to_be_visible()
+        page.get_by_role("button", name="Sign out").click()
+        expect(page).to_have_url(f"{address}/login")
+        page.goto("/watch")
+        expect(page).to_have_url(f"{address}/login")

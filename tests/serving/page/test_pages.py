@@ -67,6 +67,12 @@ def test_pictures_are_small_and_layers_are_transparent(client: TestClient, inspe
             assert np.asarray(picture.convert("RGBA"))[..., 3].min() < 255
 
 
+def test_a_small_picture_is_the_overlay(client: TestClient, inspection: dict[str, Any]) -> None:
+    small = Image.open(BytesIO(client.get(f"/pictures/{inspection['id']}/overlay.webp?side=160").content))
+    exact = Image.open(BytesIO(client.get(f"{inspection['links']['overlay']}?side=160").content)).convert("RGB")
+    assert np.abs(np.asarray(small).astype(int) - np.asarray(exact)).mean() < 3
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [

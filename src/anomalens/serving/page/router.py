@@ -35,7 +35,14 @@ def page_router(service: Service) -> APIRouter:
     router = APIRouter(include_in_schema=False)
 
     def show(request: Request, template: str, title: str, status: int = 200, **values: Any) -> HTMLResponse:
-        shared = {"title": title, "csrf": csrf_token(request), "tabs": TABS, "script": "", "limits": _limits(service)}
+        shared = {
+            "title": title,
+            "csrf": csrf_token(request),
+            "tabs": TABS,
+            "script": "",
+            "limits": _limits(service),
+            "signed_in": service.settings.token is not None,
+        }
         return HTMLResponse(render(template, **(shared | values)), status)
 
     def inspections_of(view: ListView) -> Page:
@@ -121,7 +128,7 @@ def page_router(service: Service) -> APIRouter:
 
     @router.get("/login")
     def ask_for_token(request: Request) -> HTMLResponse:
-        return show(request, "login.html", "Sign in", tabs=(), refused=False)
+        return show(request, "login.html", "Sign in", tabs=(), signed_in=False, refused=False)
 
     @router.post("/login")
     def enter(request: Request, token: Annotated[str, Form()] = "", csrf: Annotated[str, Form()] = "") -> Response:
@@ -129,7 +136,7 @@ def page_router(service: Service) -> APIRouter:
         entered = RedirectResponse("/", 303)
         if sign_in(request, entered, token):
             return entered
-        return show(request, "login.html", "Sign in", 401, tabs=(), refused=True)
+        return show(request, "login.html", "Sign in", 401, tabs=(), signed_in=False, refused=True)
 
     @router.post("/logout")
     def leave(request: Request, csrf: Annotated[str, Form()] = "") -> Response:

@@ -70,13 +70,16 @@ async function send(shot) {
     shot.inspection = answer.inspections[0];
     if (!shot.inspection.error) {
       shot.thumb.src = picture(shot.inspection.id, "photo", 320);
+      URL.revokeObjectURL(shot.preview);
     }
   } catch (error) {
     shot.inspection = { name: shot.file.name, error: error.message };
   }
   if (shot === current) choose(shot);
-  else showPanel();
-  showLabels();
+  else {
+    showPanel();
+    showLabel(shot);
+  }
 }
 
 function showProgress() {
@@ -109,14 +112,16 @@ function labelOf(shot) {
 }
 
 function showLabels() {
-  for (const shot of shots) {
-    const label = labelOf(shot);
-    shot.button.className = `shot ${label}`;
-    shot.label.className = `label ${label}`;
-    shot.label.textContent = WORDS[label];
-    shot.score.textContent = shot.inspection.score == null ? "" : `score ${digits(shot.inspection.score)}`;
-  }
+  shots.forEach(showLabel);
   if (current) showAnswer(current);
+}
+
+function showLabel(shot) {
+  const label = labelOf(shot);
+  shot.button.className = `shot ${label}`;
+  shot.label.className = `label ${label}`;
+  shot.label.textContent = WORDS[label];
+  shot.score.textContent = shot.inspection.score == null ? "" : `score ${digits(shot.inspection.score)}`;
 }
 
 function choose(shot) {
@@ -128,8 +133,9 @@ function choose(shot) {
   showLabels();
 }
 
-function showAnswer({ inspection, ...shot }) {
-  const label = labelOf({ inspection, ...shot });
+function showAnswer(shot) {
+  const { inspection } = shot;
+  const label = labelOf(shot);
   const said = find("#label");
   said.className = `label ${label}`;
   said.textContent = WORDS[label];
