@@ -2,10 +2,13 @@
 
 import io
 import os
+import random
+import shutil
 import struct
 import tarfile
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -69,7 +72,9 @@ def names(*names: str) -> list[Callable[[Path], Path]]:
     return [make(name) for name in names for make in (in_zip, in_tar)]
 
 
-OUTSIDE = names("../up.png", "set/../../up.png", "/etc/passwd", "C:/up.png", "set\\..\\..\\up.png", f"{'x' * 300}.png")
+OUTSIDE = names(
+    "../up.png", "set/../../up.png", "/etc/passwd", "C:/up.png", "set\\..\\..\\up.png", ".", f"{'x' * 300}.png"
+)
 
 
 @pytest.mark.parametrize("make", OUTSIDE)
@@ -122,6 +127,26 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
         locked[place] |= 1
     (tmp_path / "b.zip").write_bytes(locked)
     refused(tmp_path, tmp_path / "b.zip", "locked by a password")
+
+
+@pytest.mark.parametrize("kind", ["zip", "w", "w:gz", "w:xz"])
+def test_whatever_is_wrong_with_an_archive_is_an_error_of_ours(tmp_path: Path, kind: str) -> None:
+    content = random.Random(0).randbytes(200) + bytes(200)
+    if kind == "zip":
+        whole = zipped(tmp_path / "whole", **{"set/a.png": content, "set/ü.png": b"2"}).read_bytes()
+    else:
+        members = (tarfile.TarInfo("set/a.png"), tarfile.TarInfo("set/ü.png"))
+        whole = taped(tmp_path / "whole", *members, content=content, mode=kind).read_bytes()
+    draw, archive, out = random.Random(1), tmp_path / "archive", tmp_path / "out"
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for _ in range(draw.choice((1, 1, 2, 5))):
+            damaged[draw.randrange(len(damaged))] = draw.randrange(256)
+        archive.write_bytes(damaged)
+        out.mkdir()
+        with suppress(InputError):
+            unpack(archive, out)
+        shutil.rmtree(out)
 
 
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:

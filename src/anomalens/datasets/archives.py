@@ -9,6 +9,7 @@ import lzma
 import os
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -29,7 +30,10 @@ _MOST_FILES = 1_000_000
 # Images hardly shrink, masks and tables do: no published set unpacks to more than a few times its archive.
 _MOST_TIMES, _ALWAYS_ALLOWED = 50, 2**28
 _CHUNK = 2**20
-_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
+_LONGEST_NAME = 255  # bytes of a file's name on the usual disks
+# What the readers of damaged archives raise; a name that is no text is a ValueError.
+_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, struct.error)
+_DAMAGED += (ValueError, OverflowError, RuntimeError)
 _UNPACKING = ".unpacking-"
 
 Progress = Callable[[int, int], object]
@@ -103,6 +107,8 @@ def unpack(archive: Path, folder: Path, progress: Callable[[int], object] | None
                 written += _write(member, folder / path, archive, allowed - written)
                 if progress:
                     progress(min(stream.tell(), length))
+    except InputError:
+        raise
     except FileExistsError as error:
         raise InputError(f"{archive}: a file called {Path(error.filename).name!r:.200} is there twice") from error
     except _DAMAGED as error:
@@ -143,8 +149,8 @@ def _inside(name: str, archive: Path) -> Path | None:
     Raises InputError for a name that leads elsewhere, or that would on another system.
     """
     path = PurePosixPath(name)
-    unsafe = not name or path.is_absolute() or ".." in path.parts or any(sign in name for sign in "\\\0:")
-    if unsafe or any(len(os.fsencode(part)) > 255 for part in path.parts):
+    unsafe = not path.parts or path.is_absolute() or ".." in path.parts or any(sign in name for sign in "\\\0:")
+    if unsafe or any(len(os.fsencode(part)) > _LONGEST_NAME for part in path.parts):
         raise InputError(f"{archive}: holds a file {name!r:.200}, whose name leads out of the folder or fits no disk")
     parts = [part for part in path.parts if part != "."]
     if parts[-1].startswith(".") or not all(is_visible_folder(part) for part in parts[:-1]):
