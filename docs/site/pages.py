@@ -30,6 +30,8 @@ SHARED = "Options of loading"
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made here."""
     made = {name: (ROOT / source).read_text(encoding="utf-8") for source, name in FROM_ROOT.items()}
+    # The changes of many years would hide what a search is for.
+    made["changes.md"] = f"---\nsearch: {{exclude: true}}\n---\n\n{made['changes.md']}"
     made["commands.md"] = "\n".join(command_page())
     for notebook in sorted(NOTEBOOKS.glob("*.ipynb")):
         made[f"notebooks/{notebook.stem}.md"] = "\n\n".join(notebook_page(notebook))
