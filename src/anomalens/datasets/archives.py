@@ -32,8 +32,10 @@ _MOST_TIMES, _ALWAYS_ALLOWED = 50, 2**28
 _CHUNK = 2**20
 _LONGEST_NAME = 255  # bytes of a file's name on the usual disks
 # What the readers of damaged archives raise; a name that is no text is a ValueError.
-_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, struct.error)
-_DAMAGED += (ValueError, OverflowError, RuntimeError)
+_DAMAGED = (
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, ValueError, OverflowError, RuntimeError),
+)
 _UNPACKING = ".unpacking-"
 
 Progress = Callable[[int, int], object]
