@@ -142,10 +142,10 @@ def test_results_are_no_inputs(run: Command, tmp_path: Path) -> None:
     calibrated = run("calibrate", "--normals", folder, "--fpr", "0.5", "--out", tmp_path / "c.json", "--quiet")
     assert calibrated.code == 0, calibrated.err
     assert json.loads((tmp_path / "c.json").read_text())["made_from"]["n_normal"] == 2
-    for command in (("detect", folder / "results", "-o", tmp_path / "x"), ("report", folder / "results")):
-        ran = run(*command)
-        assert ran.code == 2
-        assert "rows" in ran.err
+    refused = run("detect", folder / "results", "-o", tmp_path / "x")
+    assert refused.code == 2
+    assert "rows" in refused.err
+    assert run("report", folder / "results").code == 0
     only_results = run("detect", folder / "more", "-o", tmp_path / "y")
     assert "its rows name the images they were made from" in only_results.err
 

@@ -213,20 +213,22 @@ def test_a_browser_shows_it_without_complaint(page: Path, width: int, scheme: st
 
 @pytest.mark.browser
 def test_filters_threshold_and_keys(page: Path) -> None:
+    from playwright.sync_api import expect
+
     with opened(page) as tab:
         shown = tab.page.locator("#images > li:visible .name")
-        assert shown.count() == 5
+        expect(shown).to_have_count(5)
         tab.page.select_option("#label", "anomalous")
-        assert shown.all_inner_texts() == ["left/2.png", "right/3.png"]
+        expect(shown).to_have_text(["left/2.png", "right/3.png"])
         tab.page.fill("#text", "right/")
-        assert shown.all_inner_texts() == ["right/3.png"]
+        expect(shown).to_have_text(["right/3.png"])
         tab.page.fill("#lowest", "0.8")
-        assert shown.count() == 0
+        expect(shown).to_have_count(0)
         tab.page.click("#show-all")
-        assert shown.count() == 5
+        expect(shown).to_have_count(5)
         tab.page.select_option("#folder", "right")
         tab.page.select_option("#order", "name")
-        assert shown.all_inner_texts() == ["right/3.png", "right/4.png"]
+        expect(shown).to_have_text(["right/3.png", "right/4.png"])
         tab.page.click("button[type=reset]")
         # Another threshold counts again; what cannot be judged stays so.
         assert tab.page.inner_text("#recount") == "2 anomalous, 2 normal"
@@ -235,7 +237,7 @@ def test_filters_threshold_and_keys(page: Path) -> None:
         tab.page.select_option("#label", "anomalous")
         assert sorted(shown.all_inner_texts()) == ["left/2.png", "right/3.png", "right/4.png"]
         tab.page.click("#threshold-reset")
-        assert shown.count() == 2
+        expect(shown).to_have_count(2)
         # By keys alone: open, next, close; the focus is back where it was.
         tab.page.locator(".pictures").first.focus()
         tab.page.keyboard.press("Enter")
