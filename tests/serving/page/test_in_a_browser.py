@@ -237,6 +237,8 @@ def test_a_request_without_the_token_of_the_page_is_refused(browser: Any, addres
 def test_all_by_keyboard(browser: Any, address: str) -> None:
     with looking(browser, address, viewport={"width": 1280, "height": 800}) as tab:
         page = tab.page
+        # The browser is told early to hand over what asks for files: it may be slower than the keys.
+        page.on("filechooser", lambda _: None)
         page.goto("/")
         page.keyboard.press("Tab")
         expect(page.locator(":focus")).to_have_text("to the content")
