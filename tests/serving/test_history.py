@@ -1,5 +1,6 @@
 """Tests of the store, on SQLite and on PostgreSQL: what is written is read, nothing is lost or doubled."""
 
+import sqlite3
 import threading
 import uuid
 from datetime import timedelta
@@ -206,6 +207,18 @@ def test_several_processes_may_bring_a_store_up_to_date(address: str) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def test_a_new_file_that_another_writes_to_is_waited_for(tmp_path: Path) -> None:
+    file = tmp_path / "h.db"
+    other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    timer = threading.Timer(0.3, other.execute, ["COMMIT"])
+    timer.start()
+    Database(f"sqlite:///{file}").close()
+    timer.join()
+    assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    other.close()
 
 
 def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Open the database of the history: SQLite in a file, or PostgreSQL by its address; bring its tables up to date."""
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +16,8 @@ from anomalens.serving.settings import sqlite_file, without_password
 
 # Any number, the same for all programs that bring tables up to date.
 _MIGRATION_LOCK = 4_817_023
+# Seconds to wait for others that write to a file of SQLite.
+_WAIT = 30
 
 
 class Database:
@@ -94,7 +98,8 @@ def _open(address: str) -> Engine:
         return create_engine(address, pool_pre_ping=True, pool_size=10, max_overflow=10, pool_timeout=10)
     if not file.absolute().parent.is_dir():
         raise ConfigError(f"--store {address}: {file.absolute().parent} is no folder; make it first")
-    engine = create_engine(f"sqlite:///{file}", connect_args={"timeout": 30, "check_same_thread": False}, pool_size=10)
+    settings = {"timeout": _WAIT, "check_same_thread": False}
+    engine = create_engine(f"sqlite:///{file}", connect_args=settings, pool_size=10)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -104,8 +109,22 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
     """Let readers and the writer not wait for each other, and have what is committed survive a loss of power."""
     # Transactions begin as `_begin_sqlite` says, not as the driver would have it.
     connection.isolation_level = None
-    for setting in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    _set_journal(connection)
+    for setting in ("synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {setting}").close()
+
+
+def _set_journal(connection: Any) -> None:
+    """Have a new file keep its journal as WAL. SQLite refuses at once while another writes, so this waits itself."""
+    latest = time.monotonic() + _WAIT
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").close()
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > latest:
+                raise
+            time.sleep(0.05)
 
 
 def _begin_sqlite(connection: Connection) -> None:
