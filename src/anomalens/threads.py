@@ -28,6 +28,16 @@ def map_ordered(
     return _map_ordered(items, function, workers, ahead)
 
 
+def map_or_raise(
+    items: Iterable[Item], function: Callable[[Item], Value], workers: int = 2, ahead: int = 8
+) -> Generator[tuple[Item, Value]]:
+    """Do as `map_ordered` does, but end with the first Exception, which is raised after the results before it."""
+    for item, value in map_ordered(items, function, workers, ahead):
+        if isinstance(value, Exception):
+            raise value
+        yield item, value
+
+
 def _map_ordered(
     items: Iterable[Item], function: Callable[[Item], Value], workers: int, ahead: int
 ) -> Generator[tuple[Item, Value | Exception]]:

@@ -181,28 +181,13 @@ def detect(
             else:
                 with _remembering(store, media, out, options) as keep:
                     if videos:
-                        summary = detect_videos(
-                            videos,
-                            out,
-                            detector,
-                            settings,
-                            maps=maps.value,
-                            resume=resume,
-                            progress=progress,
-                            keep=keep,
-                        )
+                        detect_inputs = functools.partial(detect_videos, videos)
                     else:
-                        summary = detect_files(
-                            paths,
-                            out,
-                            detector,
-                            settings,
-                            maps=maps.value,
-                            resume=resume,
-                            progress=progress,
-                            looked=functools.partial(bar.advance, looking),
-                            keep=keep,
-                        )
+                        looked = functools.partial(bar.advance, looking)
+                        detect_inputs = functools.partial(detect_files, paths, looked=looked)
+                    summary = detect_inputs(
+                        out, detector, settings, maps=maps.value, resume=resume, progress=progress, keep=keep
+                    )
     except KeyboardInterrupt:
         note(f"stopped; what is done is in {out}. Add --resume to go on.")
         raise typer.Exit(130) from None

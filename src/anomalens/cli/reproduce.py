@@ -14,10 +14,10 @@ from anomalens.options import BUNDLED, LoadOptions
 if TYPE_CHECKING:
     from anomalens.evaluation.reproducing import Outcome, Task, Training
 
-_HERE = ("device", "dtype", "batch_size", "workers", "offline", "cache", "max_pixels", "checkpoint")
+_HOW = ("device", "dtype", "batch_size", "workers", "offline", "cache", "max_pixels", "checkpoint")
 
 
-@load_options(only=_HERE)
+@load_options(only=_HOW)
 def reproduce(
     method: Annotated[str, typer.Argument(help="A method with published numbers, or 'all'.")],
     on: Annotated[

@@ -58,13 +58,13 @@ def show(
       anomalens history list --store postgresql+psycopg://inspector@db/plant --recipe nut --json
     """
     from anomalens.cli.console import say_json, show
-    from anomalens.serving.answers import inspection_answer
+    from anomalens.serving.answers import inspection_json
     from anomalens.serving.history import History
 
     with _opened(store) as database:
         rows = History(database).page(_filters(recipe, label, since, until), limit=limit).rows
     if as_json:
-        say_json([inspection_answer(row).model_dump(mode="json", exclude_unset=True) for row in rows])
+        say_json([inspection_json(row) for row in rows])
         return
     table = [
         {

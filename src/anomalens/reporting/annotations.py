@@ -24,7 +24,7 @@ from anomalens.names import name_text
 from anomalens.reporting.rendering import Progress
 from anomalens.runs.store import Row
 from anomalens.runs.stored_run import StoredRun
-from anomalens.threads import map_ordered
+from anomalens.threads import map_or_raise
 
 CATEGORY = "anomaly"
 """The one class of regions."""
@@ -133,9 +133,7 @@ def _shapes(run: StoredRun, progress: Progress | None) -> Iterator[tuple[Row, Se
     """Yield the rows of images that were judged, each with its regions; outlines are traced in background threads."""
     total = run.record["counts"].get("done", 0)
     judged = (row for row in run.rows() if row.get("label") in ("normal", "anomalous"))
-    for number, (row, shapes) in enumerate(map_ordered(judged, lambda row: _traced(run, row)), start=1):
-        if isinstance(shapes, Exception):
-            raise shapes
+    for number, (row, shapes) in enumerate(map_or_raise(judged, lambda row: _traced(run, row)), start=1):
         if progress:
             progress(number, max(number, total))
         yield row, shapes

@@ -21,7 +21,7 @@ from anomalens.reporting.run_page import standing_out
 from anomalens.reporting.thumbnails import original, stored_picture, with_boxes
 from anomalens.runs.store import Row
 from anomalens.runs.stored_run import StoredRun
-from anomalens.threads import map_ordered
+from anomalens.threads import map_or_raise
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,7 @@ def write_run_document(run: StoredRun, folder: Path, progress: Progress | None =
 def _tiles(run: StoredRun, most: int, progress: Progress | None) -> Iterator[_Tile]:
     """Yield the images of a run that stand out most, drawn in background threads."""
     rows = heapq.nsmallest(most, (row for row in run.rows() if "error" not in row), key=standing_out)
-    for number, (_, tile) in enumerate(map_ordered(rows, partial(_tile, run)), start=1):
-        if isinstance(tile, Exception):
-            raise tile
+    for number, (_, tile) in enumerate(map_or_raise(rows, partial(_tile, run)), start=1):
         if progress:
             progress(number, len(rows))
         yield tile

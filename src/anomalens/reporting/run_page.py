@@ -29,7 +29,7 @@ from anomalens.reporting.rendering import Progress, render, setting_lines
 from anomalens.reporting.thumbnails import Thumbnails, draw_thumbnails
 from anomalens.runs.store import Row, RunCounts
 from anomalens.runs.stored_run import StoredRun
-from anomalens.threads import map_ordered
+from anomalens.threads import map_or_raise
 
 PAGE = 1000
 """Images on a page."""
@@ -109,9 +109,7 @@ def _cards(run: StoredRun, rows: Sequence[Row], common: int) -> Iterator[dict[st
     """Yield what the page shows of each image; pictures are drawn in background threads."""
     most = min(_MOST_OF_AN_IMAGE, _PICTURE_BYTES // max(len(rows), 1))
     draw = partial(draw_thumbnails, run, side=_LARGE if len(rows) <= _FEW else _SMALL, most_bytes=most)
-    for row, pictures in map_ordered(rows, draw):
-        if isinstance(pictures, Exception):
-            raise pictures
+    for row, pictures in map_or_raise(rows, draw):
         yield _card(row, pictures, common)
 
 

@@ -28,7 +28,7 @@ from anomalens.names import name_text
 from anomalens.prediction import Failure, Prediction, Result
 from anomalens.runs.record import ROWS, open_folder, read_record, write_record
 from anomalens.runs.store import Row, RunCounts, RunSummary, fill
-from anomalens.threads import map_ordered
+from anomalens.threads import map_or_raise
 from anomalens.typed_values import checked_value
 from anomalens.untrusted import json_value
 
@@ -239,17 +239,9 @@ def _rows(
         path = inputs[index]
         if keep is not None:
             keep(index, path, result)
-        row = result.to_dict() | {"path": name_text(path)}
-        if isinstance(result, Failure):
-            return row
-        try:
-            return row | write_pictures(store.folder, result, file_stem(index, path), maps)
-        except InputError as error:  # the file vanished or changed since it was read
-            return Failure.of(str(path), error).to_dict()
+        return row_with_pictures(store.folder, result, {"path": name_text(path)}, file_stem(index, path), maps)
 
-    for _, row in map_ordered(results, write, workers=workers, ahead=2 * workers):
-        if isinstance(row, Exception):
-            raise row
+    for _, row in map_or_raise(results, write, workers=workers, ahead=2 * workers):
         yield row
 
 
@@ -257,6 +249,30 @@ def make_folders(folder: Path, maps: MapFormat, *more: str) -> None:
     """Make the folders of a run's pictures, and `more`, inside its own."""
     for name in ("heatmaps", "masks", *(() if maps == "none" else ("maps",)), *more):
         (folder / name).mkdir(exist_ok=True)
+
+
+def row_with_pictures(
+    folder: Path,
+    result: Result,
+    facts: Row,
+    stem: str,
+    maps: MapFormat,
+    image: Rgb | None = None,
+) -> Row:
+    """Write the pictures of a result, if it has any, and return its row.
+
+    Args:
+        folder: of the run.
+        result: a prediction or a failure.
+        facts: what the row says beside the result, `path` among it.
+        stem, maps, image: see `file_stem`, `write_pictures`.
+    """
+    if isinstance(result, Failure):
+        return result.to_dict() | facts
+    try:
+        return result.to_dict() | facts | write_pictures(folder, result, stem, maps, image)
+    except InputError as error:  # the file vanished or changed since it was read
+        return Failure.of(facts["path"], error).to_dict() | facts
 
 
 def write_pictures(

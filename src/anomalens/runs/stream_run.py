@@ -16,17 +16,17 @@ from typing import Any
 from PIL import Image
 
 from anomalens.detection.detector import Detector
-from anomalens.errors import ConfigError, InputError
+from anomalens.errors import ConfigError
 from anomalens.files import atomic_write
 from anomalens.images.encoding import encode_image
 from anomalens.images.pixel_values import Rgb
 from anomalens.images.video import Video
 from anomalens.locks import held_folder
 from anomalens.names import name_text
-from anomalens.prediction import Failure, Result
-from anomalens.runs.folder import JsonLines, MapFormat, file_stem, make_folders, write_pictures
+from anomalens.prediction import Result
+from anomalens.runs.folder import JsonLines, MapFormat, file_stem, make_folders, row_with_pictures
 from anomalens.runs.store import Row, RunSummary, fill
-from anomalens.threads import map_ordered
+from anomalens.threads import map_or_raise
 
 Keep = Callable[[int, Path, Result], object]
 
@@ -179,9 +179,7 @@ def _rows(
         return _written(store.folder, index, arrival, result, maps, keep)
 
     # A row of a live source waits for nothing that comes after it.
-    for _, row in map_ordered(numbered, write, workers=workers, ahead=1 if live else 2 * workers):
-        if isinstance(row, Exception):
-            raise row
+    for _, row in map_or_raise(numbered, write, workers=workers, ahead=1 if live else 2 * workers):
         yield row
 
 
@@ -204,20 +202,15 @@ def _judged(detector: Detector, arrivals: Iterator[Arrival], live: bool) -> Iter
 
 def _written(folder: Path, index: int, arrival: Arrival, result: Result, maps: MapFormat, keep: Keep | None) -> Row:
     """Write the pictures of an image and return its row."""
-    row = result.to_dict() | {"path": arrival.path} | arrival.facts
+    facts = {"path": arrival.path} | arrival.facts
     stem = file_stem(index, Path(arrival.path))
     if isinstance(arrival.image, Path):
         file, pixels = arrival.image, None
     else:
-        row["image"] = f"frames/{stem}.png"
-        file, pixels = folder / row["image"], arrival.image
+        facts["image"] = f"frames/{stem}.png"
+        file, pixels = folder / facts["image"], arrival.image
         content = encode_image(Image.fromarray(pixels), compress_level=_COMPRESSION)
         atomic_write(file, content, durable=False)
     if keep is not None:
         keep(index, file, result)
-    if isinstance(result, Failure):
-        return row
-    try:
-        return row | write_pictures(folder, result, stem, maps, pixels)
-    except InputError as error:  # the file vanished or changed since it was read
-        return Failure.of(arrival.path, error).to_dict() | arrival.facts
+    return row_with_pictures(folder, result, facts, stem, maps, pixels)

@@ -1,7 +1,7 @@
 """Describe what the service answers, as the OpenAPI document states it, and fill it from rows of the history."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -97,6 +97,11 @@ class PageAnswer(InspectionsAnswer):
     """Hold some inspections; `next` is the cursor of the page that follows."""
 
     next: str | None
+
+
+def inspection_json(row: Inspection) -> dict[str, Any]:
+    """Return what the service says of an inspection, ready for JSON."""
+    return inspection_answer(row).model_dump(mode="json", exclude_unset=True)
 
 
 def inspection_answer(row: Inspection) -> InspectionAnswer:

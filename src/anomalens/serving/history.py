@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from sqlalchemy import ColumnElement, Select, delete, func, literal, select, tuple_
 from sqlalchemy.exc import IntegrityError
@@ -17,6 +17,7 @@ from anomalens.serving.database import Database
 from anomalens.serving.schema import Delivery, Inspection, Region, Review, Upload, Webhook, now
 
 Verdict = Literal["right", "false alarm", "missed", "unusable"]
+Row = TypeVar("Row")
 Sort = Literal["newest", "oldest", "worst"]
 
 # Rows read at a time where all of many are read.
@@ -171,7 +172,7 @@ class History:
     def get(self, id: str) -> Inspection:
         """Return an inspection. Raises NotFoundError."""
         with self._database.reading() as session:
-            return _present(session.get(Inspection, id))
+            return present(session.get(Inspection, id))
 
     def get_all(self, ids: Sequence[str]) -> list[Inspection]:
         """Return inspections in the order of their ids; those that are not there are left out."""
@@ -219,7 +220,7 @@ class History:
     def review(self, id: str, verdict: Verdict, comment: str, mask: str | None = None) -> Inspection:
         """Store what a person says of an answer. Raises NotFoundError; ConflictError where there is no answer."""
         with self._database.writing() as session:
-            row = _present(session.get(Inspection, id))
+            row = present(session.get(Inspection, id))
             if row.state == "waiting":
                 raise ConflictError("this image is not judged yet; review it once it has an answer")
             row.reviews.append(Review(verdict=verdict, comment=comment, mask=mask, created=now()))
@@ -229,7 +230,7 @@ class History:
     def undo_review(self, id: str) -> Inspection:
         """Take back the latest review; the one before it counts again. Raises NotFoundError where there is none."""
         with self._database.writing() as session:
-            row = _present(session.get(Inspection, id))
+            row = present(session.get(Inspection, id))
             if not row.reviews:
                 raise NotFoundError("this inspection has no review")
             row.reviews.pop()
@@ -288,9 +289,10 @@ def _selected(filters: Filters) -> Select[Inspection]:
     return select(Inspection).where(*filters.conditions())
 
 
-def _present(row: Inspection | None) -> Inspection:
+def present(row: Row | None, kind: str = "inspection") -> Row:
+    """Return a row that was looked for. Raises NotFoundError where there is none."""
     if row is None:
-        raise NotFoundError("there is no such inspection")
+        raise NotFoundError(f"there is no such {kind}")
     return row
 
 

@@ -67,9 +67,9 @@ def parquet(rows: Iterable[Inspection]) -> bytes:
     arrow, writing = optional("pyarrow", "data"), optional("pyarrow.parquet", "data")
     kinds = {"timestamp": arrow.timestamp("us", tz="UTC")}
     schema = arrow.schema([(name, kinds.get(kind, kind)) for name, kind in _COLUMNS.items()])
-    buffer = io.BytesIO()
+    buffer, cells = io.BytesIO(), map(table_row, rows)
     with writing.ParquetWriter(buffer, schema) as writer:
-        for chunk in _chunks(rows):
+        while chunk := list(islice(cells, _CHUNK)):
             writer.write_table(arrow.Table.from_pylist(chunk, schema=schema))
     return buffer.getvalue()
 
@@ -77,14 +77,3 @@ def parquet(rows: Iterable[Inspection]) -> bytes:
 def _timed(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row whose time is text."""
     return row | {"created": row["created"].isoformat()}
-
-
-def _chunks(rows: Iterable[Inspection]) -> Iterator[list[dict[str, Any]]]:
-    chunk: list[dict[str, Any]] = []
-    for row in rows:
-        chunk.append(table_row(row))
-        if len(chunk) == _CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -32,6 +33,13 @@ class Pruned:
     bytes: int
 
 
+def delete_inspections(history: History, media: MediaFolder, ids: Sequence[str]) -> None:
+    """Delete inspections, and the pictures that no other needs."""
+    with media.guard:
+        for name in history.delete(ids):
+            media.remove(name)
+
+
 def prune(database: Database, media: MediaFolder, days: float | None, *, dry_run: bool = False) -> Pruned:
     """Delete inspections older than so many days, and files that no row needs.
 
@@ -48,9 +56,7 @@ def prune(database: Database, media: MediaFolder, days: float | None, *, dry_run
             inspections = history.count_older(before)
         else:
             while ids := history.older_than(before, _CHUNK):
-                with media.guard:
-                    for name in history.delete(ids):
-                        media.remove(name)
+                delete_inspections(history, media, ids)
                 inspections += len(ids)
     files, size = _unneeded(database, media, dry_run=dry_run)
     return Pruned(inspections, files, size)
@@ -59,10 +65,8 @@ def prune(database: Database, media: MediaFolder, days: float | None, *, dry_run
 def _unneeded(database: Database, media: MediaFolder, *, dry_run: bool) -> tuple[int, int]:
     """Delete files without a row; return their number and bytes."""
     files = size = 0
-    chunk: list[tuple[str, int]] = []
-
-    def settle(chunk: Sequence[tuple[str, int]]) -> None:
-        nonlocal files, size
+    old = ((name, bytes_each) for name, age, bytes_each in media.names() if age > _UNCLAIMED)
+    while chunk := list(islice(old, _CHUNK)):
         with media.guard, database.reading() as session:
             needed = needed_media(session, {name for name, _ in chunk})
             for name, bytes_each in chunk:
@@ -70,15 +74,6 @@ def _unneeded(database: Database, media: MediaFolder, *, dry_run: bool) -> tuple
                     files, size = files + 1, size + bytes_each
                     if not dry_run:
                         media.remove(name)
-
-    for name, age, bytes_each in media.names():
-        if age > _UNCLAIMED:
-            chunk.append((name, bytes_each))
-        if len(chunk) == _CHUNK:
-            settle(chunk)
-            chunk = []
-    if chunk:
-        settle(chunk)
     return files, size
 
 

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -26,7 +27,7 @@ from anomalens.locks import locked
 from anomalens.methods.sets.set_method import is_set_method
 from anomalens.options import DEFAULT_OBJECT
 from anomalens.prediction import Failure, Prediction, Result
-from anomalens.serving.answers import inspection_answer
+from anomalens.serving.answers import inspection_json
 from anomalens.serving.database import Database
 from anomalens.serving.history import Filters, History, Page, Sort, Verdict
 from anomalens.serving.keeper import Finished, Keeper
@@ -34,7 +35,7 @@ from anomalens.serving.lanes import BusyError, Judge, Lanes
 from anomalens.serving.measures import Measures
 from anomalens.serving.media import MediaFolder
 from anomalens.serving.recipe_versions import RecipeVersions
-from anomalens.serving.retention import Janitor
+from anomalens.serving.retention import Janitor, delete_inspections
 from anomalens.serving.schema import Inspection, Upload, now
 from anomalens.serving.settings import ServeSettings
 from anomalens.serving.stored_predictions import Drawn, draw, prediction_of
@@ -148,7 +149,7 @@ class Service:
             check_size(image.name, len(image.content), self.settings)
         upload = None if key is None else Upload(key=key, digest=_request_digest(images, judge))
         if upload is not None and (rows := self.history.earlier(upload)) is not None:
-            return self._await(rows)
+            return self._await_earlier(rows)
         problems = [problem_of(image, self.settings) for image in images]
         if all(problems):
             raise UnprocessableError("; ".join(problem for problem in problems if problem))
@@ -169,7 +170,7 @@ class Service:
         if stored and stored[0] is not rows[0]:
             # The same request came twice at the same time, and the other one was first.
             self._give_back(good)
-            return self._await(stored)
+            return self._await_earlier(stored)
         answer = self._await(rows)
         for row in rows:
             if row.state == "waiting":
@@ -188,7 +189,7 @@ class Service:
 
     def inspection_json(self, row: Inspection) -> dict[str, object]:
         """Return what the service says of an inspection, ready for JSON."""
-        return inspection_answer(row).model_dump(mode="json", exclude_unset=True)
+        return inspection_json(row)
 
     def prediction(self, row: Inspection) -> Prediction:
         """Return the prediction of an inspection, map included. Raises NotFoundError without one, InputError."""
@@ -205,9 +206,15 @@ class Service:
         """Return an image's bytes. Raises InputError where they are not on this machine."""
         return read_bytes(self.original(row), named="picture", error=InputError, most_bytes=_MOST_ORIGINAL)
 
-    def picture(self, row: Inspection, picture: Drawn, side: int | None = None) -> Image.Image:
-        """Draw a picture of an inspection, see `stored_predictions.draw`. Raises NotFoundError, InputError."""
-        prediction = None if picture == "original" else self.prediction(row)
+    def picture(
+        self, row: Inspection, picture: Drawn, side: int | None = None, **thresholds: float | None
+    ) -> Image.Image:
+        """Draw a picture of an inspection, see `stored_predictions.draw`. Raises NotFoundError, InputError.
+
+        thresholds: `threshold`, `pixel_threshold` in place of those that it was decided by; None leaves one as it is.
+        """
+        asked: dict[str, Any] = {name: value for name, value in thresholds.items() if value is not None}
+        prediction = None if picture == "original" else replace(self.prediction(row), **asked)
         original = b"" if picture in ("heatmap", "mask") else self.original_bytes(row)
         return draw(prediction, original, picture, side)
 
@@ -226,9 +233,7 @@ class Service:
 
     def delete(self, ids: Sequence[str]) -> None:
         """Delete inspections, and the pictures that no other needs."""
-        with self.media.guard:
-            for name in self.history.delete(ids):
-                self.media.remove(name)
+        delete_inspections(self.history, self.media, ids)
 
     def _load(self, judge: Judge) -> Detector:
         """Load the detector of a judge. Raises AnomalensError."""
@@ -303,11 +308,15 @@ class Service:
                 else:
                     answer.set_result(None)
                 answers.append(answer)
-        for row, answer in zip(rows, answers, strict=True):
-            # It may have been answered between the reading of its row and now.
-            if not answer.done() and self.history.get(row.id).state != "waiting":
-                self._settle(row.id)
         return [row.id for row in rows], answers
+
+    def _await_earlier(self, rows: Sequence[Inspection]) -> tuple[list[str], list["Future[None]"]]:
+        """Do the same for inspections that may have been answered between the reading of their rows and now."""
+        ids, answers = self._await(rows)
+        for row in self.history.get_all([row.id for row in rows if row.state == "waiting"]):
+            if row.state != "waiting":
+                self._settle(row.id)
+        return ids, answers
 
     def _settle(self, id: str) -> None:
         with self._lock:

@@ -115,11 +115,14 @@ def statistics(database: Database, filters: Filters, bucket: Bucket = "day") -> 
     columns = (Inspection.created, Inspection.recipe, Inspection.state, Inspection.label, Inspection.p_value)
     statement = select(*columns, Inspection.verdict).where(*filters.conditions())
     with database.reading() as session:
-        found = session.execute(statement.order_by(Inspection.created.desc()).limit(_MOST))
-        rows = [_Row(*row) for row in found][::-1]
+        latest = session.execute(statement.order_by(Inspection.created.desc()).limit(_MOST))
+        rows = [_Row(*row) for row in latest][::-1]
         active = session.scalars(select(RecipeVersion).where(RecipeVersion.active))
         promises = {row.name: _Promise(row.version, row.facts.get("promised")) for row in active}
-    names = sorted({row.recipe for row in rows}, key=lambda name: (name is None, name or ""))
+    by_recipe: dict[str | None, list[_Row]] = {}
+    for row in rows:
+        by_recipe.setdefault(row.recipe, []).append(row)
+    names = sorted(by_recipe, key=lambda name: (name is None, name or ""))
     verdicts = Counter(row.verdict for row in rows if row.verdict)
     reviewed = verdicts.total()
     return StatisticsAnswer(
@@ -133,10 +136,7 @@ def statistics(database: Database, filters: Filters, bucket: Bucket = "day") -> 
             unusable=verdicts["unusable"],
             rate=verdicts["right"] / reviewed if reviewed else None,
         ),
-        recipes=[
-            _recipe(name, [row for row in rows if row.recipe == name], promises.get(name or ""), bucket)
-            for name in names
-        ],
+        recipes=[_recipe(name, by_recipe[name], promises.get(name or ""), bucket) for name in names],
     )
 
 

@@ -18,7 +18,7 @@ from anomalens.detection.recipe import SUFFIX
 from anomalens.errors import AnomalensError, ConfigError, InputError, one_line
 from anomalens.names import name_text
 from anomalens.prediction import Prediction
-from anomalens.serving.history import Filters, NotFoundError
+from anomalens.serving.history import Filters, NotFoundError, present
 from anomalens.serving.recipe_versions import checked_name
 from anomalens.serving.schema import Inspection, Job, RecipeVersion
 from anomalens.serving.uploads import UploadedImage, problem_of
@@ -124,10 +124,7 @@ class TeachingJobs:
     def get(self, id: str) -> Job:
         """Return a job. Raises NotFoundError."""
         with self._service.database.reading() as session:
-            job = session.get(Job, id)
-        if job is None:
-            raise NotFoundError("there is no such job")
-        return job
+            return present(session.get(Job, id), "job")
 
     def all(self, limit: int = 50) -> list[Job]:
         """Return the latest jobs, the newest first."""

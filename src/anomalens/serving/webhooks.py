@@ -15,7 +15,7 @@ import time
 import uuid
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
@@ -25,9 +25,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from anomalens._version import __version__
 from anomalens.errors import ConfigError, one_line
-from anomalens.serving.answers import inspection_answer
+from anomalens.serving.answers import inspection_json
 from anomalens.serving.database import Database
-from anomalens.serving.history import NotFoundError
+from anomalens.serving.history import NotFoundError, present
 from anomalens.serving.schema import Delivery, Inspection, Webhook, now
 
 _log = logging.getLogger("anomalens.serving")
@@ -39,8 +39,6 @@ _PATIENCE, _CLAIM = 10, 60
 # Seconds between two looks at what is due; messages sent between two looks.
 _TICK, _AT_ONCE = 0.5, 20
 _LONGEST_ADDRESS = 2000
-
-Row = TypeVar("Row")
 
 
 class Webhooks:
@@ -65,7 +63,7 @@ class Webhooks:
     def remove(self, id: str) -> None:
         """Delete an address and its messages. Raises NotFoundError."""
         with self._database.writing() as session:
-            _present(session.get(Webhook, id), "webhook")
+            present(session.get(Webhook, id), "webhook")
             session.execute(delete(Delivery).where(Delivery.webhook_id == id))
             session.execute(delete(Webhook).where(Webhook.id == id))
 
@@ -75,13 +73,13 @@ class Webhooks:
         if state is not None:
             statement = statement.where(Delivery.state == state)
         with self._database.reading() as session:
-            _present(session.get(Webhook, id), "webhook")
+            present(session.get(Webhook, id), "webhook")
             return list(session.scalars(statement))
 
     def retry(self, id: str, number: int) -> Delivery:
         """Send a message again, as if for the first time. Raises NotFoundError."""
         with self._database.writing() as session:
-            delivery = _present(session.get(Delivery, number), "message")
+            delivery = present(session.get(Delivery, number), "message")
             if delivery.webhook_id != id:
                 raise NotFoundError("there is no such message")
             delivery.state, delivery.attempts, delivery.due = "waiting", 0, now()
@@ -211,11 +209,4 @@ class _NoRedirects(HTTPRedirectHandler):
 
 
 def _body(delivery: Delivery, row: Inspection) -> bytes:
-    answer = inspection_answer(row).model_dump(mode="json", exclude_unset=True)
-    return json.dumps({"event": "anomalous", "delivery": delivery.id, "inspection": answer}).encode()
-
-
-def _present(row: Row | None, kind: str) -> Row:
-    if row is None:
-        raise NotFoundError(f"there is no such {kind}")
-    return row
+    return json.dumps({"event": "anomalous", "delivery": delivery.id, "inspection": inspection_json(row)}).encode()

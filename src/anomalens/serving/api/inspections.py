@@ -4,7 +4,6 @@ import asyncio
 import os
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -133,14 +132,8 @@ def _picture(
     threshold: float | None,
     pixel_threshold: float | None,
 ) -> Response:
-    row = service.inspection(id)
-    prediction = service.prediction(row)
-    if threshold is not None:
-        prediction = replace(prediction, threshold=threshold)
-    if pixel_threshold is not None:
-        prediction = replace(prediction, pixel_threshold=pixel_threshold)
-    original = service.original_bytes(row) if kind == "overlay" else b""
-    content = encode_image(draw(prediction, original, kind, side), compress_level=1)
+    drawn = service.picture(service.inspection(id), kind, side, threshold=threshold, pixel_threshold=pixel_threshold)
+    content = encode_image(drawn, compress_level=1)
     # A picture of an inspection never changes.
     return Response(content, media_type="image/png", headers={"cache-control": f"private, max-age={_DAY}"})
 
