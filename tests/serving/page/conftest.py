@@ -8,8 +8,11 @@ import pytest
 from real_browser import started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Start the browser that is installed, once for all tests; skips where there is none."""
+    """Start the browser that is installed; skips where there is none.
+
+    It ends with its file of tests: a process holds one such browser at a time, and other tests start their own.
+    """
     with started() as browser:
         yield browser
