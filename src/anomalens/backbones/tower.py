@@ -129,7 +129,7 @@ class ImageTower(nn.Module):
 
     def forward(
         self,
-        pixels: Tensor,
+        pixels: Tensor | None,
         dense: Sequence[Dense] = (),
         *,
         cls: Literal["normed", "raw"] | None = "normed",
@@ -142,7 +142,8 @@ class ImageTower(nn.Module):
         """Run one pass over a batch.
 
         Args:
-            pixels: [B, 3, H, W], normalised by the weights' own mean and std; sides multiples of the patch.
+            pixels: [B, 3, H, W], normalised by the weights' own mean and std; sides multiples of the patch. They may
+                be None where `embedded` is given.
             dense: the streams to read; each block computes only those that still need it.
             cls: "normed" = ln_post and projection (CLIP), "raw" = projection alone (AnomalyCLIP), None = not read.
             positions: how the position table reaches another grid.
@@ -161,7 +162,10 @@ class ImageTower(nn.Module):
         requests = [d.resolve(self.layers) for d in (*dense, *extra)]
         if any(d.stream == "guided" for d in requests) != (guide is not None):
             raise ConfigError("a guided stream and its attention matrix must be given together")
-        patches, levels = self.patches(pixels) if embedded is None else embedded
+        if embedded is None:
+            assert pixels is not None
+            embedded = self.patches(pixels)
+        patches, levels = embedded
         x, grid = self.embed(patches, positions)
         count = grid[0] * grid[1]
         if guide is not None and guide.shape[-2:] != (count, count):

@@ -1,9 +1,9 @@
 """Compute frozen features once: the tower runs over the auxiliary data one time, however many epochs follow.
 
-There is no augmentation and the image side of these methods learns nothing, so its output never changes. It is kept in
-half precision in memory-mapped files, keyed by weights, preprocessing, what the method reads, and the images; a build
-that was stopped goes on where it stopped. Where the image side does learn (AdaCLIP), `Pixels` gives the same batches by
-running the tower each time.
+There is no augmentation, so what comes before anything learned (`Method.encode_frozen`) never changes. That is the
+whole image side, but for AdaCLIP, whose prompts stand in the tower: there it is the embedded patches and the image
+embedding without prompts. It is kept in half precision in memory-mapped files, keyed by weights, preprocessing, what
+the method reads, and the images; a build that was stopped goes on where it stopped.
 
 Files of a cache folder: `cls.npy` [M, E], `dense-R-T.npy` [M, N, E or D] for tap T of request R, `masks.npy`
 [M, ⌈S²/8⌉] of bits, `progress.json` (shapes, how many images are done, and a sum of each batch). One process at a time
@@ -79,7 +79,7 @@ def usable(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def _encode(method: Method, clip: Clip, samples: Sequence[Sample], recipe: Preprocess) -> tuple[Features, np.ndarray]:
-    """Return features and masks [B, S, S] bool of samples. Raises InputError where a file cannot be read."""
+    """Return frozen features and masks [B, S, S] bool of samples. Raises InputError where a file cannot be read."""
     pixels, masks, keys = [], [], []
     for sample in samples:
         rgb = decode(sample.image).rgb
@@ -90,23 +90,7 @@ def _encode(method: Method, clip: Clip, samples: Sequence[Sample], recipe: Prepr
         masks.append(mask)
         keys.append(content_key(rgb))
     batch = torch.from_numpy(np.stack(pixels)).to(clip.visual.proj.device)
-    return method.encode(clip, batch, keys), np.stack(masks)
-
-
-class Pixels:
-    """Give batches straight from image files: the tower runs every time, with gradient into the method's prompts."""
-
-    def __init__(self, method: Method, clip: Clip, samples: Sequence[Sample], recipe: Preprocess) -> None:
-        self.method, self.clip, self.samples, self.recipe = method, clip, samples, recipe
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def batch(self, indices: Sequence[int]) -> TrainingBatch:
-        """See `Source`."""
-        chosen = [self.samples[i] for i in indices]
-        features, masks = _encode(self.method, self.clip, chosen, self.recipe)
-        return _batch(features, masks, chosen, self.clip.visual.proj.device)
+    return method.encode_frozen(clip, batch, keys), np.stack(masks)
 
 
 @dataclass(frozen=True)
@@ -168,12 +152,13 @@ def _crc(parts: Iterable[np.ndarray]) -> int:
 class Cached:
     """Give batches from a cache folder that `build` has filled."""
 
-    def __init__(self, folder: Path, samples: Sequence[Sample], device: torch.device) -> None:
+    def __init__(self, folder: Path, method: Method, clip: Clip, samples: Sequence[Sample]) -> None:
         """Raise InputError where the folder does not say what it holds."""
         progress = CacheProgress.read(folder)
         if progress is None:
             raise InputError(f"{folder}: no cache of features, or a damaged one; delete the folder and start again")
-        self.samples, self.device, self.grid, self.side = samples, device, progress.grid, progress.side
+        self.method, self.clip, self.samples = method, clip, samples
+        self.device, self.grid, self.side = clip.visual.proj.device, progress.grid, progress.side
         files = {name: _load(folder, name) for name in progress.names}
         self._cls, self._masks = files["cls"], files["masks"]
         self._dense = [[files[f"dense-{r}-{t}"] for t in range(taps)] for r, taps in enumerate(progress.taps)]
@@ -191,20 +176,19 @@ class Cached:
         dense = tuple(tuple(read(tap) for tap in request) for request in self._dense)
         bits = np.unpackbits(self._masks[rows], axis=1, count=self.side**2)
         masks = bits.reshape(len(rows), self.side, self.side)
-        features = Features(read(self._cls), dense, self.grid)
-        return _batch(features, masks, [self.samples[i] for i in rows], self.device)
-
-
-def _batch(features: Features, masks: np.ndarray, samples: Sequence[Sample], device: torch.device) -> TrainingBatch:
-    labels = torch.tensor([int(s.label or 0) for s in samples], device=device)
-    truth = torch.from_numpy(masks).float().to(device)
-    return TrainingBatch(features, truth, labels, tuple(s.class_name for s in samples))
+        features = self.method.encode_learned(self.clip, Features(read(self._cls), dense, self.grid))
+        samples = [self.samples[i] for i in rows]
+        labels = torch.tensor([int(s.label or 0) for s in samples], device=self.device)
+        truth = torch.from_numpy(masks).float().to(self.device)
+        return TrainingBatch(features, truth, labels, tuple(s.class_name for s in samples))
 
 
 def cache_key(method: Method, weights_hash: str, samples: Sequence[Sample], recipe: Preprocess, extra: str = "") -> str:
     """Name a cache: equal only where every feature would be. `extra` holds further settings of the image side."""
     files = [(s.id, str(s.mask and s.mask.name), stamp(s.image), stamp(s.mask)) for s in samples]
     streams = [asdict(request) for request in method.dense]
+    if type(method).encode_learned is not Method.encode_learned:
+        extra += f" {type(method).__name__} before anything learned"
     facts = [weights_hash, asdict(recipe), streams, method.cls, method.positions, extra, files]
     return digest(json.dumps(facts, sort_keys=True))[:32]
 
@@ -236,7 +220,7 @@ def build(
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, "features", wait=True):
         _fill(folder, method, clip, samples, recipe, batch, progress, announce)
-    return Cached(folder, samples, clip.visual.proj.device)
+    return Cached(folder, method, clip, samples)
 
 
 def _fill(

@@ -1,6 +1,6 @@
 """Train a learned method on auxiliary data: features once, then a few hundred cheap steps, then a checkpoint.
 
-    samples -> features (cached, or the tower every step) -> loss of the method -> Adam -> checkpoint
+    samples -> frozen features (cached) -> loss of the method -> Adam -> checkpoint
 
 What stands beside the checkpoint, and how a stopped run goes on, is in `run_files.py`.
 """
@@ -24,7 +24,7 @@ from anomalens.errors import ConfigError, TrainingError
 from anomalens.files import cache_folder, file_key, make_folder
 from anomalens.images.preprocessing import Preprocess
 from anomalens.learning import processes
-from anomalens.learning.features import Cached, Pixels, Source, TrainingBatch, build, cache_key, usable
+from anomalens.learning.features import Cached, Source, TrainingBatch, build, cache_key, usable
 from anomalens.learning.held_out import Subset, measure, split
 from anomalens.learning.run_files import Report, RunFiles
 from anomalens.locks import locked
@@ -183,8 +183,6 @@ def _source(
     cache: Path,
     run: RunFiles,
 ) -> Source:
-    if not method.frozen_features:
-        return Pixels(method, clip, samples, preprocess)
     extra = json.dumps({name: value for name, value in config_of(method).items() if name in method.image_options})
     folder = cache / cache_key(method, weights_hash, samples, preprocess, extra)
     if processes.rank() == 0:
@@ -198,7 +196,7 @@ def _source(
             announce=lambda size: run.report({"event": "cache", "folder": str(folder), "bytes": size}),
         )
     processes.wait()
-    return Cached(folder, samples, clip.visual.proj.device)
+    return Cached(folder, method, clip, samples)
 
 
 def fit(

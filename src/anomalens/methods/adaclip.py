@@ -42,7 +42,7 @@ from anomalens.backbones.config import ClipConfig
 from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.streams import Dense
 from anomalens.backbones.tokenizer import tokenize
-from anomalens.backbones.tower import Clip, Features, Positions, TextTower
+from anomalens.backbones.tower import Clip, Embedded, Features, Positions, TextTower
 from anomalens.errors import ConfigError
 from anomalens.methods.base import ExportTraits, ScoreMap, register
 from anomalens.methods.parts import ensembles
@@ -109,7 +109,6 @@ class AdaCLIP(LearnedMethod):
     config: Config
     score_only_options: ClassVar[tuple[str, ...]] = ("clusters", "iterations", "fusion")
     recipe: ClassVar[Recipe] = Recipe("adamw", lr=0.01, weight_decay=0.01, epochs=5, batch=1)
-    frozen_features: ClassVar[bool] = False
     uses_names: ClassVar[bool] = True
     positions: ClassVar[Positions] = "bicubic-unfiltered"
 
@@ -134,16 +133,26 @@ class AdaCLIP(LearnedMethod):
 
     def encode(self, clip: Clip, pixels: Tensor, keys: Sequence[int] = ()) -> PromptedFeatures:
         """Encode pixels [B, 3, H, W] in two passes: without prompts for f0, then with the prompts made from it."""
+        return self.encode_learned(clip, self.encode_frozen(clip, pixels, keys))
+
+    def encode_frozen(self, clip: Clip, pixels: Tensor, keys: Sequence[int] = ()) -> Features:
+        """Encode pixels [B, 3, H, W] without prompts: f0 [B, E], and the embedded patches [B, N, D]."""
         with torch.no_grad():
             embedded = clip.visual.patches(pixels)
-            plain = clip.visual(pixels, positions=self.positions, embedded=embedded).cls
+            plain = clip.visual(pixels, positions=self.positions, embedded=embedded)
+        return Features(plain.cls, ((embedded.patches.flatten(2).mT,),), plain.grid, embedded.levels)
+
+    def encode_learned(self, clip: Clip, frozen: Features) -> PromptedFeatures:
+        """Encode embedded patches with the prompts made from f0."""
+        plain, patches = frozen.cls, frozen.dense[0][0]
+        assert plain is not None
         dynamic = self.visual_dynamic(plain).view(plain.shape[0], 1, self.config.length, -1)
         features: Features = clip.visual(
-            pixels,
+            None,
             self.dense,
             positions=self.positions,
             prompts=self._hybrid(self.visual_static, dynamic),
-            embedded=embedded,
+            embedded=Embedded(patches.mT.unflatten(2, frozen.grid).to(clip.visual.dtype), frozen.levels),
             level_taps=self.level_taps,
         )
         return PromptedFeatures(features.cls, features.dense, features.grid, features.levels, plain=plain)

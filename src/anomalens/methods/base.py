@@ -125,6 +125,14 @@ class Method(nn.Module, ABC):
         )
         return features
 
+    def encode_frozen(self, clip: Clip, pixels: Tensor, keys: Sequence[int] = ()) -> Features:
+        """Encode as much as `encode` does without anything learned: it never changes in training and may be kept."""
+        return self.encode(clip, pixels, keys)
+
+    def encode_learned(self, clip: Clip, frozen: Features) -> Features:
+        """Finish what `encode_frozen` began: together they give what `encode` gives."""
+        return frozen
+
     def hand_out_levels(self, taps: tuple[int, ...]) -> None:
         """Have `encode` read what `levels` returns, from now on.
 

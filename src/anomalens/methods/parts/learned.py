@@ -39,8 +39,6 @@ class LearnedMethod(Method):
 
     learned: ClassVar[bool] = True
     recipe: ClassVar[Recipe] = Recipe()
-    # Whether nothing is learned on the image side, so that features may be computed once and kept.
-    frozen_features: ClassVar[bool] = True
     # Options, besides those behind `dense`, that change what `encode` gives: features are kept by them too.
     image_options: ClassVar[tuple[str, ...]] = ()
     # Whether the object name reaches the prompts.
