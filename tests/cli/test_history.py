@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,42 @@ def test_tables_and_pruning(photos: Path, tmp_path: Path, run: Command) -> None:
     missing = run("history", "list", "--store", f"sqlite:///{tmp_path / 'none.db'}")
     assert missing.code == 2
     assert not (tmp_path / "none.db").exists()
+
+
+def test_the_history_has_a_page_and_annotations_as_a_run_has(
+    photos: Path, tmp_path: Path, run: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = f"sqlite:///{tmp_path / 'h.db'}"
+    run("detect", "photos", "--out", "out", "--store", store, "--together", "no", "--format", "html,coco")
+    # The pictures of the history are its own.
+    shutil.rmtree("photos")
+    assert run("report", store).code == 0
+    page, same = Path("report.html").read_text(), Path("out/report.html").read_text()
+    for mark in ("data-score", "data:image/webp", "<dt>failed</dt><dd>1</dd>", "is not an image", "data-name"):
+        assert page.count(mark) == same.count(mark) > 0, mark
+    assert "image not found" not in page
+    assert "These are inspections of a history" in page
+    assert "UTC" in page
+    assert run("report", store, "--format", "coco", "--out", "annotated").code == 0
+    regions, wanted = (
+        [(part["bbox"], part["area"], part["segmentation"]) for part in json.loads(path.read_text())["annotations"]]
+        for path in (Path("annotated/coco.json"), Path("out/coco.json"))
+    )
+    assert sorted(map(str, regions)) == sorted(map(str, wanted))
+    label = "normal" if "<dt>normal</dt><dd>0</dd>" not in page else "anomalous"
+    assert run("history", "export", "some.html", "--store", store, "--label", label).code == 0
+    some = Path("some.html").read_text()
+    assert 0 < some.count("data-score") == some.count(f'data-label="{label}"')
+    for command, reason in (
+        (("report", store, "--format", "csv"), "anomalens history export inspections.csv"),
+        (("report", store, "--media", "none"), "no such folder of pictures"),
+        (("report", "out", "--media", "none"), "sqlite:///FILE"),
+        (("report", "sqlite:///none.db"), "no such history"),
+    ):
+        ran = run(*command)
+        assert ran.code == 2
+        assert reason in ran.err
 
 
 def test_a_folder_of_pictures_needs_a_store(photos: Path, tmp_path: Path, run: Command) -> None:

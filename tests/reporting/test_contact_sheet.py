@@ -38,3 +38,9 @@ def test_a_run_without_images_is_an_empty_sheet(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path, [Shot("a.png", error="x")]))
     for path in (*write_run_picture(run, tmp_path), *write_run_document(run, tmp_path)):
         assert path.stat().st_size > 0
+
+
+def test_names_are_told_apart_in_letters_that_the_font_has() -> None:
+    assert contact_sheet._name("a\\b/day 1/001.png") == "day 1/001.png"
+    assert contact_sheet._name("001.png") == "001.png"
+    assert contact_sheet._in_plain_letters("Grün/Ærø 日.png\n") == "Grun/?r? ?.png\\n"

@@ -55,7 +55,7 @@ def test_everything_a_person_asks_for_is_on_it(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for number, name in ((2, "anomalous"), (2, "normal"), (1, "unusable"), (1, "failed")):
         assert f"<dt>{name}</dt><dd>{number}</dd>" in text
-    assert "1 image: Not judged: the image is black." in text
+    assert "1 image: the image is black." in text
     assert "is empty" in text
     assert "above 0.5. This threshold comes from: by hand." in text
     assert "64 and 32 pixels a side" in text
@@ -64,6 +64,22 @@ def test_everything_a_person_asks_for_is_on_it(page: Path) -> None:
     assert '<option value="left">' in text
     assert '<option value="&lt;b&gt;bolt&lt;/b&gt;">' in text
     assert "<b>bolt" not in text
+
+
+def test_what_is_longer_than_any_name_is_shortened_and_odd_settings_are_passed_over(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, SHOTS[:2])
+    rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows[0]["path"] = rows[0]["object"] = "x" * 1_000_000
+    rows[1]["p_value"] = 0.05
+    (folder / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    record = json.loads((folder / "run.json").read_text())
+    record["settings"] |= {"extra_sizes": 3, "size": "large", "tile": 9}
+    record["counts"] = {"inputs": "many"}
+    (folder / "run.json").write_text(json.dumps(record))
+    text = write_page(folder).read_text(encoding="utf-8")
+    assert len(text) < 100_000
+    assert "one of twenty" in text
+    assert "pixels a side" not in text
 
 
 def test_it_is_one_file_that_runs_its_own_script_alone(page: Path) -> None:

@@ -154,8 +154,12 @@ def test_a_sheet_holds_so_many_rows(run: StoredRun, tmp_path: Path, monkeypatch:
 
 def test_formats_are_checked_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen_formats(["csv, png", "jsonl", "csv"]) == ["csv", "png"]
-    with pytest.raises(ConfigError, match="unknown format 'xls'; there are jsonl, html, csv, xlsx"):
-        chosen_formats(["csv,xls"])
+    with pytest.raises(
+        ConfigError, match=r"unknown format 'XLS' \(did you mean xlsx\?\); there are jsonl, html, csv, xlsx"
+    ):
+        chosen_formats(["csv,XLS"])
+    with pytest.raises(ConfigError, match="unknown format ''; there are jsonl"):
+        chosen_formats(["csv,"])
     monkeypatch.setitem(__import__("sys").modules, "openpyxl", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'anomalens\[xlsx\]'"):
         chosen_formats(["xlsx"])

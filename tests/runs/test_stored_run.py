@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from anomalens.errors import InputError
+from anomalens.runs import stored_run
 from anomalens.runs.ray_parts import FinishedPart
 from anomalens.runs.stored_run import StoredRun, holds_run, read_run
 from hostile import texts
@@ -76,11 +77,50 @@ def test_pictures_lie_in_the_folder_of_the_run(run: StoredRun, tmp_path: Path) -
         {"error": 3},
     ],
 )
-def test_damaged_rows_are_one_line(run: StoredRun, change: dict[str, Any]) -> None:
-    row = lines(run)[0] | change
-    (run.folder / "predictions.jsonl").write_text(json.dumps(row) + "\n")
+def test_damaged_rows_are_failures_with_a_reason(
+    run: StoredRun, change: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = lines(run)
+    rows[0] |= change
+    (run.folder / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    read = list(run.rows())
+    assert read[1:] == rows[1:]
+    assert read[0]["path"] == "row 1"
+    assert read[0]["error"].startswith("this row is damaged (")
+    # However often they are read, it is said once.
+    list(run.rows())
+    assert len(caplog.messages) == 1
+    assert "1 of 4 rows are damaged (row 1: " in caplog.messages[0]
+
+
+def test_a_line_that_is_no_json_and_one_without_end_are_damaged_rows(
+    run: StoredRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = run.folder / "predictions.jsonl"
+    whole = path.read_bytes().splitlines(keepends=True)
+    monkeypatch.setattr(stored_run, "_LONGEST_ROW", 2000)
+    path.write_bytes(b"{broken\n" + whole[0] + b"x" * 4500 + b"\n" + whole[1])
+    assert [row["path"].rsplit("/")[-1] for row in run.rows()] == ["row 1", "1.png", "row 3", "2.png"]
+
+
+def test_a_run_without_a_whole_row_is_damaged(run: StoredRun) -> None:
+    (run.folder / "predictions.jsonl").write_text("{}\n[]\n")
     with pytest.raises(InputError, match=r"damaged \(row 1: .*run detect again"):
         list(run.rows())
+
+
+def test_a_damaged_part_of_a_cluster_leaves_the_others(run: StoredRun) -> None:
+    rows = lines(run)
+    (run.folder / "predictions.jsonl").unlink()
+    for number in range(2):
+        target = run.folder / "rows" / f"part={number:05d}" / "x.parquet"
+        target.parent.mkdir(parents=True)
+        target.write_bytes(FinishedPart.of(number, rows[2 * number : 2 * number + 2]).data)
+    damaged = run.folder / "rows" / "part=00000" / "x.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    read = list(run.rows())
+    assert [row["path"] for row in read] == ["rows/part=00000/x.parquet", rows[2]["path"], rows[3]["path"]]
+    assert "this row is damaged" in read[0]["error"]
 
 
 def test_whatever_a_row_holds_it_is_read_or_refused(run: StoredRun) -> None:

@@ -16,6 +16,7 @@ from anomalens.errors import ConfigError
 if TYPE_CHECKING:
     from anomalens.serving.database import Database
     from anomalens.serving.history import Filters
+    from anomalens.serving.history_run import HistoryRun
     from anomalens.serving.schema import Inspection
 
 app = new_app("history", "The history of inspections: list it, write it as a table, delete what is old.")
@@ -34,6 +35,7 @@ class Label(StrEnum):
     unusable = "unusable"
 
 
+Media = Annotated[Path | None, typer.Option(help="Folder of pictures; unless given, beside the SQLite file.")]
 OfLabel = Annotated[Label | None, typer.Option("--label", help="Those decided so.")]
 DEFAULT = "sqlite:///history.db"
 
@@ -83,36 +85,47 @@ def show(
 @app.command("export")
 @with_verbosity
 def export(
-    out: Annotated[Path, typer.Argument(help="The file to write: .csv, .parquet or .xlsx.")],
+    out: Annotated[
+        Path, typer.Argument(help="The file to write: .csv, .parquet or .xlsx; .html is a page to look at.")
+    ],
     store: Store = DEFAULT,
     recipe: Recipe = None,
     label: OfLabel = None,
     since: Since = None,
     until: Until = None,
+    media: Media = None,
 ) -> None:
-    """Write inspections as a table, the oldest first.
+    """Write inspections as a table, the oldest first; or as a page with pictures, the worst first.
 
     Examples:
 
       anomalens history export inspections.csv
 
       anomalens history export alarms.xlsx --label anomalous --since 2026-11-01
+
+      anomalens history export alarms.html --label anomalous --since 2026-11-01
     """
-    from anomalens.cli.console import note
+    from anomalens.cli.console import drawing_bar, note
     from anomalens.files import atomic_write
+    from anomalens.reporting.run_page import write_run_pages
     from anomalens.serving.history import History
     from anomalens.serving.history_tables import csv_table, parquet, workbook
 
     writers: dict[str, Callable[[Iterable[Inspection]], bytes]]
     writers = {".csv": csv_table, ".parquet": parquet, ".xlsx": workbook}
-    write = writers.get(out.suffix.lower())
-    if write is None:
-        raise ConfigError(f"{out}: a table is written as {', '.join(writers)}")
-    with _opened(store) as database:
-        rows = History(database).each(_filters(recipe, label, since, until))
-        content = write(rows)
-    atomic_write(out, content)
-    note(f"written: {out}")
+    filters, write = _filters(recipe, label, since, until), writers.get(out.suffix.lower())
+    if out.suffix.lower() == ".html":
+        with opened_run(store, media, filters) as run, drawing_bar() as progress:
+            paths = write_run_pages(run, out, progress)
+    elif write is None:
+        raise ConfigError(f"{out}: a table is written as {', '.join(writers)}, a page as .html")
+    else:
+        with _opened(store) as database:
+            content = write(History(database).each(filters))
+        atomic_write(out, content)
+        paths = [out]
+    for path in paths:
+        note(f"written: {path}")
 
 
 @app.command("prune")
@@ -120,9 +133,7 @@ def export(
 def prune(
     older_than: Annotated[str, typer.Option("--older-than", help="A span of time: 90d, 12h, 4w or 2y.")],
     store: Store = DEFAULT,
-    media: Annotated[
-        Path | None, typer.Option(help="Folder of pictures; unless given, beside the SQLite file.")
-    ] = None,
+    media: Media = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be deleted.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -147,6 +158,23 @@ def prune(
     facts = {"would be deleted" if dry_run else "deleted": f"{pruned.inspections} inspections"}
     facts |= {"files without a row": f"{pruned.files} of {pruned.bytes / 1e6:.1f} MB"}
     show_facts(vars(pruned) | {"dry_run": dry_run} if as_json else facts, as_json=as_json)
+
+
+@contextmanager
+def opened_run(store: str, media: Path | None, filters: "Filters") -> "Iterator[HistoryRun]":
+    """Give inspections of a history as a run. Raises ConfigError where it, or its folder of pictures, is not there."""
+    with _opened(store) as database:
+        from anomalens.serving.history import History
+        from anomalens.serving.history_run import HistoryRun
+        from anomalens.serving.media import MediaFolder
+        from anomalens.serving.settings import ServeSettings, sqlite_file, without_password
+
+        folder = ServeSettings(store=store, media=media).media_folder
+        if not folder.is_dir():
+            raise ConfigError(f"{folder}: no such folder of pictures; name it by --media")
+        file = sqlite_file(store)
+        name = without_password(store) if file is None else file.name
+        yield HistoryRun(name, History(database), MediaFolder(folder), filters)
 
 
 @contextmanager

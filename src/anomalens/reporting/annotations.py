@@ -17,13 +17,13 @@ import numpy.typing as npt
 from anomalens.errors import InputError
 from anomalens.files import atomic_write
 from anomalens.images.connected import find_runs
-from anomalens.images.decoding import decode_mask
+from anomalens.images.decoding import decode
 from anomalens.images.image_files import MAX_PIXELS
 from anomalens.images.outlines import Polygon, outlines, simplified
 from anomalens.names import name_text
 from anomalens.reporting.rendering import Progress
 from anomalens.runs.store import Row
-from anomalens.runs.stored_run import StoredRun
+from anomalens.runs.stored_run import Run
 from anomalens.threads import map_or_raise
 
 CATEGORY = "anomaly"
@@ -46,7 +46,7 @@ class _Shape:
     run_lengths: list[int] | None
 
 
-def write_coco(run: StoredRun, folder: Path, progress: Progress | None = None) -> list[Path]:
+def write_coco(run: Run, folder: Path, progress: Progress | None = None) -> list[Path]:
     """Write coco.json into `folder`, atomically: every image that was judged, every region with outline, box and score.
 
     A region with holes is written as run lengths, any other as a polygon. `progress` is called with the number of
@@ -84,7 +84,7 @@ def write_coco(run: StoredRun, folder: Path, progress: Progress | None = None) -
     return [_written(folder / "coco.json", content)]
 
 
-def write_label_studio(run: StoredRun, folder: Path, progress: Progress | None = None) -> list[Path]:
+def write_label_studio(run: Run, folder: Path, progress: Progress | None = None) -> list[Path]:
     """Write label-studio.json into `folder`, atomically: a task for each image that was judged, regions as predictions.
 
     Arguments and errors as for `write_coco`.
@@ -116,10 +116,10 @@ def _polygon_result(number: int, shape: _Shape, row: Row) -> dict[str, Any]:
     }
 
 
-def _file(run: StoredRun, row: Row) -> str:
+def _file(run: Run, row: Row) -> str:
     """Return the file of an image: where the run had it from, or the frame that the run kept."""
     image = run.picture(row, "image")
-    return row["path"] if image is None else name_text(image)
+    return name_text(image) if isinstance(image, Path) else row["path"]
 
 
 def _address(path: str) -> str:
@@ -129,9 +129,9 @@ def _address(path: str) -> str:
     return _LOCAL_FILES + quote(path.replace("\\", "/").lstrip("/"))
 
 
-def _shapes(run: StoredRun, progress: Progress | None) -> Iterator[tuple[Row, Sequence[_Shape]]]:
+def _shapes(run: Run, progress: Progress | None) -> Iterator[tuple[Row, Sequence[_Shape]]]:
     """Yield the rows of images that were judged, each with its regions; outlines are traced in background threads."""
-    total = run.record["counts"].get("done", 0)
+    total = run.total
     judged = (row for row in run.rows() if row.get("label") in ("normal", "anomalous"))
     for number, (row, shapes) in enumerate(map_or_raise(judged, lambda row: _traced(run, row)), start=1):
         if progress:
@@ -139,7 +139,7 @@ def _shapes(run: StoredRun, progress: Progress | None) -> Iterator[tuple[Row, Se
         yield row, shapes
 
 
-def _traced(run: StoredRun, row: Row) -> list[_Shape]:
+def _traced(run: Run, row: Row) -> list[_Shape]:
     """Return the regions of a row with their outlines; boxes where there is no mask that fits the row."""
     mask = _mask(run, row) if row["regions"] else None
     regions = {} if mask is None else _regions_of(mask)
@@ -174,10 +174,11 @@ def _regions_of(mask: npt.NDArray[np.bool_]) -> dict[tuple[int, ...], npt.NDArra
     return regions
 
 
-def _mask(run: StoredRun, row: Row) -> npt.NDArray[np.bool_] | None:
-    path = run.picture(row, "mask")
+def _mask(run: Run, row: Row) -> npt.NDArray[np.bool_] | None:
+    most = max(MAX_PIXELS, row["width"] * row["height"])
     try:
-        mask = None if path is None else decode_mask(path, max_pixels=max(MAX_PIXELS, row["width"] * row["height"]))
+        picture = run.picture(row, "mask")
+        mask = None if picture is None else decode(picture, max_pixels=most).rgb[..., 0] > 127
     except InputError:
         return None
     return mask if mask is not None and mask.shape == (row["height"], row["width"]) else None

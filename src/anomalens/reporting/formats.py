@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from anomalens.errors import ConfigError
@@ -12,7 +13,7 @@ from anomalens.reporting.overlay_video import write_overlay_video
 from anomalens.reporting.rendering import Progress
 from anomalens.reporting.run_page import write_run_pages
 from anomalens.reporting.run_tables import write_csv, write_parquet, write_workbook
-from anomalens.runs.stored_run import StoredRun
+from anomalens.runs.stored_run import Run
 
 PAGE_NAME = "report.html"
 
@@ -24,12 +25,12 @@ class Format:
     # What is written, in words.
     words: str
     # Writes files of a run into a folder and returns their paths.
-    write: Callable[[StoredRun, Path, Progress | None], list[Path]]
+    write: Callable[[Run, Path, Progress | None], list[Path]]
     # Package that it needs, and the extra that brings it.
     needs: tuple[str, str] | None = None
 
 
-def _page(run: StoredRun, folder: Path, progress: Progress | None) -> list[Path]:
+def _page(run: Run, folder: Path, progress: Progress | None) -> list[Path]:
     return write_run_pages(run, folder / PAGE_NAME, progress)
 
 
@@ -58,12 +59,15 @@ def chosen_formats(texts: Sequence[str]) -> list[str]:
     names = dict.fromkeys(name.strip() for text in texts for name in text.split(",") if name.strip() != "jsonl")
     for name in names:
         if name not in FORMATS:
-            raise ConfigError(f"unknown format {name!r}; there are jsonl, {', '.join(FORMATS)}")
+            known = ("jsonl", *FORMATS)
+            close = get_close_matches(name.lower(), known, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise ConfigError(f"unknown format {name!r}{hint}; there are {', '.join(known)}")
         if needs := FORMATS[name].needs:
             optional(*needs)
     return list(names)
 
 
-def write_formats(run: StoredRun, names: Sequence[str], folder: Path, progress: Progress | None = None) -> list[Path]:
+def write_formats(run: Run, names: Sequence[str], folder: Path, progress: Progress | None = None) -> list[Path]:
     """Write a run into a folder in every format named; return the paths of all files. Raises as the formats do."""
     return [path for name in names for path in FORMATS[name].write(run, folder, progress)]

@@ -14,7 +14,7 @@ from anomalens.files import atomic_stream
 from anomalens.reporting.rendering import Progress
 from anomalens.reporting.thumbnails import original, stored_picture
 from anomalens.runs.store import Row
-from anomalens.runs.stored_run import StoredRun
+from anomalens.runs.stored_run import Run
 
 # Longest side in pixels; every player shows it.
 _SIDE = 1920
@@ -26,7 +26,7 @@ _CODECS = ("libx264", "libopenh264", "mpeg4")
 _COLOURS = {"anomalous": "#f2a065", "unusable": "#f08a83", "normal": "#6db3f8"}
 
 
-def write_overlay_video(run: StoredRun, folder: Path, progress: Progress | None = None) -> list[Path]:
+def write_overlay_video(run: Run, folder: Path, progress: Progress | None = None) -> list[Path]:
     """Write overlay.mp4 into `folder`, atomically; `progress` is called with frames done and rows of the run.
 
     Raises ConfigError where the run is not about a video, OSError.
@@ -34,15 +34,15 @@ def write_overlay_video(run: StoredRun, folder: Path, progress: Progress | None 
     rows = (row for row in run.rows() if "time" in row and "error" not in row)
     first = next(rows, None)
     if first is None:
-        raise ConfigError(f"{run.folder}: this run is not about a video, so there is no video to make of it")
+        raise ConfigError(f"{run.name}: this run is not about a video, so there is no video to make of it")
     path = folder / "overlay.mp4"
-    total = run.record["counts"].get("done", 0)
+    total = run.total
     with atomic_stream(path) as stream:
         _encode(run, first, rows, stream, lambda done: progress(done, max(done, total)) if progress else None)
     return [path]
 
 
-def _encode(run: StoredRun, first: Row, rows: Iterator[Row], stream: Any, step: Callable[[int], object]) -> None:
+def _encode(run: Run, first: Row, rows: Iterator[Row], stream: Any, step: Callable[[int], object]) -> None:
     """Encode the first row of a run and all others into an open file."""
     av = optional("av", "video")
     codec = next(name for name in _CODECS if name in av.codecs_available)
@@ -67,7 +67,7 @@ def _encode(run: StoredRun, first: Row, rows: Iterator[Row], stream: Any, step: 
         container.mux(video.encode(None))
 
 
-def _picture(run: StoredRun, row: Row, size: tuple[int, ...]) -> Image.Image:
+def _picture(run: Run, row: Row, size: tuple[int, ...]) -> Image.Image:
     """Return a frame with its heatmap, its label, its score and its time, in the size of the video."""
     width, height = size
     picture = stored_picture(run, row, "heatmap", _SIDE) or original(run, row, _SIDE)

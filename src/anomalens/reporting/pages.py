@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from anomalens.errors import InputError
 from anomalens.reporting.benchmark_page import holds_benchmark, write_benchmark_page
 from anomalens.reporting.evaluation_page import write_report
 from anomalens.reporting.formats import PAGE_NAME
@@ -18,6 +19,8 @@ def write_page(folder: Path, out: Path | None = None, progress: Progress | None 
 
     Raises InputError where `folder` holds no results or damaged ones, OSError where a page cannot be written.
     """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; name one that detect, evaluate or benchmark wrote")
     target = folder / PAGE_NAME if out is None else out
     if holds_run(folder):
         return write_run_pages(read_run(folder), target, progress)[0]

@@ -8,7 +8,6 @@ further pages beside it. Without the script all can be read and printed; filters
 import base64
 import hashlib
 import heapq
-import math
 import os
 from array import array
 from collections import Counter
@@ -28,7 +27,7 @@ from anomalens.reporting.charts import Mark, histogram
 from anomalens.reporting.rendering import Progress, render, setting_lines
 from anomalens.reporting.thumbnails import Thumbnails, draw_thumbnails
 from anomalens.runs.store import Row, RunCounts
-from anomalens.runs.stored_run import StoredRun
+from anomalens.runs.stored_run import Run
 from anomalens.threads import map_or_raise
 
 PAGE = 1000
@@ -43,6 +42,8 @@ _LARGE, _SMALL, _FEW = 560, 288, 200
 _FAILURES_NAMED = 200
 # Scores that the page counts with: all of them, or so many evenly spaced in their order.
 _LEVELS = 4000
+# Letters of a path that are shown.
+_LONGEST_NAME = 1000
 # Folders and objects that can be chosen.
 _CHOICES = 200
 _ORDER = {"anomalous": 0, "unusable": 1, "normal": 2}
@@ -60,6 +61,8 @@ class _Overview:
     thresholds: Counter[float] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
     failures: list[tuple[str, str]] = field(default_factory=list)
+    # How many judged images have each of the numbers that need explaining.
+    measures: Counter[str] = field(default_factory=Counter)
 
     def judged(self, rows: Iterator[Row]) -> Iterator[Row]:
         """Yield the rows that are no failures; count all."""
@@ -67,17 +70,18 @@ class _Overview:
             self.counts += RunCounts.of(row)
             if "error" in row:
                 if len(self.failures) < _FAILURES_NAMED:
-                    self.failures.append((on_one_line(row["path"]), on_one_line(row["error"])))
+                    self.failures.append((_shown(row["path"]), on_one_line(row["error"])))
                 continue
             if row["label"] != "unusable":
                 self.distances.append(row["score"] - row["threshold"])
                 self.scores[row["label"]].append(row["score"])
                 self.thresholds[row["threshold"]] += 1
                 self.sources[row.get("threshold_source", "")] += 1
+                self.measures.update({"p_value", "confidence"} & row.keys())
             yield row
 
 
-def write_run_pages(run: StoredRun, out: Path, progress: Progress | None = None) -> list[Path]:
+def write_run_pages(run: Run, out: Path, progress: Progress | None = None) -> list[Path]:
     """Write the page of a run to `out`, further ones beside it as `NAME-2.html`; return their paths in order.
 
     The first page is written last. `progress` is called with the number of images drawn and of images to draw.
@@ -105,7 +109,7 @@ def standing_out(row: Row) -> tuple[int, float]:
     return _ORDER[row["label"]], row["threshold"] - row["score"]
 
 
-def _cards(run: StoredRun, rows: Sequence[Row], common: int) -> Iterator[dict[str, Any]]:
+def _cards(run: Run, rows: Sequence[Row], common: int) -> Iterator[dict[str, Any]]:
     """Yield what the page shows of each image; pictures are drawn in background threads."""
     most = min(_MOST_OF_AN_IMAGE, _PICTURE_BYTES // max(len(rows), 1))
     draw = partial(draw_thumbnails, run, side=_LARGE if len(rows) <= _FEW else _SMALL, most_bytes=most)
@@ -122,7 +126,7 @@ def _card(row: Row, pictures: Thumbnails, common: int) -> dict[str, Any]:
         "pictures": pictures,
         "name": name,
         "folder": "/".join(folders[common:]),
-        "object": on_one_line(row.get("object") or ""),
+        "object": _shown(row.get("object") or ""),
         "reason": on_one_line(row.get("reason") or ""),
         "note": on_one_line(row.get("note") or ""),
     }
@@ -130,7 +134,14 @@ def _card(row: Row, pictures: Thumbnails, common: int) -> dict[str, Any]:
 
 def _parts(path: str) -> list[str]:
     """Return the folders and the name of a path in text form, each on one line."""
-    return on_one_line(path).replace(os.sep, "/").split("/")
+    return _shown(path).replace(os.sep, "/").split("/")
+
+
+def _shown(name: str) -> str:
+    """Return a name on one line, its middle left out where it is longer than any file's."""
+    half = _LONGEST_NAME // 2
+    line = on_one_line(name)
+    return line if len(line) <= _LONGEST_NAME else f"{line[:half]} … {line[-half:]}"
 
 
 def _common(folders: Sequence[Sequence[str]]) -> int:
@@ -138,7 +149,7 @@ def _common(folders: Sequence[Sequence[str]]) -> int:
     return sum(1 for _ in takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False)))
 
 
-def _shared_values(run: StoredRun, overview: _Overview, rows: Sequence[Row]) -> dict[str, Any]:
+def _shared_values(run: Run, overview: _Overview, rows: Sequence[Row]) -> dict[str, Any]:
     """Return what all pages of a run show."""
     script = render("run.js")
     folders = [_parts(row["path"])[:-1] for row in rows]
@@ -151,19 +162,19 @@ def _shared_values(run: StoredRun, overview: _Overview, rows: Sequence[Row]) -> 
         [Mark(threshold, "threshold", "decision")] if threshold is not None else [],
     )
     return {
-        "title": run.folder.resolve().name,
+        "title": run.name,
         "counts": overview.counts,
         "shown": len(rows),
-        "inputs": _whole(run.record["counts"].get("inputs"), overview.counts.rows),
+        "inputs": max(run.total, overview.counts.rows),
         "common": common,
         "folders": sorted({"/".join(parts[common:]) for parts in folders})[:_CHOICES],
-        "objects": sorted({on_one_line(row.get("object") or "") for row in rows})[:_CHOICES],
+        "objects": sorted({_shown(row.get("object") or "") for row in rows})[:_CHOICES],
         "chart": chart,
         "threshold": threshold,
         "several_thresholds": len(overview.thresholds) > 1,
         "recount": _recount(overview, threshold, chart.axes),
         "words": _in_words(run, overview, threshold),
-        "settings": [*setting_lines(run.settings), *setting_lines(run.record["versions"], "version: ")],
+        "settings": [*setting_lines(run.settings), *setting_lines(run.versions, "version: ")],
         "failures": overview.failures,
         "script": Markup(script),
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
@@ -193,16 +204,21 @@ def _recount(overview: _Overview, threshold: float | None, axes: Any) -> dict[st
     }
 
 
-def _in_words(run: StoredRun, overview: _Overview, threshold: float | None) -> list[str]:
+def _in_words(run: Run, overview: _Overview, threshold: float | None) -> list[str]:
     """Say in sentences how the images were judged."""
     settings = run.settings
-    method, backbone = settings.get("method", "unknown"), settings.get("backbone", "unknown")
-    sides = [settings.get("size"), *(settings.get("extra_sizes") or [])]
+    further = settings.get("extra_sizes")
+    sides = [settings.get("size"), *(further if isinstance(further, list) else ())]
     seen = " and ".join(str(side) for side in sides if isinstance(side, int))
-    words = [f"The method {method} judged the images with the backbone {backbone}."]
+    words = []
+    if "method" in settings:
+        backbone = settings.get("backbone", "unknown")
+        words.append(f"The method {settings['method']} judged the images with the backbone {backbone}.")
+    if "history" in settings:
+        words.append("These are inspections of a history; each was judged as the service was set at its time.")
     if seen:
         words.append(f"It looks at every image with {seen} pixels a side.")
-    if settings.get("tile"):
+    if seen and settings.get("tile"):
         words[-1] += f" Large images are cut into tiles of {settings['tile']} pixels."
     if "set" in settings:
         words.append("The images of the run were compared with each other: what few of them show stands out.")
@@ -210,10 +226,12 @@ def _in_words(run: StoredRun, overview: _Overview, threshold: float | None) -> l
         source = overview.sources.most_common(1)[0][0]
         origin = f" This threshold comes from: {source}." if source else ""
         words.append(f"An image is called anomalous where its score is above {threshold:.4g}.{origin}")
+    if overview.measures["p_value"]:
+        words.append("A p-value says how rare so high a score is among good images: 0.05 is one of twenty.")
+    if overview.measures["confidence"]:
+        words.append(
+            "Confidence says how far a score lies from the threshold, from 50 (at it) to 100; it is no probability."
+        )
     if overview.counts.unusable:
         words.append("An image that cannot be judged is called unusable, never normal.")
     return [on_one_line(sentence) for sentence in words]
-
-
-def _whole(value: object, otherwise: int) -> int:
-    return value if isinstance(value, int) and math.isfinite(value) else otherwise

@@ -18,7 +18,7 @@ from anomalens.files import atomic_stream
 from anomalens.reporting.rendering import setting_lines
 from anomalens.runs.ray_parts import schema
 from anomalens.runs.store import Row
-from anomalens.runs.stored_run import StoredRun
+from anomalens.runs.stored_run import Run
 
 IMAGE_COLUMNS = (
     "path", "frame", "time", "label", "score", "threshold", "confidence", "p_value", "reason", "regions", "width",
@@ -40,7 +40,7 @@ _BATCH = 1024  # rows of a table that are in memory at once
 _NO_XML = re.compile("[\x00-\x08\x0b-\x1f\ufffe\uffff]|_(?=x[0-9A-Fa-f]{4}_)")
 
 
-def write_csv(run: StoredRun, folder: Path) -> list[Path]:
+def write_csv(run: Run, folder: Path) -> list[Path]:
     """Write predictions.csv and regions.csv into `folder`, each atomically. Raises OSError."""
     tables = (("predictions.csv", IMAGE_COLUMNS, _image_cells), ("regions.csv", REGION_COLUMNS, _region_cells))
     for name, columns, cells in tables:
@@ -51,7 +51,7 @@ def write_csv(run: StoredRun, folder: Path) -> list[Path]:
     return [folder / name for name, _, _ in tables]
 
 
-def write_workbook(run: StoredRun, folder: Path) -> list[Path]:
+def write_workbook(run: Run, folder: Path) -> list[Path]:
     """Write predictions.xlsx into `folder`, atomically: sheets of images, of regions and of settings.
 
     Raises ConfigError where a sheet cannot hold that many rows, OSError.
@@ -73,7 +73,7 @@ def write_workbook(run: StoredRun, folder: Path) -> list[Path]:
     return [path]
 
 
-def write_parquet(run: StoredRun, folder: Path) -> list[Path]:
+def write_parquet(run: Run, folder: Path) -> list[Path]:
     """Write predictions.parquet into `folder`, atomically: a row for each image, regions as lists. Raises OSError."""
     pa, pq = optional("pyarrow", "data"), optional("pyarrow.parquet", "data")
     columns = schema()

@@ -16,7 +16,7 @@ from anomalens.images.image_files import MAX_PIXELS
 from anomalens.images.pixel_values import Rgb
 from anomalens.names import name_path
 from anomalens.runs.store import Row
-from anomalens.runs.stored_run import StoredRun
+from anomalens.runs.stored_run import Run
 
 # Settings of WebP's encoder, from fine to coarse.
 _QUALITIES = (80, 60, 40, 20)
@@ -41,7 +41,7 @@ class Thumbnails:
     mask: str | None
 
 
-def draw_thumbnails(run: StoredRun, row: Row, side: int, most_bytes: int) -> Thumbnails:
+def draw_thumbnails(run: Run, row: Row, side: int, most_bytes: int) -> Thumbnails:
     """Return the pictures of an image that was judged, at most `side` pixels long and `most_bytes` together."""
     image = original(run, row, side)
     overlay = stored_picture(run, row, "heatmap", side)
@@ -55,7 +55,7 @@ def draw_thumbnails(run: StoredRun, row: Row, side: int, most_bytes: int) -> Thu
     )
 
 
-def original(run: StoredRun, row: Row, side: int) -> Image.Image | None:
+def original(run: Run, row: Row, side: int) -> Image.Image | None:
     """Return an image as it was judged, at most `side` pixels long.
 
     None where its file is not there, cannot be read or has another size than the image that was judged.
@@ -70,11 +70,11 @@ def original(run: StoredRun, row: Row, side: int) -> Image.Image | None:
     return _shrunk(decoded.rgb, side) if (decoded.width, decoded.height) == size else None
 
 
-def stored_picture(run: StoredRun, row: Row, name: str, side: int) -> Image.Image | None:
+def stored_picture(run: Run, row: Row, name: str, side: int) -> Image.Image | None:
     """Return a picture that the run wrote ("heatmap", "mask"), at most `side` pixels long; None where there is none."""
-    path = run.picture(row, name)
     try:
-        return None if path is None else _shrunk(decode(path, max_pixels=_LARGER * MAX_PIXELS).rgb, side)
+        picture = run.picture(row, name)
+        return None if picture is None else _shrunk(decode(picture, max_pixels=_LARGER * MAX_PIXELS).rgb, side)
     except InputError:
         return None
 

@@ -1,10 +1,14 @@
-"""Read a run of `detect` back, whoever wrote it: every value is checked before a page or a table is made of it."""
+"""Read a run of `detect` back, whoever wrote it: every value is checked before a page or a table is made of it.
 
+A row that is damaged is read as the failure of an input, with the reason, so that the others can still be looked at.
+"""
+
+import logging
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from anomalens.errors import AnomalensError, ConfigError, InputError, one_line
 from anomalens.extras import optional
@@ -16,6 +20,8 @@ from anomalens.typed_values import checked_value
 from anomalens.untrusted import json_value, open_regular, read_json
 
 _LONGEST_ROW = 64 * 2**20  # bytes of a line of JSON
+
+_log = logging.getLogger(__name__)
 
 # Fields that a row may have, and their types; what is not named here is passed over.
 _COMMON: dict[str, Any] = {"path": str, "frame": int, "time": float}
@@ -55,6 +61,35 @@ _NEEDED_OF_REGION = ("box", "area", "peak", "peak_at")
 _RECORD: dict[str, Any] = {"settings": dict[str, Any], "counts": dict[str, Any], "versions": dict[str, Any]}
 
 
+class Run(Protocol):
+    """Describe images that were judged, as pages, tables and annotations are made of them."""
+
+    @property
+    def name(self) -> str:
+        """Return what people call it."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Return everything that decided the numbers, by name; nothing where it was not the same for all images."""
+
+    @property
+    def versions(self) -> Mapping[str, Any]:
+        """Return the versions of what computed, by name."""
+
+    @property
+    def total(self) -> int:
+        """Return how many rows there will be at the end; 0 where nobody knows."""
+
+    def rows(self) -> Iterator[Row]:
+        """Yield every row, with the fields that `Prediction.to_dict` gives or those of a failure."""
+
+    def picture(self, row: Row, name: str) -> Path | bytes | None:
+        """Return a picture of a row, a file or its bytes: "image" (the original), "heatmap", "mask"; None without one.
+
+        Raises InputError where it cannot be drawn.
+        """
+
+
 @dataclass(frozen=True)
 class StoredRun:
     """Hold the folder of a run of `detect`; its rows are read when they are asked for, however many there are."""
@@ -62,6 +97,13 @@ class StoredRun:
     folder: Path
     # The content of run.json.
     record: Mapping[str, Any]
+    # What was said of damaged rows, so that it is said once however often the rows are read.
+    _said: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """Return the name of the folder."""
+        return self.folder.resolve().name
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -69,19 +111,48 @@ class StoredRun:
         settings: Mapping[str, Any] = self.record["settings"]
         return settings
 
+    @property
+    def versions(self) -> Mapping[str, Any]:
+        """Return the versions of what computed, by name."""
+        versions: Mapping[str, Any] = self.record["versions"]
+        return versions
+
+    @property
+    def total(self) -> int:
+        """Return the number of inputs; 0 where the record does not say."""
+        inputs = self.record["counts"].get("inputs")
+        return inputs if isinstance(inputs, int) else 0
+
     def rows(self) -> Iterator[Row]:
         """Yield every row in the order of the inputs, checked, with the fields that `Prediction.to_dict` gives.
 
-        A last row that is not whole, of a run that goes on or was killed, is left out. Raises InputError where a row
-        is damaged; MissingExtraError where rows are Parquet and pyarrow is not installed.
+        A damaged row is the failure of an input that is called after its place; one line of the log tells how many
+        there are. A last row that is not whole, of a run that goes on or was killed, is left out.
+
+        Raises InputError where no row is whole or the rows cannot be read; MissingExtraError where rows are Parquet and
+        pyarrow is not installed.
         """
-        source = self._parts() if (self.folder / PARTS).is_dir() else self._lines()
-        for number, row in enumerate(source, start=1):
+        whole, damaged, first = 0, 0, ""
+        for place, row in self._parts() if (self.folder / PARTS).is_dir() else self._lines():
             try:
+                if isinstance(row, Exception):
+                    raise row
                 checked = _checked_row(row)
+                whole += 1
             except (AnomalensError, KeyError, ValueError, TypeError) as error:
-                raise self._damaged(f"row {number}: {one_line(error)}") from error
+                reason = one_line(error)
+                damaged, first = damaged + 1, first or f"{place}: {reason}"
+                checked = {"path": place, "error": f"this row is damaged ({reason})", "kind": "InputError"}
             yield checked
+        if damaged and not whole:
+            raise self._damaged(first)
+        if damaged:
+            self._say(f"{self.folder}: {damaged} of {whole + damaged} rows are damaged ({first}); the others are shown")
+
+    def _say(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            _log.warning("%s", text)
 
     def picture(self, row: Row, name: str) -> Path | None:
         """Return the path of a picture of a row: "image" (the original), "heatmap", "mask" or "map"; None without one.
@@ -99,27 +170,34 @@ class StoredRun:
             return None
         return path if whole.is_relative_to(self.folder.resolve()) else None
 
-    def _lines(self) -> Iterator[Any]:
+    def _lines(self) -> Iterator[tuple[str, Any]]:
+        """Yield the place of every line, and its value or why it has none. Raises InputError."""
+        number = 0
         try:
             with open_regular(self.folder / ROWS) as stream:
                 while line := stream.readline(_LONGEST_ROW):
+                    number += 1
                     if line.endswith(b"\n"):
-                        # Rows of version 0.1 hold names that are no text as raw bytes.
-                        yield json_value(line.decode("utf-8", "surrogateescape"), any_text=True)
+                        yield f"row {number}", _json_or_error(line)
                     elif len(line) == _LONGEST_ROW:
-                        raise ValueError(f"a row of more than {_LONGEST_ROW:,} bytes")
-        except (OSError, ValueError) as error:
+                        yield f"row {number}", ValueError(f"a row of more than {_LONGEST_ROW:,} bytes")
+                        while line and not line.endswith(b"\n"):
+                            line = stream.readline(_LONGEST_ROW)
+        except OSError as error:
             raise self._damaged(one_line(error)) from error
 
-    def _parts(self) -> Iterator[Any]:
+    def _parts(self) -> Iterator[tuple[str, Any]]:
+        """Yield the place of every row of Parquet, and the row; a file that cannot be read on counts as one."""
         pa, pq = optional("pyarrow", "data"), optional("pyarrow.parquet", "data")
-        try:
-            for path in sorted((self.folder / PARTS).glob("part=*/*.parquet")):
+        for path in sorted((self.folder / PARTS).glob("part=*/*.parquet")):
+            place = path.relative_to(self.folder).as_posix()
+            try:
                 with pq.ParquetFile(path) as stored:
-                    for batch in stored.iter_batches():
-                        yield from map(_without_nulls, batch.to_pylist())
-        except (OSError, pa.ArrowException) as error:
-            raise self._damaged(one_line(error)) from error
+                    rows = (row for batch in stored.iter_batches() for row in batch.to_pylist())
+                    for number, row in enumerate(rows, start=1):
+                        yield f"row {number} of {place}", _without_nulls(row)
+            except (OSError, pa.ArrowException) as error:
+                yield place, ValueError(one_line(error))
 
     def _damaged(self, reason: str) -> InputError:
         return InputError(f"{self.folder}: this run is damaged ({reason}); run detect again")
@@ -142,6 +220,15 @@ def read_run(folder: str | os.PathLike[str]) -> StoredRun:
     except ConfigError as error:
         raise InputError(f"{path}: this run is damaged ({one_line(error)}); run detect again") from error
     return StoredRun(path, record | parts)
+
+
+def _json_or_error(line: bytes) -> Any:
+    """Return the value of a line of JSON, or why it has none."""
+    try:
+        # Rows of version 0.1 hold names that are no text as raw bytes.
+        return json_value(line.decode("utf-8", "surrogateescape"), any_text=True)
+    except ValueError as error:
+        return error
 
 
 def _without_nulls(row: Row) -> Row:

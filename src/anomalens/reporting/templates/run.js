@@ -7,6 +7,9 @@ let threshold = stored && stored.threshold;
 
 for (const element of document.querySelectorAll(".needs-script")) element.hidden = false;
 
+// On paper nothing can be opened.
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => { part.open = true; }));
+
 // ---- labels at the threshold
 function label(card) {
   const { label, score, threshold: own } = card.dataset;
