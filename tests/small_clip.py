@@ -15,14 +15,18 @@ from anomalens.backbones.config import Activation
 IMAGE, PATCH, WIDTH, TEXT_WIDTH, JOINT, VOCAB, CONTEXT = 48, 16, 128, 64, 32, 300, 20
 
 
-def hugging_face(activation: Activation = "quick_gelu", seed: int = 0) -> CLIPModel:
-    """Return the independent implementation, in eval mode. Weights are large enough for every part to matter."""
+def hugging_face(activation: Activation = "quick_gelu", seed: int = 0, heads: int = 2) -> CLIPModel:
+    """Return the independent implementation, in eval mode. Weights are large enough for every part to matter.
+
+    heads: of the image tower.
+    """
     torch.manual_seed(seed)
     common = {"hidden_act": activation, "attention_dropout": 0.0}
     model = CLIPModel(
         CLIPConfig(
             vision_config={
-                "hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_hidden_layers": 3, "num_attention_heads": 2,
+                "hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_hidden_layers": 3,
+                "num_attention_heads": heads,
                 "image_size": IMAGE, "patch_size": PATCH, **common,
             },
             text_config={

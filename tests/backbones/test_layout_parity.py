@@ -1,5 +1,7 @@
 """Features equal those of `transformers`' CLIPModel on random weights, through all three layouts."""
 
+import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,16 +11,19 @@ import torch
 from torch import Tensor
 
 import small_clip
+from anomalens.backbones import registry, weights
+from anomalens.backbones import weight_layouts as layouts
 from anomalens.backbones.config import Activation
+from anomalens.backbones.registry import WeightsFile
 from anomalens.backbones.weights import LoadedWeights, load_weights
 
 TOLERANCE = 1e-5
 
 
 @cache
-def reference(activation: Activation) -> tuple[Any, Tensor, Tensor, Tensor, Tensor]:
+def reference(activation: Activation, heads: int = 2) -> tuple[Any, Tensor, Tensor, Tensor, Tensor]:
     """Return the other implementation with its inputs and features: model, pixels, ids, image and text features."""
-    model = small_clip.hugging_face(activation)
+    model = small_clip.hugging_face(activation, heads=heads)
     pixels = torch.randn(2, 3, small_clip.IMAGE, small_clip.IMAGE, generator=torch.Generator().manual_seed(1))
     ids = torch.zeros(3, small_clip.CONTEXT, dtype=torch.long)
     for row, length in zip(ids, (2, 7, small_clip.CONTEXT), strict=True):
@@ -33,8 +38,10 @@ def reference(activation: Activation) -> tuple[Any, Tensor, Tensor, Tensor, Tens
     return model, pixels, ids, image, text
 
 
-def assert_same_features(loaded: LoadedWeights, activation: Activation, tolerance: float = TOLERANCE) -> None:
-    _, pixels, ids, image, text = reference(activation)
+def assert_same_features(
+    loaded: LoadedWeights, activation: Activation, tolerance: float = TOLERANCE, heads: int = 2
+) -> None:
+    _, pixels, ids, image, text = reference(activation, heads)
     assert loaded.config.activation == activation
     clip = loaded.clip()
     with torch.inference_mode():
@@ -86,3 +93,42 @@ def test_one_hash_for_all_layouts(tmp_path: Path) -> None:
     }
     assert len(hashes) == 1
     assert load_weights(small_clip.write_open_clip(tmp_path / "gelu", state, "gelu")).hash not in hashes
+
+
+NEW = ["ViT-L-14-laion2b", "ViT-H-14-laion2b", "ViT-L-14-datacomp", "MetaCLIP-ViT-L-14", "MetaCLIP-ViT-H-14"]
+
+
+@pytest.mark.parametrize("with_config", [True, False], ids=["fetched", "file alone"])
+@pytest.mark.parametrize("name", NEW)
+def test_weights_by_name(name: str, with_config: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random-weight file as each publisher's, with the table's facts or the publisher's; towers are smaller."""
+    entry = registry.find(name)
+    heads = 2 if entry.config.vision.width == 64 * entry.config.vision.heads else 1
+    model = small_clip.hugging_face(entry.config.activation, heads=heads)
+    folder, file = tmp_path / name, entry.files[0].name
+    folder.mkdir()
+    state = model.state_dict() if file == "pytorch_model.bin" else small_clip.openai_names(model)
+    torch.save(state, folder / file)
+    if with_config and file == "pytorch_model.bin":
+        model.config.save_pretrained(folder)
+    elif with_config:
+        config = small_clip.open_clip_config(entry.config.activation)
+        config["model_cfg"]["vision_cfg"]["head_width"] = small_clip.WIDTH // heads
+        config["preprocess_cfg"] = {"mean": entry.pixels.mean, "std": entry.pixels.std}
+        (folder / "open_clip_config.json").write_text(json.dumps(config))
+    small = layouts.config_from_hugging_face(model.config.to_dict())
+    assert small.activation == entry.config.activation
+    known = {**registry.BACKBONES, name: replace(entry, config=small, files=(WeightsFile(file, 0),))}
+    for module in (registry, weights):
+        monkeypatch.setattr(module, "BACKBONES", known)
+    loaded = load_weights(name, offline=True, cache_dir=tmp_path)
+    assert loaded.pixels == entry.pixels
+    assert loaded.config == small
+    assert_same_features(loaded, entry.config.activation, heads=heads)
+
+
+def test_publishers_differ_in_activation_and_pixels() -> None:
+    entries = [registry.find(name) for name in NEW]
+    assert [entry.config.activation for entry in entries] == ["gelu"] * 3 + ["quick_gelu"] * 2
+    assert [entry.pixels.mean == (0.5, 0.5, 0.5) for entry in entries] == [True, *[False] * 4]
+    assert [entry.config.vision.heads for entry in entries] == [16] * 5

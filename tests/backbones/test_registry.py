@@ -4,12 +4,21 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from transformers import (
+    Dinov2Config,
+    Dinov2Model,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
+)
 
 from anomalens.backbones.hub import is_available
-from anomalens.backbones.registry import BACKBONES, canonical_name, find
+from anomalens.backbones.registry import BACKBONES, IMAGE_TOWERS, canonical_name, find, find_image_tower
 from anomalens.backbones.tower import Clip
 from anomalens.errors import ConfigError
 
@@ -33,6 +42,8 @@ PRESETS = [name for name in BACKBONES if name != "bundled"]
         ("tinyclip", "TinyCLIP-ViT-8M-16"),
         ("TinyCLIP-ViT-39M-16-Text-19M-YFCC15M", "TinyCLIP-ViT-39M-16"),
         ("Bundled", "bundled"),
+        ("ViT-H/14-laion2b", "ViT-H-14-laion2b"),
+        ("metaclip ViT-L/14", "MetaCLIP-ViT-L-14"),
     ],
 )
 def test_spellings(spelling: str, name: str) -> None:
@@ -61,7 +72,7 @@ def test_a_variant_differs_in_its_activation_alone() -> None:
 def test_presets_are_whole(name: str) -> None:
     backbone = find(name)
     assert backbone.hub
-    assert backbone.licence == "MIT"
+    assert backbone.licence in ("MIT", "CC-BY-NC-4.0")
     assert backbone.source
     for file in backbone.files:
         assert file.sha256 is None or (len(file.sha256) in (8, 64) and int(file.sha256, 16))
@@ -70,6 +81,37 @@ def test_presets_are_whole(name: str) -> None:
         floats = sum(value.numel() for value in Clip(backbone.config).parameters())
     # A file of float32 tensors is a little larger than its tensors; this ties the published size to our config.
     assert 0 <= backbone.bytes - 4 * floats < 250_000
+
+
+@pytest.mark.parametrize("name", IMAGE_TOWERS)
+def test_image_towers_are_whole(name: str) -> None:
+    tower = IMAGE_TOWERS[name]
+    assert (tower.licence, tower.patch) == (("DINOv3 licence", 16) if "v3" in name else ("Apache-2.0", 14))
+    own: dict[str, Any] = dict(
+        zip(
+            ("hidden_size", "num_hidden_layers", "num_attention_heads"),
+            {"small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}[name.rpartition("-")[2]],
+            strict=True,
+        )
+    )
+    with torch.device("meta"):
+        if "v3" in name:
+            wide = {"intermediate_size": 4 * own["hidden_size"], "num_register_tokens": 4}
+            model: Any = DINOv3ViTModel(DINOv3ViTConfig(**own, **wide))
+        elif "registers" in name:
+            model = Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**own, image_size=518, patch_size=14))
+        else:
+            model = Dinov2Model(Dinov2Config(**own, image_size=518, patch_size=14))
+    assert tower.bytes == 4 * sum(value.numel() for value in model.parameters())
+
+
+def test_image_towers_are_found_by_name_and_hub_id() -> None:
+    tower = IMAGE_TOWERS["dinov2-with-registers-base"]
+    for name in ("dinov2-with-registers-base", "DINOv2 with registers/base", "facebook/dinov2-with-registers-base"):
+        assert find_image_tower(name) is tower
+    for other in ("./dinov2-small", "dinov2", "facebook/dinov2-giant", "bundled"):
+        assert find_image_tower(other) is None
+    assert not set(IMAGE_TOWERS) & set(BACKBONES)
 
 
 def test_presets_cover_the_papers() -> None:

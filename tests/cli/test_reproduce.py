@@ -118,7 +118,7 @@ def test_a_plan_needs_no_weights(run: Command, data: Path, monkeypatch: pytest.M
     plan = json.loads(ran.out)
     assert [file["file"] for file in plan["files"]] == [
         "weights ViT-L-14-336",
-        "guide facebook/dinov2-with-registers-base",
+        "guide dinov2-with-registers-base",
         "checkpoint crane+:visa",
     ]
     assert plan["files"][2]["from"].startswith("https://raw.githubusercontent.com/AlirezaSalehy/Crane/")

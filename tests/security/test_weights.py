@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 import small_clip
-from anomalens.backbones.dinov2 import load_dinov2
+from anomalens.backbones.dino import load_dino
 from anomalens.backbones.weight_files import load_torch, read_tensors
 from anomalens.backbones.weights import load_weights
 from anomalens.engines.onnx_files import external_files
@@ -55,7 +55,7 @@ def test_no_pickle_runs_code_or_repeats_advice_to_run_it(
 ) -> None:
     marker, path = tmp_path / "marker", tmp_path / "weights.pt"
     path.write_bytes(pack(_Evil(marker)))
-    for read in (read_tensors, load_torch, load_weights, load_dinov2, lambda file: import_published(file, "crane")):
+    for read in (read_tensors, load_torch, load_weights, load_dino, lambda file: import_published(file, "crane")):
         with pytest.raises(WeightsError) as caught:
             read(path)
         assert "weights_only" not in str(caught.value)

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
-from anomalens.backbones.registry import Backbone, find
+from anomalens.backbones.registry import Published, find, find_image_tower
 from anomalens.backbones.weight_files import (
     HUGGING_FACE_CONFIG,
     HUGGING_FACE_FILES,
@@ -25,19 +25,22 @@ from anomalens.files import cache_folder
 _CONFIG_SECONDS, _WEIGHTS_SECONDS = 60.0, 3600.0
 _HUB = "https://huggingface.co"
 
+HUB_PREFIX = "hf-hub:"
+"""What may stand before a hub id, to tell it from a name or a path."""
+
 
 def is_available(name: str, cache_dir: str | Path | None = None) -> bool:
     """Return whether the weights of a name in the table can be loaded without the network. Raises as `find`."""
-    backbone = find(name)
+    backbone = find_image_tower(name) or find(name)
     return backbone.name == "bundled" or find_local(backbone, cache_dir) is not None
 
 
-def weights_folder(backbone: Backbone, cache_dir: str | Path | None = None) -> Path:
+def weights_folder(backbone: Published, cache_dir: str | Path | None = None) -> Path:
     """Return the folder where a user may put the files of a backbone known by name."""
     return (Path(cache_dir) if cache_dir else cache_folder() / "weights") / (backbone.same_files_as or backbone.name)
 
 
-def find_local(backbone: Backbone, cache_dir: str | Path | None = None) -> Path | None:
+def find_local(backbone: Published, cache_dir: str | Path | None = None) -> Path | None:
     """Return the file of a backbone known by name on this machine, in its folder or in the hub's cache, if any."""
     folder = weights_folder(backbone, cache_dir)
     names = [file.name for file in backbone.files] + ([backbone.archive[0]] if backbone.archive else [])
@@ -47,7 +50,7 @@ def find_local(backbone: Backbone, cache_dir: str | Path | None = None) -> Path 
     return _get(backbone.hub, backbone.files[0].name, cache_dir, cached_only=True) if backbone.hub else None
 
 
-def fetch(backbone: Backbone, *, offline: bool, cache_dir: str | Path | None = None) -> Path:
+def fetch(backbone: Published, *, offline: bool, cache_dir: str | Path | None = None) -> Path:
     """Return the file of a backbone known by name, from this machine or from the hub.
 
     Raises:

@@ -18,7 +18,7 @@ from anomalens.backbones import weight_layouts as layouts
 from anomalens.backbones.bundle import BUNDLED_FILE, FORMAT, BundleInfo, read_bundle_info
 from anomalens.backbones.checks import check, fingerprint
 from anomalens.backbones.config import Activation, ClipConfig
-from anomalens.backbones.hub import cached_folder, fetch, fetch_repository
+from anomalens.backbones.hub import HUB_PREFIX, cached_folder, fetch, fetch_repository
 from anomalens.backbones.registry import BACKBONES, Backbone, canonical_name, find, unknown
 from anomalens.backbones.tower import Clip
 from anomalens.backbones.weight_files import (
@@ -34,8 +34,6 @@ from anomalens.backbones.weight_files import (
 from anomalens.errors import ConfigError, WeightsError
 from anomalens.files import file_digest
 from anomalens.images.normalisation import CLIP_PIXELS, PixelFormat
-
-HUB_PREFIX = "hf-hub:"
 
 
 @dataclass(frozen=True)

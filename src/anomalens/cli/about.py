@@ -32,16 +32,20 @@ def methods(as_json: Json = False) -> None:
 
 
 def backbones(as_json: Json = False) -> None:
-    """List the weights known by name: size, licence, where they come from, and whether they are here."""
+    """List the weights known by name: what they know, size, licence, where they come from, and whether they are here.
+
+    Those that know images alone compare images with photographs (`anomalens fit`) or guide crane+.
+    """
     from anomalens.backbones.hub import is_available
-    from anomalens.backbones.registry import list_backbones
+    from anomalens.backbones.registry import ImageTower, list_backbones
     from anomalens.cli.console import show
 
     rows = [
         {
             "name": backbone.name,
-            "patch": backbone.config.vision.patch,
-            "native size": f"{backbone.config.vision.image_size} px",
+            "knows": "images" if isinstance(backbone, ImageTower) else "images and words",
+            "patch": backbone.patch,
+            "native size": f"{backbone.image_size} px",
             "download": f"{backbone.bytes / 1e6:.0f} MB" if backbone.bytes else "unknown",
             "licence": backbone.licence,
             "source": backbone.source,

@@ -1,4 +1,4 @@
-"""Run a backbone that knows images only, in PyTorch: DINOv2, for everything that compares images with photographs.
+"""Run a backbone that knows images only, in PyTorch: DINOv2 or DINOv3, for all that compares with photographs.
 
 It knows no words, so that it finds nothing before it is taught.
 """
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from anomalens.backbones.dinov2 import IMAGENET_MEAN, IMAGENET_STD, Dinov2, is_dinov2, load_dinov2
+from anomalens.backbones.dino import IMAGENET_MEAN, IMAGENET_STD, Dino, is_dino, load_dino
 from anomalens.decision.calibration import Calibration
 from anomalens.decision.pooling import ScorePooling
 from anomalens.engines.contract import NO_WORDS, Floats, Identity, Scored
@@ -29,7 +29,7 @@ _SIZE = 448
 class ImageEngine:
     """Hold a tower for images. Threads may share it."""
 
-    def __init__(self, network: Dinov2, identity: Identity, taps: tuple[int, ...] = ()) -> None:
+    def __init__(self, network: Dino, identity: Identity, taps: tuple[int, ...] = ()) -> None:
         """Hold a network.
 
         Args:
@@ -38,7 +38,7 @@ class ImageEngine:
             taps: blocks, counted from 1, whose patch features answers hold; none where levels are not handed out.
         """
         self.network, self.taps = network, taps
-        precision = str(network.positions.dtype).removeprefix("torch.")
+        precision = str(network.dtype).removeprefix("torch.")
         weights = hash_of(dict(network.named_parameters())) or ""
         self.identity = replace(identity, method=NO_WORDS, weights=weights, precision=precision)
 
@@ -50,7 +50,7 @@ class ImageEngine:
     @property
     def device(self) -> torch.device:
         """Return where the tower computes."""
-        return self.network.positions.device
+        return self.network.device
 
     @property
     def parallel(self) -> int:
@@ -80,7 +80,7 @@ class ImageEngine:
                 "call fit(good_photos), or use `anomalens fit`"
             )
         with fewer_threads(sharing), torch.inference_mode():
-            batch = torch.from_numpy(pixels).to(self.device, self.network.positions.dtype)
+            batch = torch.from_numpy(pixels).to(self.device, self.network.dtype)
             levels: tuple[Any, ...] = tuple(level.float() for level in self.network.levels(batch, self.taps))
         if self.device.type == "cpu":
             levels = tuple(level.numpy() for level in levels)
@@ -90,7 +90,7 @@ class ImageEngine:
 
 def can_load(backbone: str) -> bool:
     """Tell whether weights know images only, by the name of a repository or what lies at a path."""
-    return is_dinov2(backbone)
+    return is_dino(backbone)
 
 
 def load(options: LoadOptions) -> Loaded:
@@ -108,7 +108,7 @@ def load(options: LoadOptions) -> Loaded:
         idle = ", ".join(["checkpoint"] * (options.checkpoint is not None) + sorted(options.method_options))
         raise ConfigError(f"{options.backbone} knows no words, so it takes no {idle}; options of {name} belong to fit")
     device = pick_device(options.device)
-    network = load_dinov2(options.backbone, offline=options.offline).to(device, getattr(torch, options.dtype))
+    network = load_dino(options.backbone, offline=options.offline).to(device, getattr(torch, options.dtype))
     preprocess = Preprocess(
         size=whole_patches(options.size or _SIZE, network.patch, warn=options.size is not None),
         mean=IMAGENET_MEAN,

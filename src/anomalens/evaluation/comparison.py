@@ -12,7 +12,7 @@ _PAPERS_NAMES = {
     "ViT-L-14-336-gelu": "ViT-L/14@336, OpenAI",
     "ViT-B-16-plus-240": "ViT-B/16+ 240, LAION-400M",
 }
-_GUIDES = {"facebook/dinov2-with-registers-base": "DINOv2 ViT-B/14"}
+_GUIDES = dict.fromkeys(("facebook/dinov2-with-registers-base", "dinov2-with-registers-base"), "DINOv2 ViT-B/14")
 """What the papers' tables call networks that guide the attention of a method, by our option `guide`."""
 
 

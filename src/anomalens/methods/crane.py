@@ -40,7 +40,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anomalens.backbones.config import ClipConfig
-from anomalens.backbones.dinov2 import Dinov2Guide, load_dinov2
+from anomalens.backbones.dino import DinoGuide, load_dino
 from anomalens.backbones.prefix import Prefix
 from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.streams import Dense, StreamName
@@ -268,4 +268,4 @@ class CranePlus(Crane):
                     " raw patches. Give guide=... (a folder or hub id of DINOv2 with registers), or use 'crane'."
                 )
         else:
-            self.guide = Dinov2Guide(load_dinov2(self.config.guide, offline=offline), self.clip.vision.patch)
+            self.guide = DinoGuide(load_dino(self.config.guide, offline=offline), self.clip.vision.patch)
