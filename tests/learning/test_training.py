@@ -5,7 +5,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
+from anomalens.backbones import prompt_encoder
 from anomalens.backbones.checks import fingerprint
 from anomalens.backbones.config import ClipConfig
+from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.tower import Clip
 from anomalens.backbones.weights import LoadedWeights, load_weights
 from anomalens.datasets.layouts import Sample, open_dataset, read_truth
@@ -122,6 +124,22 @@ def test_a_stopped_run_goes_on_with_the_result_it_would_have_had(
     for parameter, value in whole.learned.items():
         assert torch.equal(value, stopped.learned[parameter]), parameter
     assert whole.info.metrics == stopped.info.metrics
+
+
+def test_sentences_of_more_classes_than_memory_holds_are_encoded_once(
+    samples: list[Sample], loaded: LoadedWeights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[int] = []
+    encode = PromptEncoder._encode
+
+    def counted(encoder: PromptEncoder, prompts: Sequence[str]) -> torch.Tensor:
+        encoded.append(len(prompts))
+        return encode(encoder, prompts)
+
+    monkeypatch.setattr(prompt_encoder, "KEPT", 1)
+    monkeypatch.setattr(PromptEncoder, "_encode", counted)
+    run("aprilgan", samples, loaded, tmp_path / "x.safetensors", tmp_path / "cache")
+    assert encoded == [420, 420]
 
 
 def test_another_run_does_not_go_on_from_a_foreign_state(

@@ -117,7 +117,8 @@ def train(
     with processes.process_group(), _held(Path(out)):
         device = processes.local_device(device or torch.device("cpu"))
         learner = _untrained(method, loaded, recipe.seed, offline, options or {}).to(device).eval()
-        encoder = PromptEncoder(loaded.clip().to(device), loaded.hash)
+        # Sentences are kept on disk too: those of more classes than memory holds would be encoded anew in every step.
+        encoder = PromptEncoder(loaded.clip().to(device), loaded.hash, cache or cache_folder())
         preprocess = _preprocess(learner, loaded, plan.size)
         run = RunFiles(out, report or (lambda line: None))
         folder = cache or cache_folder() / "features"
