@@ -42,15 +42,16 @@ def serving(folder: Path, **settings: Any) -> Iterator[str]:
 
 
 @contextmanager
-def looking(browser: Any, address: str, *, refused: int = 0, **context: Any) -> Iterator[Tab]:
+def looking(browser: Any, address: str, *, refused: int | str = "", **context: Any) -> Iterator[Tab]:
     """Open a tab on a service; afterwards fails where its console held a complaint or a script failed.
 
-    The browser complains of every answer that refuses something; `refused` is the status of those that are expected.
+    The browser complains of every answer that refuses something; `refused` is the status of those that are expected,
+    or the browser's own name for what it could not reach.
     """
     tab = new_tab(browser, base_url=address, **context)
     try:
         yield tab
     finally:
         tab.page.close()
-    complaints = [text for text in tab.complaints if not (refused and f"status of {refused}" in text)]
+    complaints = [text for text in tab.complaints if not (refused and f"{refused}" in text)]
     assert not complaints, complaints

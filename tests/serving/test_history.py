@@ -126,6 +126,8 @@ def test_reviews(database: Database) -> None:
     history.add([waiting])
     history.review(stored.id, "missed", "scratch")
     assert history.get(stored.id).verdict == "missed"
+    history.review(stored.id, "missed", "scratch")
+    assert history.count(Filters(review="missed")) == 1
     assert history.undo_review(stored.id).verdict is None
     with pytest.raises(ConflictError, match="not judged yet"):
         history.review(waiting.id, "right", "")

@@ -91,6 +91,12 @@ def test_an_unreadable_image_among_others_is_an_answer_of_its_own(client: TestCl
     assert client.get(bad["links"]["original"]).headers["content-type"] == "application/octet-stream"
 
 
+def test_a_quotation_mark_in_a_name_is_shown_as_such(client: TestClient) -> None:
+    # Browsers write it as %22 in a form.
+    answer = client.post(ROUTE, files=[("images", ('the "left" one.png', photo()))]).json()["inspections"][0]
+    assert answer["name"] == 'the "left" one.png'
+
+
 def test_a_request_without_any_readable_image_stores_nothing(client: TestClient) -> None:
     for files in ([("images", ("notes.txt", b"hello"))], [("images", ("empty.png", b""))]):
         response = client.post(ROUTE, files=files)

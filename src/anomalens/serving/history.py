@@ -207,6 +207,11 @@ class History:
         rows = rows[:limit]
         return Page(rows, _cursor(rows[-1], sort) if more else None)
 
+    def count(self, filters: Filters) -> int:
+        """Return how many inspections there are."""
+        with self._database.reading() as session:
+            return session.scalar(select(func.count()).select_from(Inspection).where(*filters.conditions())) or 0
+
     def each(self, filters: Filters) -> Iterator[Inspection]:
         """Yield all inspections that are meant, the oldest first, in constant memory."""
         cursor: str | None = None
@@ -218,11 +223,17 @@ class History:
             cursor = page.next
 
     def review(self, id: str, verdict: Verdict, comment: str, mask: str | None = None) -> Inspection:
-        """Store what a person says of an answer. Raises NotFoundError; ConflictError where there is no answer."""
+        """Store what a person says of an answer; the same said again, as by a double click, counts once.
+
+        Raises NotFoundError; ConflictError where there is no answer.
+        """
         with self._database.writing() as session:
             row = present(session.get(Inspection, id))
             if row.state == "waiting":
                 raise ConflictError("this image is not judged yet; review it once it has an answer")
+            latest = row.reviews[-1] if row.reviews else None
+            if latest is not None and (latest.verdict, latest.comment, latest.mask) == (verdict, comment, mask):
+                return row
             row.reviews.append(Review(verdict=verdict, comment=comment, mask=mask, created=now()))
             row.verdict = verdict
         return row

@@ -86,7 +86,9 @@ class TeachingJobs:
         if len(photos) < len(set(wish.inspections)):
             raise NotFoundError("one of the inspections is not there")
         if wish.reviewed:
-            photos += [(row.original, row.name) for row in self._called_good(wish.name)]
+            photos += [
+                (row.original, row.name) for filters in _called_good(wish.name) for row in service.history.each(filters)
+            ]
         count = len({name for name, _ in photos}) + len(wish.images)
         if not count:
             raise InputError("no photo to learn from: send images, name inspections, or have reviewed ones")
@@ -136,10 +138,9 @@ class TeachingJobs:
         self._closing = True
         self._worker.shutdown(cancel_futures=True)
 
-    def _called_good(self, name: str) -> list[Inspection]:
-        """Return the images of a recipe that people have called good: normal and right, or false alarms."""
-        filters = (Filters(recipe=name, label="normal", review="right"), Filters(recipe=name, review="false alarm"))
-        return [row for wanted in filters for row in self._service.history.each(wanted)]
+    def count_called_good(self, name: str) -> int:
+        """Count the images of a recipe that it can learn from because people have called them good."""
+        return sum(self._service.history.count(filters) for filters in _called_good(name))
 
     def _check_rate(self, wish: Wish, count: int) -> None:
         if wish.fpr is None:
@@ -240,6 +241,11 @@ class TeachingJobs:
 
 class _StoppedError(Exception):
     """End a job that goes on later."""
+
+
+def _called_good(name: str) -> tuple[Filters, Filters]:
+    """Select the images of a recipe that people have called good: normal and right, or false alarms."""
+    return Filters(recipe=name, label="normal", review="right"), Filters(recipe=name, review="false alarm")
 
 
 def _named(detector: Detector, names: dict[str, str]) -> Detector:

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -21,7 +21,7 @@ from anomalens.serving.api import health, hooks, insight, inspections, recipes, 
 from anomalens.serving.body_limit import BodyLimit
 from anomalens.serving.history import ConflictError, NotFoundError
 from anomalens.serving.lanes import BusyError
-from anomalens.serving.page import page_router
+from anomalens.serving.page import error_page, page_router
 from anomalens.serving.request_log import RequestLog, request_id
 from anomalens.serving.security import HEADERS, Door, Doorkeeper, form_key
 from anomalens.serving.service import Service
@@ -72,13 +72,15 @@ def create_app(settings: ServeSettings) -> FastAPI:
 
 
 def _answer_errors(app: FastAPI) -> None:
-    """Answer every error in one form: a sentence, and the number of the request."""
+    """Answer every error in one form: a sentence, and the number of the request; as a page where people read it."""
 
-    def answer(request: Request, status: int, reason: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    def answer(request: Request, status: int, reason: str, headers: dict[str, str] | None = None) -> Response:
+        if "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/"):
+            return error_page(request, status, reason, headers)
         return JSONResponse({"detail": reason, "request": request_id(request.scope)}, status, headers)
 
     @app.exception_handler(AnomalensError)
-    def _refused(request: Request, error: AnomalensError) -> JSONResponse:
+    def _refused(request: Request, error: AnomalensError) -> Response:
         status = 422
         if isinstance(error, NotFoundError):
             status = 404
@@ -89,30 +91,30 @@ def _answer_errors(app: FastAPI) -> None:
         return answer(request, status, one_line(error))
 
     @app.exception_handler(BusyError)
-    def _busy(request: Request, error: BusyError) -> JSONResponse:
+    def _busy(request: Request, error: BusyError) -> Response:
         return answer(request, 503, str(error), {"retry-after": str(error.seconds)})
 
     @app.exception_handler(SQLAlchemyError)
-    def _no_store(request: Request, error: SQLAlchemyError) -> JSONResponse:
+    def _no_store(request: Request, error: SQLAlchemyError) -> Response:
         _log.error("request %s: the store failed: %s", request_id(request.scope), one_line(error))
         return answer(request, 503, "the store does not answer; nothing was changed", {"retry-after": "5"})
 
     @app.exception_handler(OSError)
-    def _no_disk(request: Request, error: OSError) -> JSONResponse:
+    def _no_disk(request: Request, error: OSError) -> Response:
         _log.error("request %s: %s", request_id(request.scope), one_line(error))
         return answer(request, 503, "the media folder cannot be written or read", {"retry-after": "30"})
 
     @app.exception_handler(RequestValidationError)
-    def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    def _invalid(request: Request, error: RequestValidationError) -> Response:
         problem: dict[str, Any] = dict(error.errors()[0])
         place = ".".join(str(part) for part in problem.get("loc", ())[1:])
         return answer(request, 422, f"{place}: {problem.get('msg', 'invalid')}" if place else str(problem.get("msg")))
 
     @app.exception_handler(HTTPException)
-    def _http(request: Request, error: HTTPException) -> JSONResponse:
+    def _http(request: Request, error: HTTPException) -> Response:
         return answer(request, error.status_code, str(error.detail), dict(error.headers or {}))
 
     @app.exception_handler(Exception)
-    def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    def _unexpected(request: Request, error: Exception) -> Response:
         _log.exception("request %s failed", request_id(request.scope), exc_info=error)
         return answer(request, 500, "something failed inside the service; its log says more")

@@ -4,6 +4,7 @@ import csv
 import io
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +83,13 @@ def test_teach_a_part_by_photos_and_region_then_improve_it(browser: Any, tmp_pat
         assert version["active"]
         assert version["roi"] == pytest.approx(0.8 * 0.5, abs=0.02)
 
+        page.goto("/teach")
+        expect(page.get_by_role("button", name="Improve it from reviewed images")).to_be_disabled()
         for inspection in upload(address, SOUND[:2], recipe="nut"):
             path = f"{address}/api/v1/inspections/{inspection['id']}/review"
             httpx.post(path, json={"verdict": "right"}).raise_for_status()
         page.goto("/teach")
+        expect(page.get_by_text("2 reviewed images are good")).to_be_visible()
         page.get_by_role("button", name="Improve it from reviewed images").click()
         expect(page.get_by_text("false alarms: 0 before, 0 after")).to_be_visible()
         expect(page.locator("[data-comparison] tbody tr")).to_have_count(2)
@@ -134,6 +138,78 @@ def test_a_file_that_is_no_image_is_named_with_the_reason(browser: Any, address:
         expect(page.locator("#shots .shot.normal")).to_have_count(1)
         page.locator("#shots .shot.failed").click()
         expect(page.locator("#why")).to_contain_text("broken.jpg")
+
+
+def test_photos_wait_while_the_service_cannot_be_reached(browser: Any, address: str) -> None:
+    with looking(browser, address, refused="ERR_FAILED") as tab:
+        page = tab.page
+        page.goto("/")
+        page.route("**/api/v1/inspections", lambda route: route.abort())
+        page.set_input_files("#files", SOUND[:2])
+        expect(page.locator("#away")).to_contain_text("The service cannot be reached.")
+        assert page.locator("#shots .label.waiting").count() == 2
+        page.unroute("**/api/v1/inspections")
+        expect(page.locator("#shots .shot.normal")).to_have_count(2)
+        expect(page.locator("#away")).to_be_hidden()
+
+
+def test_what_was_inspected_is_there_again_after_the_back_button_and_a_reload(browser: Any, address: str) -> None:
+    with looking(browser, address) as tab:
+        page = tab.page
+        inspect(page, [PAINTED[0], SOUND[0], PAINTED[1]])
+        page.click("#detail")
+        expect(page.locator("h1")).to_have_text(PAINTED[0].name)
+        page.go_back()
+        expect(page.locator("#shots .shot.anomalous")).to_have_count(2)
+        page.reload()
+        expect(page.locator("#shots .shot.anomalous")).to_have_count(2)
+        page.select_option("#order", "worst")
+        expect(page.locator("#shots .shot").last).to_contain_text(SOUND[0].name)
+        page.get_by_role("button", name="Start anew").click()
+        expect(page.get_by_text("Inspected last")).to_be_visible()
+        assert page.locator("#shots li").count() == 0
+
+
+def test_a_picture_is_enlarged_and_moved(browser: Any, address: str) -> None:
+    with looking(browser, address, viewport={"width": 1280, "height": 800}) as tab:
+        page = tab.page
+        inspect(page, [PAINTED[0]])
+        frame, stage = page.locator(".frame"), page.locator(".stage")
+        before = frame.bounding_box()["width"]
+        for _ in range(2):
+            page.get_by_role("button", name="larger").click()
+        assert frame.bounding_box()["width"] == pytest.approx(4 * before, abs=4)
+        stage.focus()
+        at = stage.evaluate("stage => stage.scrollLeft")
+        page.keyboard.press("ArrowRight")
+        page.wait_for_function("at => document.querySelector('.stage').scrollLeft > at", arg=at)
+        box = stage.bounding_box()
+        page.mouse.move(box["x"] + 200, box["y"] + 200)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 300, box["y"] + 200)
+        page.mouse.up()
+        assert stage.evaluate("stage => stage.scrollLeft") < at
+        assert tab.serious_findings() == []
+        page.locator(".stage").dblclick()
+        assert frame.bounding_box()["width"] == pytest.approx(before, abs=1)
+
+
+def test_photos_that_cannot_be_learned_from_are_named_before(browser: Any, address: str, tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    film.write_bytes(b"no image at all")
+    with looking(browser, address) as tab:
+        page = tab.page
+        page.goto("/teach")
+        page.set_input_files("#files", [*GOOD, film])
+        expect(page.locator("#count")).to_contain_text(f"{len(GOOD)} of {len(GOOD) + 1} photos are used")
+        expect(page.locator("#photos li", has_text="film.mp4")).to_contain_text("not an image")
+        page.set_input_files("#files", [GOOD[0]])
+        expect(page.locator("#said")).to_have_text("1 of these photos was here already.")
+        expect(page.locator("#photos li")).to_have_count(len(GOOD) + 1)
+        page.locator("#learn").evaluate("button => (button.dataset.mostBytes = 1000)")
+        page.fill("#name", "too much")
+        page.click("#learn")
+        expect(page.locator("#said")).to_contain_text("a lesson takes 0 MB")
 
 
 def test_many_photos_are_dropped_at_once(browser: Any, address: str) -> None:
@@ -295,6 +371,41 @@ def test_on_a_phone_the_camera_can_be_used(browser: Any, address: str) -> None:
         assert tab.serious_findings() == []
 
 
+def test_on_a_phone_decisions_come_before_numbers_and_downloads(browser: Any, address: str) -> None:
+    worst = f"{address}/api/v1/inspections?sort=worst&label=anomalous&limit=1"
+    first = httpx.get(worst).json()["inspections"][0]["id"]
+    phone: dict[str, Any] = {"viewport": {"width": 375, "height": 812}, "has_touch": True, "is_mobile": True}
+    with looking(browser, address, **phone) as tab:
+        page = tab.page
+        page.goto(f"/history/{first}")
+        parts = [".viewer", ".answer", ".verdicts", ".regions", ".facts", "[download]", "[data-delete]"]
+        tops = [page.locator(part).first.bounding_box()["y"] for part in parts]
+        assert tops == sorted(tops)
+        # Readers of the screen hear of them in the same order.
+        follows = "([a, b]) => document.querySelector(a).compareDocumentPosition(document.querySelector(b)) & 4"
+        for pair in pairwise(parts):
+            assert page.evaluate(follows, list(pair)), pair
+        expect(page.locator("kbd").first).to_be_hidden()
+        page.goto("/history")
+        name = page.locator("tbody tr").first.locator("a").bounding_box()
+        assert 0 < name["x"] < name["x"] + name["width"] <= 375
+
+
+def test_an_image_that_was_not_read_has_a_page_without_tools(browser: Any, address: str, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.jpg"
+    cut.write_bytes(SOUND[0].read_bytes()[:9000])
+    inspection = upload(address, [cut])[0]
+    with looking(browser, address) as tab:
+        page = tab.page
+        page.goto(f"/history/{inspection['id']}")
+        expect(page.locator(".why")).to_contain_text("cut.jpg")
+        expect(page.locator(".tools")).to_be_hidden()
+        page.keyboard.press("r")
+        assert page.locator("[data-verdict]").count() == 0
+        assert tab.serious_findings() == []
+    assert httpx.get(f"{address}{inspection['links']['self']}").json()["review"] is None
+
+
 def test_sign_in_with_the_token(browser: Any, tmp_path: Path) -> None:
     token = "a token of more than sixteen characters".replace(" ", "-")
     with serving(tmp_path, token=token) as address, looking(browser, address) as tab:
@@ -306,7 +417,7 @@ def test_sign_in_with_the_token(browser: Any, tmp_path: Path) -> None:
         page.keyboard.press("Enter")
         expect(page).to_have_url(f"{address}/")
         page.goto("/history")
-        expect(page.get_by_text("Nothing here yet.")).to_be_visible()
+        expect(page.get_by_text("Nothing was inspected yet")).to_be_visible()
         page.get_by_role("button", name="Sign out").click()
         expect(page).to_have_url(f"{address}/login")
         page.goto("/watch")

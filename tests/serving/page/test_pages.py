@@ -92,6 +92,20 @@ def test_wrong_addresses(client: TestClient, path: str, status: int) -> None:
     assert client.get(path).status_code == status
 
 
+def test_without_scripts_a_sentence_says_what_is_missing(client: TestClient) -> None:
+    for path in ("/", "/teach", "/history", "/watch"):
+        assert "<noscript><p class=\"notice warn\">This page needs JavaScript" in client.get(path).text
+
+
+def test_people_read_of_errors_on_a_page_and_programs_in_json(client: TestClient) -> None:
+    for path in ("/history/nothing", "/nowhere", "/static/nothing.css"):
+        assert client.get(path).json()["detail"]
+        page = client.get(path, headers={"accept": "text/html"})
+        assert page.status_code == 404
+        assert "<h1>Not here</h1>" in page.text
+    assert client.get("/api/v1/nothing", headers={"accept": "text/html"}).json()["detail"] == "Not Found"
+
+
 def test_the_look_is_that_of_the_reports(client: TestClient) -> None:
     assert "--anomalous" in client.get("/static/report.css").text
 
@@ -110,6 +124,7 @@ def test_the_last_day_counts_and_the_filters_go_into_the_downloads() -> None:
     assert view.filters.since is not None
     assert (view.filters.until - view.filters.since).days == 1
     assert view.filtered
+    assert view.bounded
     (_, address), *_ = view.exports
     assert address.startswith(
         "/api/v1/export.csv?review=false+alarm&since=2026-01-01T00%3A00%3A00%2B00%3A00&until=2026-01-02"

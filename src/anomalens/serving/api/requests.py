@@ -107,9 +107,14 @@ def _sorted(form: FormData, settings: ServeSettings, fields: dict[str, list[str]
     if most is not None and len(uploads) > most:
         check_count(len(uploads), settings)
     for upload in uploads:
-        check_size(clean_name(upload.filename), upload.size or 0, settings)
-    images = [UploadedImage(clean_name(upload.filename), upload.file.read()) for upload in uploads]
+        check_size(_name(upload), upload.size or 0, settings)
+    images = [UploadedImage(_name(upload), upload.file.read()) for upload in uploads]
     return Sent(images, files, fields)
+
+
+def _name(upload: UploadFile) -> str:
+    """Return the name of an upload for people; browsers write a quotation mark in a form as %22."""
+    return clean_name((upload.filename or "").replace("%22", '"'))
 
 
 def _in_words(reason: str, most: int | None) -> str:

@@ -13,7 +13,8 @@ from anomalens.serving.page.page_templates import LABEL_WORDS, VERDICT_KEYS
 Choices = list[tuple[str, str]]
 """Value and words of each entry of a menu."""
 
-_EXPORTS = ("csv", "xlsx", "parquet")
+# Ending of the address, and the name that people know it by.
+_EXPORTS = (("csv", "CSV"), ("xlsx", "Excel"), ("parquet", "Parquet"))
 _OWN_FIELDS = ("sort", "view", "cursor")
 
 
@@ -60,6 +61,11 @@ class ListView(BaseModel):
         """Return whether anything may be left out."""
         return bool(self._fields(exclude=_OWN_FIELDS)) or bool(self.cursor)
 
+    @property
+    def bounded(self) -> bool:
+        """Return whether time or score is bounded."""
+        return any(bound is not None for bound in (self.since, self.until, self.score_min, self.score_max))
+
     def address(self, **changes: str) -> str:
         """Return the page's address with other values for some fields, which begins with the first inspections."""
         return f"/history?{urlencode(self._fields(exclude=('cursor',)) | changes)}"
@@ -70,7 +76,7 @@ class ListView(BaseModel):
         bounds = {"since": self.filters.since, "until": self.filters.until}
         moments = {name: moment.isoformat() for name, moment in bounds.items() if moment}
         query = urlencode(self._fields(exclude=_OWN_FIELDS) | moments)
-        return [(kind.upper() if kind == "csv" else kind, f"/api/v1/export.{kind}?{query}") for kind in _EXPORTS]
+        return [(name, f"/api/v1/export.{kind}?{query}") for kind, name in _EXPORTS]
 
     def _fields(self, exclude: Sequence[str]) -> dict[str, str]:
         """Return what is not empty."""

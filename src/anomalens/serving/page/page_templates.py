@@ -8,6 +8,8 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from anomalens import __version__
+
 TABS = (("/", "Inspect"), ("/teach", "Teach"), ("/history", "History"), ("/watch", "Watch"))
 
 VERDICT_KEYS = (("right", "r"), ("false alarm", "f"), ("missed", "m"), ("unusable", "x"))
@@ -30,7 +32,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {"score": score, "share": share, "rate": rate, "moment": moment, "thumbnail": thumbnail}
-    made.globals |= {"verdict_keys": VERDICT_KEYS, "label_words": LABEL_WORDS}
+    made.globals |= {"verdict_keys": VERDICT_KEYS, "label_words": LABEL_WORDS, "version": __version__}
     return made
 
 

@@ -1,7 +1,7 @@
 """Answer the addresses that a browser opens; whatever changes something goes through the service's own interface."""
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from typing import Annotated, Any
 
@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import ValidationError
 
 from anomalens.errors import ConfigError
-from anomalens.serving.history import Filters, NotFoundError, Page
+from anomalens.serving.history import Filters, Page
 from anomalens.serving.page.layers import Kind, draw
 from anomalens.serving.page.list_view import ListView, menus
 from anomalens.serving.page.page_templates import TABS, moment, render, score
@@ -25,7 +25,9 @@ _SHOWN = 60
 # Inspections shown on the page Inspect, alarms on the page Watch.
 _RECENT = _ALARMS = 12
 # Longest side of a picture that is drawn for the page, in pixels.
-_LARGEST_SIDE = 2400
+_LARGEST_SIDE = 4096
+# Headings of pages that show nothing, by status.
+_ERRORS = {404: "Not here", 500: "Something failed", 503: "Not now"}
 # A picture of an inspection never changes.
 _KEPT = {"Cache-Control": "private, max-age=86400, immutable"}
 
@@ -34,16 +36,7 @@ def page_router(service: Service) -> APIRouter:
     """Return the pages of a service: Inspect, Teach, History, Watch and the one to sign in."""
     router = APIRouter(include_in_schema=False)
 
-    def show(request: Request, template: str, title: str, status: int = 200, **values: Any) -> HTMLResponse:
-        shared = {
-            "title": title,
-            "csrf": csrf_token(request),
-            "tabs": TABS,
-            "script": "",
-            "limits": _limits(service),
-            "signed_in": service.settings.token is not None,
-        }
-        return HTMLResponse(render(template, **(shared | values)), status)
+    show = partial(_show, service)
 
     def inspections_of(view: ListView) -> Page:
         return service.inspections(view.filters, sort=view.sort, limit=_SHOWN, cursor=view.cursor or None)
@@ -63,8 +56,18 @@ def page_router(service: Service) -> APIRouter:
     @router.get("/teach")
     def teach(request: Request, saved: str = "") -> HTMLResponse:
         recipes = _recipes(service)
+        for recipe in recipes:
+            recipe["called_good"] = service.teaching.count_called_good(recipe["name"])
         known = any(recipe["name"] == saved for recipe in recipes)
-        return show(request, "teach.html", "Teach", script="teach.js", recipes=recipes, saved=saved if known else "")
+        return show(
+            request,
+            "teach.html",
+            "Teach",
+            script="teach.js",
+            recipes=recipes,
+            saved=saved if known else "",
+            most_bytes=service.settings.max_request,
+        )
 
     @router.get("/history")
     def history(request: Request) -> HTMLResponse:
@@ -84,16 +87,14 @@ def page_router(service: Service) -> APIRouter:
             refused=refused,
             view=view,
             menus=menus([recipe["name"] for recipe in _recipes(service)]),
+            count=_images(service.history.count(view.filters)),
             inspections=[service.inspection_json(row) for row in page.rows],
             next_page=view.address(cursor=page.next) if page.next else None,
         )
 
     @router.get("/history/{id}")
     def detail(request: Request, id: str) -> HTMLResponse:
-        try:
-            inspection: dict[str, Any] = service.inspection_json(service.inspection(id))
-        except NotFoundError as error:
-            return show(request, "missing.html", "History", 404, reason=str(error))
+        inspection: dict[str, Any] = service.inspection_json(service.inspection(id))
         downloads = [(name, address) for name, address in inspection["links"].items() if name != "self"]
         return show(
             request,
@@ -148,6 +149,30 @@ def page_router(service: Service) -> APIRouter:
     return router
 
 
+def error_page(request: Request, status: int, reason: str, headers: Mapping[str, str] | None = None) -> HTMLResponse:
+    """Return a page that says why there is nothing to show: `reason`, a sentence without its full stop."""
+    title = _ERRORS.get(status, "Not possible")
+    reason = reason[:1].upper() + reason[1:]
+    page = _show(request.app.state.service, request, "error.html", title, status, reason=reason)
+    page.headers.update(headers or {})
+    return page
+
+
+def _show(
+    service: Service, request: Request, template: str, title: str, status: int = 200, **values: Any
+) -> HTMLResponse:
+    """Return a page: a template filled with what all pages share, and `values`."""
+    shared = {
+        "title": title,
+        "csrf": csrf_token(request),
+        "tabs": TABS,
+        "script": "",
+        "limits": _limits(service),
+        "signed_in": service.settings.token is not None,
+    }
+    return HTMLResponse(render(template, **(shared | values)), status)
+
+
 @cache
 def _report_style() -> str:
     """Return the look that the page shares with the reports: colours, text, tables and cards."""
@@ -163,6 +188,11 @@ def _in_use(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Return a recipe's name and the scores of the photos that its version in use was taught with."""
     version = next(version for version in recipe["versions"] if version["active"])
     return {"name": recipe["name"], "normal_scores": list(version["normal_scores"])}
+
+
+def _images(count: int) -> str:
+    """Say how many images there are."""
+    return f"{count:,} image" if count == 1 else f"{count:,} images"
 
 
 def _limits(service: Service) -> str:

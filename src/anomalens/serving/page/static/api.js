@@ -9,7 +9,17 @@ export class Refusal extends Error {
   }
 }
 
-/** Ask the service; return its JSON, null where there is none. Throws Refusal with a sentence for the reader. */
+// Longest pause between two attempts to reach the service, in seconds.
+const LONGEST_PAUSE = 10;
+// Requests that have not come through yet.
+const delayed = new Set();
+
+/**
+ * Ask the service; return its JSON, null where there is none. Throws Refusal with a sentence for the reader.
+ *
+ * What may be sent twice without harm is sent again until it is answered: while the service has no room, cannot be
+ * reached, or knows the reader no longer. Other requests wait for room alone.
+ */
 export async function ask(method, path, { form, json, headers = {} } = {}) {
   const request = { method, headers: { "X-CSRF-Token": token, Accept: "application/json", ...headers } };
   if (form) request.body = form;
@@ -17,23 +27,51 @@ export async function ask(method, path, { form, json, headers = {} } = {}) {
     request.body = JSON.stringify(json);
     request.headers["Content-Type"] = "application/json";
   }
-  for (;;) {
-    let answer;
-    try {
-      answer = await fetch(path, request);
-    } catch {
-      throw new Refusal("The service cannot be reached. Is it running?", 0);
+  const repeatable = method === "GET" || "Idempotency-Key" in headers;
+  try {
+    for (let seconds = 1; ; seconds = Math.min(2 * seconds, LONGEST_PAUSE)) {
+      const answer = await fetch(path, request).catch(() => null);
+      const reason = await hindrance(answer);
+      if (!reason) return await resultOf(answer);
+      if (!answer && form) await checkFiles(form);
+      if (!repeatable && answer?.status !== 503) throw new Refusal(reason, answer?.status ?? 0);
+      delayed.add(request);
+      away(`${reason} This page goes on by itself as soon as it can.`);
+      await pause(1000 * Math.min(Number(answer?.headers.get("Retry-After")) || seconds, LONGEST_PAUSE));
     }
-    if (answer.status === 503) {
-      await pause(1000 * Math.min(Number(answer.headers.get("Retry-After")) || 1, 30));
-      continue;
-    }
-    if (answer.status === 204) return null;
-    const body = await answer.json().catch(() => null);
-    if (!answer.ok) throw new Refusal(sentence(body) || `The service answered ${answer.status}.`, answer.status);
-    return body;
+  } finally {
+    if (delayed.delete(request) && !delayed.size) away("");
   }
 }
+
+async function resultOf(answer) {
+  if (answer.status === 204) return null;
+  const body = await answer.json().catch(() => null);
+  if (!answer.ok) throw new Refusal(sentence(body) || `The service answered ${answer.status}.`, answer.status);
+  return body;
+}
+
+/** Return why an answer, null without one, says nothing yet; an empty text where it says something. */
+async function hindrance(answer) {
+  if (!answer) return "The service cannot be reached.";
+  if (answer.status === 401) return "You are signed out: sign in again in another tab.";
+  if (answer.status !== 503) return "";
+  const reason = sentence(await answer.json().catch(() => null)) || "no room";
+  return `The service cannot take this just now (${reason}).`;
+}
+
+/** Throw Refusal where a file to be sent was moved, changed or taken away: the browser then sends nothing. */
+async function checkFiles(form) {
+  for (const value of form.values()) {
+    if (!(value instanceof File)) continue;
+    await value.slice(0, 1).arrayBuffer().catch(() => {
+      throw new Refusal(`${value.name} was moved or changed; choose it again.`, 0);
+    });
+  }
+}
+
+/** Say above everything that the service does not answer; an empty text says nothing. */
+export const away = (text) => tell(document.querySelector("#away"), text, "warn");
 
 function sentence(body) {
   const detail = body?.detail ?? body?.error;
@@ -59,6 +97,13 @@ export function element(tag, { text, on = {}, ...attributes } = {}, ...children)
   for (const [name, listener] of Object.entries(on)) made.addEventListener(name, listener);
   made.append(...children);
   return made;
+}
+
+/** Make a small picture; it shows a sign of its own where there is nothing that the browser can show. */
+export function thumbnail(address) {
+  const picture = element("img", { class: "thumb", src: address, alt: "" });
+  picture.addEventListener("error", () => picture.removeAttribute("src"));
+  return picture;
 }
 
 /** Make an SVG element. */

@@ -42,7 +42,7 @@ function choose(entry) {
 const reviewed = [];
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea")) return;
-  if (VERDICTS[event.key] && current) {
+  if (VERDICTS[event.key] && current?.querySelector("[data-verdict-shown]")) {
     reviewed.push(current);
     review(current, VERDICTS[event.key]);
   } else if (event.key === "u" && (detail || reviewed.length)) {

@@ -1,6 +1,6 @@
 // Inspect: photos go up a few at a time, each answer is shown as it comes.
 
-import { ask, digits, element, requestName, tell } from "./api.js";
+import { ask, digits, element, pause, requestName, tell, thumbnail } from "./api.js";
 import { photosFrom } from "./drop.js";
 import { labelAt, ThresholdPanel } from "./threshold.js";
 import { picture, Viewer } from "./viewer.js";
@@ -16,36 +16,57 @@ let sending = 0, current = null;
 
 const viewer = new Viewer(find(".viewer"), find(".regions"));
 const panel = new ThresholdPanel(find("#threshold"), showLabels);
-const recipe = find("#recipe"), object = find("#object");
+const recipe = find("#recipe"), object = find("#object"), order = find("#order");
 
 photosFrom(find(".drop"), (files) => {
-  find(".drop").classList.remove("large");
-  find("#bench").hidden = find("#progress").hidden = false;
-  find("#recent")?.remove();
-  for (const file of files) add(file);
+  for (const file of files) waiting.push(add({ file, name: file.name }, URL.createObjectURL(file)));
   next();
 });
+recipe?.addEventListener("change", byWords);
+order.addEventListener("change", arrange);
+find("#anew").addEventListener("click", () => {
+  history.replaceState(null, "");
+  location.reload();
+});
+addEventListener("beforeunload", (event) => (waiting.length || sending) && event.preventDefault());
+byWords();
+restore(history.state?.inspections ?? []);
 
-recipe?.addEventListener("change", () => (find("#object-field").hidden = recipe.value !== ""));
+/** Ask what the photos show where no recipe says it. */
+function byWords() {
+  for (const part of document.querySelectorAll("[data-by-words]")) part.hidden = Boolean(recipe?.value);
+}
 
-function add(file) {
-  const shot = { file, preview: URL.createObjectURL(file), inspection: { name: file.name }, name: requestName() };
-  const thumb = element("img", { class: "thumb", src: shot.preview, alt: "" });
+/** Show what this page had inspected before it was left: the browser keeps it with the entry of its history. */
+async function restore(ids) {
+  const asked = ids.map((id) => ask("GET", `/api/v1/inspections/${encodeURIComponent(id)}`).catch(() => null));
+  for (const inspection of await Promise.all(asked)) {
+    if (inspection) showInspection(add({ name: inspection.name }), inspection);
+  }
+}
+
+/** Add a card for a photo, with its name and, before it is sent, its file; `preview` shows it until it is judged. */
+function add({ file, name }, preview) {
+  find(".drop").classList.remove("large");
+  find("#bench").hidden = false;
+  find("#recent")?.remove();
+  const shot = { file, preview, number: shots.length, inspection: { name }, key: requestName() };
+  shot.thumb = thumbnail(preview);
   // A kind of file that the browser cannot show; the service's own picture follows.
-  thumb.addEventListener("error", () => (shot.unseen = true), { once: true });
-  shot.thumb = thumb;
+  shot.thumb.addEventListener("error", () => (shot.unseen = true), { once: true });
   shot.label = element("span", { class: "label waiting", text: WORDS.waiting });
   shot.score = element("span", { class: "score" });
   shot.button = element(
     "button",
     { type: "button", class: "shot", on: { click: () => choose(shot) } },
-    thumb,
-    element("span", { class: "under" }, shot.label, element("span", { class: "name", text: file.name, title: file.name }), shot.score),
+    shot.thumb,
+    element("span", { class: "under" }, shot.label, element("span", { class: "name", text: name, title: name }), shot.score),
   );
-  find("#shots").append(element("li", {}, shot.button));
+  shot.item = element("li", {}, shot.button);
+  find("#shots").append(shot.item);
   shots.push(shot);
-  waiting.push(shot);
   if (!current) choose(shot);
+  return shot;
 }
 
 async function next() {
@@ -66,15 +87,31 @@ async function send(shot) {
   else if (object.value.trim()) form.append("object", object.value.trim());
   form.append("wait", "true");
   try {
-    const answer = await ask("POST", "/api/v1/inspections", { form, headers: { "Idempotency-Key": shot.name } });
-    shot.inspection = answer.inspections[0];
-    if (!shot.inspection.error) {
-      shot.thumb.src = picture(shot.inspection.id, "photo", 320);
-      URL.revokeObjectURL(shot.preview);
-    }
+    const answer = await ask("POST", "/api/v1/inspections", { form, headers: { "Idempotency-Key": shot.key } });
+    showInspection(shot, await judged(answer.inspections[0]));
+    const inspections = shots.map(({ inspection }) => inspection.id).filter(Boolean);
+    history.replaceState({ inspections }, "");
   } catch (error) {
-    shot.inspection = { name: shot.file.name, error: error.message };
+    showInspection(shot, { name: shot.file.name, error: error.message });
   }
+}
+
+/** Wait for an answer that took the service longer than a request may. */
+async function judged(inspection) {
+  while (inspection.state === "waiting") {
+    await pause(2000);
+    inspection = await ask("GET", `/api/v1/inspections/${encodeURIComponent(inspection.id)}`);
+  }
+  return inspection;
+}
+
+function showInspection(shot, inspection) {
+  shot.inspection = inspection;
+  if (inspection.id && !inspection.error) {
+    shot.thumb.src = picture(inspection.id, "photo", 320);
+    if (shot.preview) URL.revokeObjectURL(shot.preview);
+  }
+  if (order.value) arrange();
   if (shot === current) choose(shot);
   else {
     showPanel();
@@ -82,12 +119,23 @@ async function send(shot) {
   }
 }
 
+/** Put the cards in order; the one that has the keys keeps them. */
+function arrange() {
+  const rank = ({ inspection }) => inspection.score ?? -Infinity;
+  shots.sort((a, b) => (order.value && rank(b) !== rank(a) ? rank(b) - rank(a) : a.number - b.number));
+  const focused = document.activeElement;
+  find("#shots").append(...shots.map((shot) => shot.item));
+  focused.focus({ preventScroll: true });
+}
+
 function showProgress() {
   const done = shots.length - waiting.length - sending;
+  const words = `${done} of ${shots.length} images answered`;
   find("#progress progress").max = shots.length;
   find("#progress progress").value = done;
   find("#progress").hidden = done === shots.length;
-  find("#said").textContent = done === shots.length ? `${done} of ${shots.length} images answered` : "";
+  find("#so-far").textContent = words;
+  find("#said").textContent = done === shots.length ? words : "";
 }
 
 const group = (inspection) => JSON.stringify([inspection.recipe, inspection.object, inspection.threshold]);
@@ -97,11 +145,15 @@ function showPanel() {
   const mine = group(current.inspection);
   panel.show(
     shots.map((shot) => shot.inspection).filter((inspection) => group(inspection) === mine),
-    current.inspection.recipe ? taughtScores() : [],
+    taughtScores(current.inspection.recipe?.name),
   );
 }
 
-const taughtScores = () => JSON.parse(recipe?.selectedOptions[0]?.dataset.scores || "[]");
+/** Return the scores of the good photos that a recipe was taught with; none where nothing was taught. */
+function taughtScores(name) {
+  const option = [...(recipe?.options ?? [])].find((option) => name && option.value === name);
+  return JSON.parse(option?.dataset.scores ?? "[]");
+}
 
 function labelOf(shot) {
   const { inspection } = shot;
@@ -156,7 +208,7 @@ function showAnswer(shot) {
 // Arrow keys walk through the images, except where they move something else.
 addEventListener("keydown", (event) => {
   const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-  if (!step || !current || event.target.closest("input, select, textarea")) return;
+  if (!step || !current || event.target.closest("input, select, textarea, .stage")) return;
   const shot = shots[shots.indexOf(current) + step];
   if (!shot) return;
   event.preventDefault();

@@ -68,20 +68,22 @@ export class RegionPicker {
   /** Return the region as a PNG that is white inside, null where all of the photo counts. */
   mask() {
     if (!this.box) return Promise.resolve(null);
-    const { naturalWidth, naturalHeight } = this.photo;
-    const scale = MASK_SIDE / Math.max(naturalWidth, naturalHeight);
-    const canvas = document.createElement("canvas");
-    canvas.width = Math.max(1, Math.round(naturalWidth * scale));
-    canvas.height = Math.max(1, Math.round(naturalHeight * scale));
-    const [left, top, width, height] = this.box.map((share, index) => (share / 100) * (index % 2 ? canvas.height : canvas.width));
+    // Where the browser cannot show the photo, its sides count as equal: the mask is stretched over it anyway.
+    const width = this.photo.naturalWidth || 1, height = this.photo.naturalHeight || 1;
+    const scale = MASK_SIDE / Math.max(width, height);
+    const canvas = Object.assign(document.createElement("canvas"), {
+      width: Math.max(1, Math.round(width * scale)),
+      height: Math.max(1, Math.round(height * scale)),
+    });
+    const [left, top, across, down] = this.box.map((share, index) => (share / 100) * (index % 2 ? canvas.height : canvas.width));
     const pen = canvas.getContext("2d");
     pen.fillRect(0, 0, canvas.width, canvas.height);
     pen.fillStyle = "white";
     if (this.shape.value === "ellipse") {
       pen.beginPath();
-      pen.ellipse(left + width / 2, top + height / 2, width / 2, height / 2, 0, 0, 2 * Math.PI);
+      pen.ellipse(left + across / 2, top + down / 2, across / 2, down / 2, 0, 0, 2 * Math.PI);
       pen.fill();
-    } else pen.fillRect(left, top, width, height);
+    } else pen.fillRect(left, top, across, down);
     return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
   }
 }

@@ -1,6 +1,6 @@
 // Teach: good photos become a draft, which is looked at and then saved; recipes are improved and rolled back.
 
-import { ask, digits, drawn, element, tell } from "./api.js";
+import { Refusal, ask, digits, drawn, element, tell, thumbnail } from "./api.js";
 import { photosFrom } from "./drop.js";
 import { finished, recipeVersion } from "./jobs.js";
 import { RegionPicker } from "./region.js";
@@ -10,16 +10,38 @@ const said = find("#said");
 const picker = new RegionPicker(find("#region"));
 let photos = [];
 let draft = null;
+let unsaved = false;
+addEventListener("beforeunload", (event) => unsaved && event.preventDefault());
 
 // ---- photos
 
+// Kinds of image that the service reads, though browsers may not show them.
+const UNSHOWN = /\.(tiff?|jp2)$/i;
+
 photosFrom(find(".drop"), (files) => {
-  for (const file of files) photos.push({ file, preview: URL.createObjectURL(file), kept: true });
+  const before = photos.length;
+  for (const file of files) if (!photos.some((photo) => same(photo.file, file))) addPhoto(file);
   find(".drop").classList.remove("large");
-  if (!picker.photo.getAttribute("src")) picker.photo.src = photos[0].preview;
   for (const step of document.querySelectorAll("[data-step]")) step.hidden = false;
+  const known = files.length - (photos.length - before);
+  tell(said, known ? `${known} of these photos ${known === 1 ? "was" : "were"} here already.` : "");
   showPhotos();
 });
+
+const same = (a, b) => a.name === b.name && a.size === b.size && a.lastModified === b.lastModified;
+
+function addPhoto(file) {
+  const photo = { file, kept: true, thumb: thumbnail(URL.createObjectURL(file)) };
+  photos.push(photo);
+  photo.thumb.addEventListener("load", () => {
+    if (!picker.photo.getAttribute("src")) picker.photo.src = photo.thumb.src;
+  }, { once: true });
+  photo.thumb.addEventListener("error", () => {
+    photo.remark = UNSHOWN.test(file.name) ? "not shown by this browser" : "not an image";
+    photo.kept = UNSHOWN.test(file.name);
+    showPhotos();
+  }, { once: true });
+}
 
 function showPhotos() {
   const kept = photos.filter((photo) => photo.kept).length;
@@ -46,9 +68,10 @@ function photoCard(photo) {
     { class: "under" },
     element("span", { class: "row" }, tick, element("span", { class: "name", text: photo.file.name, title: photo.file.name })),
   );
+  if (photo.remark) under.append(element("span", { class: "soft", text: photo.remark }));
   if (photo.score != null) under.append(element("span", { class: "score", text: `score ${digits(photo.score)}` }));
   if (photo.odd) under.append(element("span", { class: "label anomalous", text: "unlike the others" }));
-  return element("label", { class: `shot ${photo.odd ? "anomalous" : ""}` }, element("img", { class: "thumb", src: photo.preview, alt: "" }), under);
+  return element("label", { class: `shot ${photo.odd ? "anomalous" : ""}` }, photo.thumb, under);
 }
 
 // ---- learning
@@ -63,15 +86,26 @@ find("#learn").addEventListener("click", async () => {
   if (rate) form.append("fpr", rate);
   const mask = await picker.mask();
   if (mask) form.append("roi", mask, "roi.png");
-  for (const photo of photos) if (photo.kept) form.append("images", photo.file, photo.file.name);
+  const kept = photos.filter((photo) => photo.kept).map((photo) => photo.file);
+  for (const file of kept) form.append("images", file, file.name);
   await working(find("#learn"), async () => {
+    checkBytes(kept);
     const before = draft;
     const job = await finished((await ask("POST", "/api/v1/recipes", { form })).job, showProgress);
     draft = job.recipe;
+    unsaved = true;
     if (before?.name === draft.name) await discard(before);
     showDraft(await recipeVersion(draft));
   });
 });
+
+/** Throw Refusal where photos are more than one request may hold; the service would end it in the middle. */
+function checkBytes(files) {
+  const bytes = files.reduce((sum, file) => sum + file.size, 0), most = Number(find("#learn").dataset.mostBytes);
+  if (bytes <= most) return;
+  const megabytes = (count) => (count / 2 ** 20).toFixed(0);
+  throw new Refusal(`These photos have ${megabytes(bytes)} MB together, and a lesson takes ${megabytes(most)} MB: take some ticks away, or make the photos smaller.`, 0);
+}
 
 function showProgress(job) {
   const bar = find("#progress progress");
@@ -131,6 +165,7 @@ function drawStrip({ photos: scored, threshold }) {
 find("#save").addEventListener("click", () =>
   working(find("#save"), async () => {
     await activate(draft);
+    unsaved = false;
     location.assign(`/teach?saved=${encodeURIComponent(draft.name)}`);
   }),
 );
