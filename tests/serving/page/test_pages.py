@@ -94,7 +94,7 @@ def test_wrong_addresses(client: TestClient, path: str, status: int) -> None:
 
 def test_without_scripts_a_sentence_says_what_is_missing(client: TestClient) -> None:
     for path in ("/", "/teach", "/history", "/watch"):
-        assert "<noscript><p class=\"notice warn\">This page needs JavaScript" in client.get(path).text
+        assert '<noscript><p class="notice warn">This page needs JavaScript' in client.get(path).text
 
 
 def test_people_read_of_errors_on_a_page_and_programs_in_json(client: TestClient) -> None:
