@@ -153,6 +153,15 @@ def test_photos_wait_while_the_service_cannot_be_reached(browser: Any, address: 
         expect(page.locator("#away")).to_be_hidden()
 
 
+def test_a_file_that_is_too_large_is_not_sent(browser: Any, tmp_path: Path) -> None:
+    with serving(tmp_path, max_bytes=20_000) as address, looking(browser, address) as tab:
+        page = tab.page
+        page.goto("/")
+        page.on("request", lambda request: request.method == "GET" or pytest.fail("it was sent"))
+        page.set_input_files("#files", PAINTED[:1])
+        expect(page.locator("#why")).to_contain_text("above the limit of 0.02 MB an image")
+
+
 def test_what_was_inspected_is_there_again_after_the_back_button_and_a_reload(browser: Any, address: str) -> None:
     with looking(browser, address) as tab:
         page = tab.page
@@ -206,10 +215,10 @@ def test_photos_that_cannot_be_learned_from_are_named_before(browser: Any, addre
         page.set_input_files("#files", [GOOD[0]])
         expect(page.locator("#said")).to_have_text("1 of these photos was here already.")
         expect(page.locator("#photos li")).to_have_count(len(GOOD) + 1)
-        page.locator("#learn").evaluate("button => (button.dataset.mostBytes = 1000)")
+        page.locator(".drop").evaluate("drop => (drop.dataset.mostBytes = 1000)")
         page.fill("#name", "too much")
         page.click("#learn")
-        expect(page.locator("#said")).to_contain_text("a lesson takes 0 MB")
+        expect(page.locator("#said")).to_contain_text("a lesson takes 0.00 MB")
 
 
 def test_many_photos_are_dropped_at_once(browser: Any, address: str) -> None:

@@ -50,7 +50,14 @@ def page_router(service: Service) -> APIRouter:
         recipes = [_in_use(entry) for entry in _recipes(service) if entry["active"]]
         recent = [service.inspection_json(row) for row in service.inspections(Filters(), limit=_RECENT).rows]
         return show(
-            request, "inspect.html", "Inspect", script="inspect.js", recipes=recipes, chosen=recipe, recent=recent
+            request,
+            "inspect.html",
+            "Inspect",
+            script="inspect.js",
+            recipes=recipes,
+            chosen=recipe,
+            recent=recent,
+            most_bytes=service.settings.max_bytes,
         )
 
     @router.get("/teach")

@@ -99,12 +99,17 @@ export function element(tag, { text, on = {}, ...attributes } = {}, ...children)
   return made;
 }
 
-/** Make a small picture; it shows a sign of its own where there is nothing that the browser can show. */
+/** Make a small picture; a sign takes its place where the browser cannot show it. */
 export function thumbnail(address) {
-  const picture = element("img", { class: "thumb", src: address, alt: "" });
-  picture.addEventListener("error", () => picture.removeAttribute("src"));
+  const picture = element("img", { class: "thumb", src: address ?? NO_PICTURE, alt: "" });
+  picture.addEventListener("error", () => (picture.src = NO_PICTURE), { once: true });
   return picture;
 }
+
+const NO_PICTURE = "/static/no-picture.svg";
+
+/** Write a number of bytes as people read it. */
+export const megabytes = (bytes) => `${(bytes / 2 ** 20).toFixed(bytes < 2 ** 20 ? 2 : 0)} MB`;
 
 /** Make an SVG element. */
 export function drawn(tag, attributes = {}, text) {

@@ -1,6 +1,6 @@
 // Inspect: photos go up a few at a time, each answer is shown as it comes.
 
-import { ask, digits, element, pause, requestName, tell, thumbnail } from "./api.js";
+import { Refusal, ask, digits, element, megabytes, pause, requestName, tell, thumbnail } from "./api.js";
 import { photosFrom } from "./drop.js";
 import { labelAt, ThresholdPanel } from "./threshold.js";
 import { picture, Viewer } from "./viewer.js";
@@ -8,6 +8,8 @@ import { picture, Viewer } from "./viewer.js";
 // Photos on their way: a batch can fill, and the pictures that come back need room too.
 const AT_ONCE = 4;
 const WORDS = { waiting: "waiting", failed: "not read", normal: "normal", anomalous: "anomalous", unusable: "not judged" };
+
+const MOST_BYTES = Number(document.querySelector(".drop").dataset.mostBytes);
 
 const find = (selector) => document.querySelector(selector);
 const shots = [];
@@ -87,6 +89,10 @@ async function send(shot) {
   else if (object.value.trim()) form.append("object", object.value.trim());
   form.append("wait", "true");
   try {
+    // A file beyond the limit of a request would end the connection in the middle.
+    if (shot.file.size > MOST_BYTES) {
+      throw new Refusal(`${megabytes(shot.file.size)}, above the limit of ${megabytes(MOST_BYTES)} an image.`);
+    }
     const answer = await ask("POST", "/api/v1/inspections", { form, headers: { "Idempotency-Key": shot.key } });
     showInspection(shot, await judged(answer.inspections[0]));
     const inspections = shots.map(({ inspection }) => inspection.id).filter(Boolean);

@@ -1,6 +1,6 @@
 // Teach: good photos become a draft, which is looked at and then saved; recipes are improved and rolled back.
 
-import { Refusal, ask, digits, drawn, element, tell, thumbnail } from "./api.js";
+import { Refusal, ask, digits, drawn, element, megabytes, tell, thumbnail } from "./api.js";
 import { photosFrom } from "./drop.js";
 import { finished, recipeVersion } from "./jobs.js";
 import { RegionPicker } from "./region.js";
@@ -34,7 +34,7 @@ function addPhoto(file) {
   const photo = { file, kept: true, thumb: thumbnail(URL.createObjectURL(file)) };
   photos.push(photo);
   photo.thumb.addEventListener("load", () => {
-    if (!picker.photo.getAttribute("src")) picker.photo.src = photo.thumb.src;
+    if (!photo.remark && !picker.photo.getAttribute("src")) picker.photo.src = photo.thumb.src;
   }, { once: true });
   photo.thumb.addEventListener("error", () => {
     photo.remark = UNSHOWN.test(file.name) ? "not shown by this browser" : "not an image";
@@ -101,10 +101,9 @@ find("#learn").addEventListener("click", async () => {
 
 /** Throw Refusal where photos are more than one request may hold; the service would end it in the middle. */
 function checkBytes(files) {
-  const bytes = files.reduce((sum, file) => sum + file.size, 0), most = Number(find("#learn").dataset.mostBytes);
+  const bytes = files.reduce((sum, file) => sum + file.size, 0), most = Number(find(".drop").dataset.mostBytes);
   if (bytes <= most) return;
-  const megabytes = (count) => (count / 2 ** 20).toFixed(0);
-  throw new Refusal(`These photos have ${megabytes(bytes)} MB together, and a lesson takes ${megabytes(most)} MB: take some ticks away, or make the photos smaller.`, 0);
+  throw new Refusal(`These photos have ${megabytes(bytes)} together, and a lesson takes ${megabytes(most)}: take some ticks away, or make the photos smaller.`, 0);
 }
 
 function showProgress(job) {
@@ -181,6 +180,7 @@ document.addEventListener("click", (event) => {
   if (!button) return;
   const version = { name: button.dataset.recipe, version: Number(button.dataset.version) };
   const does = { activate, discard }[button.dataset.does];
+  if (button.dataset.does === "discard" && !confirm(`Delete version ${version.version} of ${version.name} for good?`)) return;
   working(button, async () => {
     if (button.dataset.does === "improve") return improve(button);
     await does(version);
