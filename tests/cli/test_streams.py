@@ -1,6 +1,8 @@
 """`anomalens detect` on videos and `anomalens watch`, from the outside."""
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +108,36 @@ def test_watching_nothing(run: Command, weights: tuple[Any, ...], tmp_path: Path
     assert ran.code == 2
     assert "no such folder" in ran.err
     assert run("watch", "in", "--out", "out2", "--interval", "0s", *weights).code == 2
+
+
+def test_anomalous_arrivals_are_told_of_and_remembered(run: Command, weights: tuple[Any, ...], tmp_path: Path) -> None:
+    pytest.importorskip("sqlalchemy", reason="the extra [serve] is not installed")
+    picture(tmp_path / "in" / "it's; touch stray.png")
+    told = tmp_path / "told"
+    script = "import sys; open(sys.argv[1], 'a').write(sys.argv[2] + chr(10) + sys.stdin.read() + chr(10))"
+    command = shlex.join([sys.executable, "-c", script, str(told), "{path}"])
+    watched = ("watch", "in", "--for", "1ms", "--interval", "10ms", *weights)
+    everything = ("--store", "sqlite:///history.db", "--on-anomaly", command, "--threshold", "-1000")
+    ran = run(*watched, "--out", "out", *everything)
+    assert ran.code == 0, ran.err
+    name, row = told.read_text(encoding="utf-8").splitlines()
+    assert name == "in/it's; touch stray.png"
+    assert json.loads(row) == rows(tmp_path / "out")[0]
+    assert not (tmp_path / "stray.png").exists()
+    assert "in/it's; touch stray.png" in run("history", "list", "--quiet").out
+    told.unlink()
+    assert run(*watched, "--out", "sound", *everything[2:4], "--threshold", "1000").code == 0
+    assert not told.exists()
+
+
+def test_an_alarm_that_fails_is_said_and_stops_nothing(run: Command, weights: tuple[Any, ...], tmp_path: Path) -> None:
+    for number in range(2):
+        picture(tmp_path / "in" / f"{number}.png", number)
+    watched = ("watch", "in", "--for", "1ms", "--interval", "10ms", "--threshold", "-1000", *weights)
+    for number, (target, reason) in enumerate((("false", "status 1"), ("no-such-program", "No such file"))):
+        ran = run(*watched, "--out", f"out{number}", "--on-anomaly", target)
+        assert ran.code == 0, ran.err
+        assert ran.err.count(reason) == 2
+    for target in ("", "'", "ftp://host/x", "https://name:password@host/x"):
+        assert run(*watched, "--out", "none", "--on-anomaly", target).code == 2
+    assert not (tmp_path / "none").exists()

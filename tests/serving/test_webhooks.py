@@ -13,7 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from anomalens.errors import ConfigError
-from anomalens.serving.webhooks import checked_address
+from anomalens.posting import checked_address
 from small_photos import photo
 
 ROUTE = "/api/v1/webhooks"

@@ -1,6 +1,5 @@
 """Run `anomalens detect`: images in, one folder of results out."""
 
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +8,7 @@ import typer
 
 from anomalens.cli.console import Json
 from anomalens.cli.data_options import Exclude
+from anomalens.cli.history_options import Media, Store, remembering
 from anomalens.cli.load_options import load_options, option_help
 from anomalens.cli.report import FormatNames
 from anomalens.cli.stream_options import EVERY, Duration, Every
@@ -16,13 +16,10 @@ from anomalens.errors import ConfigError
 from anomalens.options import DEFAULT_OBJECT, LoadOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from rich.progress import Progress, TaskID
 
     from anomalens.detection.detector import Detector
     from anomalens.images.video import Video
-    from anomalens.prediction import Result
     from anomalens.runs.store import RunSummary
 
 
@@ -90,14 +87,8 @@ def detect(
     report: Annotated[
         bool, typer.Option("--report", help="At the end, make the page of `anomalens report`: short for --format html.")
     ] = False,
-    store: Annotated[
-        str | None,
-        typer.Option("--store", help="Also remember everything in the history of `anomalens serve`: sqlite:///FILE."),
-    ] = None,
-    media: Annotated[
-        Path | None,
-        typer.Option("--media", help="With --store: folder of pictures, unless beside an SQLite file."),
-    ] = None,
+    store: Store = None,
+    media: Media = None,
     exclude: Exclude = None,
     as_json: Json = False,
     options: LoadOptions = LoadOptions(),
@@ -179,7 +170,7 @@ def detect(
                     progress=progress,
                 )
             else:
-                with _remembering(store, media, out, options) as keep:
+                with remembering(store, media, out, options) as keep:
                     if videos:
                         detect_inputs = functools.partial(detect_videos, videos)
                     else:
@@ -229,30 +220,6 @@ def _compared(detector: "Detector", paths: list[Path], together: Together) -> "D
             return detector
     note(f"{len(paths)} images look like one part: compared with each other (--together no judges each by itself)")
     return comparing
-
-
-@contextmanager
-def _remembering(
-    store: str | None, media: Path | None, out: Path, options: LoadOptions
-) -> "Iterator[Callable[[int, Path, Result], object] | None]":
-    """Give what stores results in the history while the block runs; None without a store."""
-    if store is None:
-        if media is not None:
-            raise ConfigError("--media is the folder of pictures of a --store; name that too")
-        yield None
-        return
-    from anomalens.cli.serve import require_packages
-
-    require_packages()
-    from anomalens.files import make_folder
-    from anomalens.serving.recording import Recorder
-
-    make_folder(out)
-    recorder = Recorder(store, media, out, options)
-    try:
-        yield recorder.keep
-    finally:
-        recorder.close()
 
 
 def _check_engine(scaled: bool, maps: Maps, actors: int | None, part_size: int | None, together: Together) -> None:

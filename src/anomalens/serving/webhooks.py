@@ -15,16 +15,12 @@ import time
 import uuid
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
-from urllib.error import HTTPError
-from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from sqlalchemy import delete, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from anomalens._version import __version__
-from anomalens.errors import ConfigError, one_line
+from anomalens.errors import one_line
+from anomalens.posting import checked_address, post_json
 from anomalens.serving.answers import inspection_json
 from anomalens.serving.database import Database
 from anomalens.serving.history import NotFoundError, present
@@ -38,7 +34,6 @@ PAUSES = (5, 30, 120, 600, 1800, 3600, 4 * 3600, 12 * 3600)
 _PATIENCE, _CLAIM = 10, 60
 # Seconds between two looks at what is due; messages sent between two looks.
 _TICK, _AT_ONCE = 0.5, 20
-_LONGEST_ADDRESS = 2000
 
 
 class Webhooks:
@@ -86,22 +81,6 @@ class Webhooks:
         return delivery
 
 
-def checked_address(url: str) -> str:
-    """Return an address. Raises ConfigError where it is no http or https address without a password in it."""
-    try:
-        parts = urlsplit(url)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid or len(url) > _LONGEST_ADDRESS or not url.isascii() or not url.isprintable() or " " in url:
-        raise ConfigError(f"{url!r:.100} is no address to call: use https://HOST/PATH")
-    if parts.username or parts.password:
-        raise ConfigError(
-            "an address with a name or password in it would be shown to others; use a secret path instead"
-        )
-    return url
-
-
 def signature(secret: str, moment: int, body: bytes) -> str:
     """Return the signature of a message sent at a moment, in seconds since 1970."""
     digest = hmac.new(secret.encode(), b"%d." % moment + body, hashlib.sha256).hexdigest()
@@ -126,7 +105,6 @@ class Messenger:
         """Start the thread."""
         self._database = database
         self._stopping = threading.Event()
-        self._opener = build_opener(_NoRedirects())
         self._thread = threading.Thread(target=self._run, name="anomalens-webhooks", daemon=True)
         self._thread.start()
 
@@ -171,18 +149,8 @@ class Messenger:
         """Send a message; return why it did not arrive, or None."""
         if self._stopping.is_set():
             return "the service stopped"
-        headers = {
-            "Content-Type": "application/json",
-            "User-Agent": f"anomalens/{__version__}",
-            "X-Anomalens-Signature": signature(message.secret, int(time.time()), message.body),
-        }
-        try:
-            with self._opener.open(Request(message.url, message.body, headers), timeout=_PATIENCE) as answer:
-                return None if 200 <= answer.status < 300 else f"answered {answer.status}"
-        except HTTPError as error:
-            return f"answered {error.code}"
-        except Exception as error:
-            return one_line(error)
+        signed = {"X-Anomalens-Signature": signature(message.secret, int(time.time()), message.body)}
+        return post_json(message.url, message.body, seconds=_PATIENCE, headers=signed)
 
     def _settle(self, message: _Message, problem: str | None) -> None:
         with self._database.writing() as session:
@@ -198,14 +166,6 @@ class Messenger:
             else:
                 delivery.state = "dead"
                 _log.warning("message %d to a webhook never arrived: %s", message.number, problem)
-
-
-class _NoRedirects(HTTPRedirectHandler):
-    """Follow no redirect: a message goes to the address that was named, or nowhere."""
-
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        """Return that there is nothing to follow."""
-        return
 
 
 def _body(delivery: Delivery, row: Inspection) -> bytes:
