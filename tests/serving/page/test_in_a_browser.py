@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 
 from pages import GOOD, PAINTED, SOUND, looking, serving
 
@@ -201,6 +203,27 @@ def test_a_picture_is_enlarged_and_moved(browser: Any, address: str) -> None:
         assert tab.serious_findings() == []
         page.locator(".stage").dblclick()
         assert frame.bounding_box()["width"] == pytest.approx(before, abs=1)
+
+
+def test_a_photo_that_is_unlike_the_others_is_named(browser: Any, tmp_path: Path) -> None:
+    stripes = tmp_path / "stripes.png"
+    Image.fromarray(np.indices((300, 300, 3)).sum(0).astype(np.uint8) // 32 % 2 * 255).save(stripes)
+    with serving(tmp_path) as address, looking(browser, address) as tab:
+        page = tab.page
+        page.goto("/teach")
+        page.set_input_files("#files", [*GOOD, stripes])
+        page.fill("#name", "nut")
+        page.click("#learn")
+        expect(page.locator("#odd")).to_contain_text("Unlike the other photos: stripes.png.")
+        expect(page.locator("#photos li").first).to_contain_text("unlike the others")
+        expect(page.locator(".strip .dot.odd")).to_have_count(1)
+        page.locator("#photos input").first.uncheck()
+        page.click("#learn")
+        expect(page.locator("#odd")).to_be_hidden()
+        expect(page.locator("#promise")).to_contain_text("4 good photos")
+        # Only what was learned last is kept.
+        (recipe,) = httpx.get(f"{address}/api/v1/recipes").json()["recipes"]
+        assert [len(version["photos"]) for version in recipe["versions"]] == [4]
 
 
 def test_photos_that_cannot_be_learned_from_are_named_before(browser: Any, address: str, tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """Ask for the pages without a browser: what they hold, what they escape, and what a wrong address gives."""
 
+import re
+import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from typing import Any
 
@@ -10,6 +13,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from anomalens.serving.page.list_view import ListView
+from anomalens.serving.schema import Inspection
 from anomalens.serving.settings import ServeSettings
 from anomalens.serving.web_app import create_app
 from pages import SMALL
@@ -104,6 +108,28 @@ def test_people_read_of_errors_on_a_page_and_programs_in_json(client: TestClient
         assert page.status_code == 404
         assert "<h1>Not here</h1>" in page.text
     assert client.get("/api/v1/nothing", headers={"accept": "text/html"}).json()["detail"] == "Not Found"
+
+
+def test_watch_warns_of_drift_and_shows_the_last_alarms(client: TestClient) -> None:
+    moments = [datetime.now(UTC) - timedelta(minutes=number) for number in range(40)]
+    rows = [judged(moment, "normal", p_value=0.05) for moment in moments]
+    alarm = judged(moments[0], "anomalous", p_value=0.01)
+    client.app.state.service.history.add([*rows, alarm])  # type: ignore[attr-defined]
+    text = client.get("/watch").text
+    warnings = re.findall(r'<p class="notice warn">(.*?)</p>', text)
+    assert "The images have changed" in warnings[-1]
+    assert f"/history/{alarm.id}" in text.split("Last alarms")[1]
+    assert text.count("<svg viewBox") >= 2
+    assert f"/history/{rows[0].id}" not in text
+
+
+def judged(moment: datetime, label: str, p_value: float) -> Inspection:
+    """Return a row of an image that a recipe has judged."""
+    return Inspection(
+        id=uuid.uuid4().hex, created=moment, station="s", place=0, name="part.png", original="0" * 64, bytes=1,
+        recipe="part", version=1, method="auto", object="object", regions=[], reviews=[], state="done", answered=moment,
+        label=label, score=1.0, p_value=p_value, facts={}, map="0" * 64,
+    )  # fmt: skip
 
 
 def test_the_look_is_that_of_the_reports(client: TestClient) -> None:

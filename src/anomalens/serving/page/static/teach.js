@@ -122,7 +122,7 @@ function showDraft(version) {
     Object.assign(photo, { score: facts.score, odd: facts.odd });
   }
   // The oddest first: those are to be looked at.
-  photos.sort((a, b) => (b.score ?? -Infinity) - (a.score ?? -Infinity));
+  photos.sort((a, b) => (b.odd ?? 0) - (a.odd ?? 0) || (b.score ?? -1e9) - (a.score ?? -1e9));
   showPhotos();
   find("#result").hidden = false;
   drawStrip(version);
