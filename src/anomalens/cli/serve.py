@@ -2,6 +2,7 @@
 
 import logging
 import re
+import socket
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -94,7 +95,7 @@ def serve(
             from anomalens.serving.web_app import create_app
 
             app = create_app(settings)
-        address = f"http://{_shown(host)}:{listener.getsockname()[1]}"
+        address = f"http://{shown_host(host)}:{listener.getsockname()[1]}"
         if as_json:
             say_json({"address": address, "store": store, "media": str(settings.media_folder)})
         else:
@@ -114,9 +115,12 @@ def days(text: str, name: str = "--retention") -> float:
     """Return a span of time in days: "90d", "12h", "4w", "2y". Raises ConfigError, which names the option."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([hdwy])", text.strip())
     if match is None or not float(match[1]):
-        raise ConfigError(f"{name} {text}: a number and a unit, such as 90d, 12h, 4w or 2y")
+        raise ConfigError(f"{name} {text}: a number above 0 and a unit, such as 90d, 12h, 4w or 2y")
     return float(match[1]) * _UNITS[match[2]]
 
 
-def _shown(host: str) -> str:
+def shown_host(host: str) -> str:
+    """Return the host of an address that a browser can open: all interfaces are reached by the machine's name."""
+    if host in ("0.0.0.0", "::"):
+        return socket.gethostname()
     return f"[{host}]" if ":" in host else host

@@ -95,6 +95,7 @@ def test_teach_a_part_by_photos_and_region_then_improve_it(browser: Any, tmp_pat
         page.get_by_role("button", name="Improve it from reviewed images").click()
         expect(page.get_by_text("false alarms: 0 before, 0 after")).to_be_visible()
         expect(page.locator("[data-comparison] tbody tr")).to_have_count(2)
+        expect(page.locator("[data-comparison] img").first).to_have_js_property("naturalWidth", 320)
         page.get_by_role("button", name="Use version 2", exact=True).click()
         expect(page.locator("tr", has_text="in use")).to_contain_text("6")
         page.get_by_role("button", name="Use version 1 of nut").click()

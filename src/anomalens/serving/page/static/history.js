@@ -4,6 +4,8 @@ import { ask, tell } from "./api.js";
 import { Viewer } from "./viewer.js";
 
 const VERDICTS = { r: "right", f: "false alarm", m: "missed", x: "unusable" };
+// Said where there are keys.
+const UNDO = matchMedia("(hover: none)").matches ? "" : " Press u to undo.";
 const said = document.querySelector("#said");
 const entries = [...document.querySelectorAll("[data-inspection]")];
 const detail = document.querySelector("[data-detail]");
@@ -16,7 +18,7 @@ async function review(entry, verdict) {
   try {
     const inspection = verdict ? await ask("POST", path, { json: { verdict, comment } }) : await ask("DELETE", path);
     showVerdict(entry, inspection.review?.verdict ?? "");
-    tell(said, verdict ? `${entry.dataset.name}: ${verdict}. Press u to undo.` : `${entry.dataset.name}: review taken back.`, "good");
+    tell(said, `${entry.dataset.name}: ${verdict ? `${verdict}.${UNDO}` : "review taken back."}`, "good");
     if (verdict && !detail) choose(entries[entries.indexOf(entry) + 1] ?? entry);
   } catch (error) {
     tell(said, error.message, "bad");

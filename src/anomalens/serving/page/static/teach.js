@@ -4,6 +4,7 @@ import { Refusal, ask, digits, drawn, element, megabytes, tell, thumbnail } from
 import { photosFrom } from "./drop.js";
 import { finished, recipeVersion } from "./jobs.js";
 import { RegionPicker } from "./region.js";
+import { picture } from "./viewer.js";
 
 const find = (selector) => document.querySelector(selector);
 const said = find("#said");
@@ -198,7 +199,7 @@ async function improve(button) {
     tell(place.querySelector("[role=status]"), now.state === "done" ? "" : `Learning from reviewed images: ${now.done} of ${now.total}`);
   });
   place.append(comparison(job));
-  button.disabled = true;
+  button.hidden = true;
 }
 
 /** Return what an improved recipe does on the reviewed images, before and after, with the choice to use it. */
@@ -206,19 +207,21 @@ function comparison({ recipe, comparison: rows }) {
   const wrong = (when, truth) => rows.filter((row) => row.truth === truth && row[when].label === (truth === "normal" ? "anomalous" : "normal")).length;
   const summary = element("ul", { class: "counts" });
   for (const [truth, text] of [["normal", "false alarms"], ["anomalous", "missed"]]) {
-    summary.append(element("li", { text: `${text}: ${wrong("before", truth)} before, ${wrong("after", truth)} after` }));
+    const before = wrong("before", truth), after = wrong("after", truth);
+    summary.append(element("li", { class: after > before ? "worse" : "", text: `${text}: ${before} before, ${after} after` }));
   }
-  const table = element("table", {}, element("caption", { text: "Reviewed images, before and after" }));
+  const table = element("table", { class: "versions" }, element("caption", { text: "Reviewed images, before and after" }));
   const head = ["image", "is", "before", "after"].map((text) => element("th", { scope: "col", text }));
-  const cell = ({ label, score }) => element("td", {}, element("span", { class: `label ${label}`, text: label }), element("small", { text: digits(score) }));
+  const cell = (when, { label, score }) =>
+    element("td", { "data-means": when }, element("span", { class: `label ${label}`, text: label }), element("small", { text: digits(score) }));
   const body = rows.map((row) =>
     element(
       "tr",
       {},
-      element("th", { scope: "row" }, element("a", { href: `/history/${encodeURIComponent(row.id)}`, text: row.name })),
-      element("td", { text: row.truth }),
-      cell(row.before),
-      cell(row.after),
+      element("th", { scope: "row" }, thumbnail(picture(row.id, "photo", 320)), element("a", { href: `/history/${encodeURIComponent(row.id)}`, text: row.name })),
+      element("td", { "data-means": "is", text: row.truth }),
+      cell("before", row.before),
+      cell("after", row.after),
     ),
   );
   table.append(element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...body));
