@@ -58,6 +58,7 @@ def test_what_does_not_go_together_is_a_line(run: Command, weights: tuple[Any, .
         (("clip.mp4", "--engine", "ray"), "one by one in this process"),
         (("clip.mp4", "--together", "yes"), "one by one in this process"),
         (("clip.mp4", "--method", "musc"), "no set to be compared"),
+        (("clp.mp4", "--every", "1s"), "clp.mp4: no such file"),
         (("a.png", "--every", "1s"), "--every, --for and --format mp4 are for videos"),
         (("a.png", "--format", "mp4"), "--every, --for and --format mp4 are for videos"),
     ):

@@ -78,6 +78,13 @@ def test_a_far_threshold_is_named_and_not_drawn() -> None:
     assert Counter(re.findall(r'class="mark (\w+)"', drawn(near))) == {"decision": 1}
 
 
+def test_a_single_score_is_drawn_beside_its_threshold() -> None:
+    chart = histogram("H", [], [0.95], [Mark(0.225, "threshold", "decision")])
+    assert chart.axes is not None
+    assert chart.axes[0].low < 0.225 < 0.95 < chart.axes[0].high < 1.0
+    assert len(chart.marks) == 1
+
+
 def test_names_are_escaped() -> None:
     text = drawn(curve_chart("<b>", [([[0, 0], [1, 1]], "a & b", "first")], "<x>", '"y"'))
     assert "<b>" not in text

@@ -145,6 +145,19 @@ def test_pandas_reads_all_three_alike(written: Path) -> None:
     assert [plain(name) for name in names[0]] == names[1] == tables[2]["path"].tolist()
 
 
+def test_a_cell_holds_so_many_signs(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    folder = write_run(tmp_path, [Shot("a.png"), Shot("b.png")])
+    rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    names = ["x" * 1_000_000, "a" + "\U0001f43f" * 20_000]
+    lines = [json.dumps(row | {"path": name}) + "\n" for row, name in zip(rows, names, strict=True)]
+    (folder / "predictions.jsonl").write_text("".join(lines))
+    write_formats(read_run(folder), ["xlsx"], tmp_path)
+    cells = [row[0] for row in openpyxl.load_workbook(tmp_path / "predictions.xlsx")["images"].values][1:]
+    # A squirrel counts as two.
+    assert cells == ["x" * 32_767, "a" + "\U0001f43f" * 16_383]
+
+
 def test_a_sheet_holds_so_many_rows(run: StoredRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_tables, "MOST_ROWS", 5)
     with pytest.raises(ConfigError, match="holds 4 rows and the run has more; use csv"):

@@ -12,7 +12,7 @@ from anomalens.cli.history_options import Media, Store, remembering
 from anomalens.cli.load_options import load_options, option_help
 from anomalens.cli.report import FormatNames
 from anomalens.cli.stream_options import EVERY, Duration, Every
-from anomalens.errors import ConfigError
+from anomalens.errors import ConfigError, InputError
 from anomalens.options import DEFAULT_OBJECT, LoadOptions
 
 if TYPE_CHECKING:
@@ -244,9 +244,18 @@ def _videos(
 ) -> "list[Video]":
     """Return the videos that are named; none where images are. Raises ConfigError where the options do not fit."""
     from anomalens.extras import optional
-    from anomalens.images.video import Video, interval_of, is_video, seconds_of
+    from anomalens.images.video import VIDEO_SUFFIXES, Video, interval_of, is_live, is_video, seconds_of
+    from anomalens.names import at_home
 
     names = [name for name in inputs if is_video(name)]
+    for name in inputs:
+        if (
+            Path(name).suffix.lower() in VIDEO_SUFFIXES
+            and not scaled
+            and not is_live(name)
+            and not at_home(name).exists()
+        ):
+            raise InputError(f"{name}: no such file")
     if not names:
         if every is not None or duration is not None or "mp4" in formats:
             raise ConfigError("--every, --for and --format mp4 are for videos, cameras and streams; leave them out")

@@ -96,7 +96,7 @@ def report(
             else:
                 paths = write_run_pages(opened, out or folder / PAGE_NAME, progress)
     except OSError as error:
-        raise ConfigError(f"cannot write the page: {error.strerror or error}; choose another --out") from error
+        raise ConfigError(f"cannot write: {error.strerror or error}; choose another --out") from error
     for path in paths:
         say(str(path))
 

@@ -11,6 +11,7 @@ Points = Sequence[Sequence[float]]
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 306, 12, 200  # edges of the plot inside the drawing
 _BINS = 30
+_FAR = 4  # widths of the scores within which a mark is drawn
 
 
 @dataclass(frozen=True)
@@ -103,16 +104,17 @@ def curve_chart(
 def histogram(title: str, normal: Sequence[float], anomalous: Sequence[float], marks: Sequence[Mark]) -> Chart:
     """Draw counts of normal and of anomalous scores in the same bins; a sentence where there is no score.
 
-    A mark farther from the scores than they are wide is named below the chart and not drawn.
+    A mark so far from the scores that they would be squeezed into a corner is named below the chart and not drawn.
     """
     scores = np.array([*normal, *anomalous], np.float64)
     if scores.size == 0:
         return Chart(title, f"{title}: no image could be read.")
     low, high = float(scores.min()), float(scores.max())
-    span = (high - low) or max(abs(high), 1.0) * 0.01
-    near = [mark for mark in marks if low - span <= mark.score <= high + span]
+    reach = _FAR * (high - low) or max(abs(high), 1.0)
+    near = [mark for mark in marks if low - reach <= mark.score <= high + reach]
     low, high = min([low, *(mark.score for mark in near)]), max([high, *(mark.score for mark in near)])
-    edges = np.linspace(low - 0.02 * span, high + 0.02 * span, _BINS + 1)
+    margin = 0.02 * ((high - low) or max(abs(high), 1.0) * 0.01)
+    edges = np.linspace(low - margin, high + margin, _BINS + 1)
     counts = {"normal": np.histogram(normal, edges)[0], "anomalous": np.histogram(anomalous, edges)[0]}
     x = Axis("image score", float(edges[0]), float(edges[-1]), _LEFT, _RIGHT)
     y = Axis("images", 0, float(max(count.max() for count in counts.values())), _BOTTOM, _TOP, whole=True)

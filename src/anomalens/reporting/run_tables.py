@@ -117,9 +117,14 @@ def _sheet_cell(sheet: Any, value: Any) -> Any:
         return cell
     number = isinstance(value, (int, float))
     # As text even a number, because the package would round it.
-    cell.value = repr(value) if number else _NO_XML.sub(_spelled, guarded(str(value)))[:_MOST_SIGNS]
+    cell.value = repr(value) if number else _shortened(_NO_XML.sub(_spelled, guarded(str(value))))
     cell.data_type = "n" if number else "s"
     return cell
+
+
+def _shortened(text: str) -> str:
+    """Return what fits into a cell, whose signs are counted in UTF-16."""
+    return text.encode("utf-16-le")[: 2 * _MOST_SIGNS].decode("utf-16-le", "ignore")
 
 
 def _spelled(sign: re.Match[str]) -> str:
