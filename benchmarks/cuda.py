@@ -9,6 +9,7 @@ included, with one batch size for both.
 
 import argparse
 import statistics
+import sys
 import time
 from pathlib import Path
 
@@ -55,6 +56,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="a part in MVTec layout: train/good, test")
     parser.add_argument("--count", type=int, default=128, help="images of a run that is timed; 0 times nothing")
     asked = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("no GPU: PyTorch finds none on this machine")
     part = next(asked.folder.glob("*/train")).parent
     good, photos = list_images([part / "train"]), list_images([part / "test"])
     print(f"{torch.cuda.get_device_name()}; {machine()}")

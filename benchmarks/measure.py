@@ -44,13 +44,17 @@ def report_peak() -> None:
     print(peak / (1024 * 1024 if sys.platform == "darwin" else 1024))
 
 
-def matmul_peak(dtype: torch.dtype = torch.float32, size: int = 2048, repeats: int = 5) -> float:
+def matmul_peak(
+    dtype: torch.dtype = torch.float32, size: int = 2048, repeats: int = 5, device: torch.device | None = None
+) -> float:
     """Best GFLOP/s of a square matrix product here and now: the yardstick for every other speed."""
-    a, b = torch.randn(size, size, dtype=dtype), torch.randn(size, size, dtype=dtype)
+    a, b = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
     best = float("inf")
     for _ in range(repeats + 1):
         begin = time.perf_counter()
         a @ b
+        if a.is_cuda:
+            torch.cuda.synchronize()
         best = min(best, time.perf_counter() - begin)
     return 2 * size**3 / best / 1e9
 

@@ -3,6 +3,8 @@
 Each error is also one of Python's own kinds, so code that knows nothing of anomalens can still catch it.
 """
 
+import re
+
 
 class AnomalensError(Exception):
     """Catch every error that this package raises deliberately: the base of them all."""
@@ -47,3 +49,11 @@ def one_line(error: BaseException) -> str:
         return error.strerror
     name = type(error).__name__
     return f"{name}: {text}" if text else name
+
+
+_NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|bad_alloc", re.IGNORECASE)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that there is no memory, of the machine or of a GPU; libraries say it variously."""
+    return isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)) is not None

@@ -26,6 +26,7 @@ from anomalens.errors import ConfigError, InputError, TrainingError
 from anomalens.images.decoding import decode
 from anomalens.images.normalisation import CLIP_MEAN, CLIP_PIXELS, CLIP_STD
 from anomalens.images.preprocessing import Preprocess, preprocess
+from anomalens.learning import features, training
 from anomalens.learning.features import Cached, build, cache_key, usable
 from anomalens.learning.training import TrainingPlan, train
 from anomalens.locks import locked
@@ -140,6 +141,34 @@ def test_sentences_of_more_classes_than_memory_holds_are_encoded_once(
     monkeypatch.setattr(PromptEncoder, "_encode", counted)
     run("aprilgan", samples, loaded, tmp_path / "x.safetensors", tmp_path / "cache")
     assert encoded == [420, 420]
+
+
+def test_a_batch_that_the_memory_does_not_hold_is_learned_from_in_parts(
+    samples: list[Sample], loaded: LoadedWeights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Features are computed and gradients added up in parts, to the same result."""
+    run("tokenclip", samples, loaded, tmp_path / "whole.safetensors", tmp_path / "cache")
+    counts: dict[str, list[int]] = {"features": [], "losses": []}
+
+    def limited(place: Any, name: str, kind: str, count: Callable[..., int]) -> None:
+        inner = getattr(place, name)
+
+        def small(*arguments: Any) -> Any:
+            counts[kind].append(count(*arguments))
+            if counts[kind][-1] > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return inner(*arguments)
+
+        monkeypatch.setattr(place, name, small)
+
+    limited(features, "_encode", "features", lambda method, clip, chosen, recipe: len(chosen))
+    limited(training, "batch_loss", "losses", lambda method, encoder, batch: len(batch.labels))
+    run("tokenclip", samples, loaded, tmp_path / "parts.safetensors", tmp_path / "own")
+    assert {kind: asked[:4] for kind, asked in counts.items()} == {"features": [8, 4, 2, 2], "losses": [4, 2, 2, 2]}
+    whole, parts = (read_checkpoint(tmp_path / f"{name}.safetensors") for name in ("whole", "parts"))
+    for parameter, value in whole.learned.items():
+        torch.testing.assert_close(parts.learned[parameter], value, atol=1e-4, rtol=0, msg=parameter)
+    assert parts.info.metrics["loss"] == pytest.approx(whole.info.metrics["loss"], abs=1e-4)
 
 
 def test_another_run_does_not_go_on_from_a_foreign_state(

@@ -9,11 +9,9 @@ from collections.abc import Callable
 
 import typer
 
-from anomalens.errors import AnomalensError
+from anomalens.errors import AnomalensError, is_out_of_memory
 from anomalens.extras import torch_needed
 from anomalens.names import printable
-
-_NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|bad_alloc", re.IGNORECASE)
 
 
 def new_app(name: str, description: str) -> typer.Typer:
@@ -64,12 +62,12 @@ def at_home(argument: str) -> str:
 def _reason(error: Exception) -> str | None:
     """Say in a line what went wrong, where it is nothing that this package does wrong; else None.
 
-    OSError: no such folder, no permission, a full disk. Libraries say in many ways that there is no memory.
+    OSError: no such folder, no permission, a full disk.
     """
     if isinstance(error, (AnomalensError, OSError)):
         return printable(" ".join(str(error).split()))
     if isinstance(error, RecursionError):
         return "a file or folder is nested too deeply to be read"
-    if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+    if is_out_of_memory(error):
         return "out of memory; use a smaller --batch-size or --size, --tile for large images, or fewer --workers"
     return None

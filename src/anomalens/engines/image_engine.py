@@ -16,6 +16,7 @@ from anomalens.decision.calibration import Calibration
 from anomalens.decision.pooling import ScorePooling
 from anomalens.engines.contract import NO_WORDS, Floats, Identity, Scored
 from anomalens.engines.loaded import Loaded, whole_patches, words_of
+from anomalens.engines.memory import Room
 from anomalens.engines.torch_engine import batches_at_once, fewer_threads, hash_of, pick_device
 from anomalens.errors import ConfigError
 from anomalens.images.preprocessing import Preprocess
@@ -37,7 +38,7 @@ class ImageEngine:
             identity: names it; hash and precision are filled in.
             taps: blocks, counted from 1, whose patch features answers hold; none where levels are not handed out.
         """
-        self.network, self.taps = network, taps
+        self.network, self.taps, self._room = network, taps, Room()
         precision = str(network.dtype).removeprefix("torch.")
         weights = hash_of(dict(network.named_parameters())) or ""
         self.identity = replace(identity, method=NO_WORDS, weights=weights, precision=precision)
@@ -80,8 +81,12 @@ class ImageEngine:
                 "call fit(good_photos), or use `anomalens fit`"
             )
         with fewer_threads(sharing), torch.inference_mode():
-            batch = torch.from_numpy(pixels).to(self.device, self.network.dtype)
-            levels: tuple[Any, ...] = tuple(level.float() for level in self.network.levels(batch, self.taps))
+            return self._room.score(self._score, pixels, keys)
+
+    def _score(self, pixels: Floats, keys: Sequence[int]) -> Scored:
+        """Hand out levels of a batch, all of it at once."""
+        batch = torch.from_numpy(pixels).to(self.device, self.network.dtype)
+        levels: tuple[Any, ...] = tuple(level.float() for level in self.network.levels(batch, self.taps))
         if self.device.type == "cpu":
             levels = tuple(level.numpy() for level in levels)
         count = len(pixels)

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from anomalens.engines.contract import Engine, Floats, Identity, Scored
-from anomalens.errors import ConfigError, WeightsError, one_line
+from anomalens.engines.memory import Room
+from anomalens.errors import ConfigError, WeightsError, is_out_of_memory, one_line
 from anomalens.methods.parts.array_namespace import Array, is_tensor, like, namespace, numpy_array, unit
 from anomalens.methods.parts.neighbours import nearest
 from anomalens.methods.references.reference_method import QUARTERS, ReferenceMethod, Words
@@ -65,6 +66,7 @@ class TaughtEngine:
             identity: of the whole.
         """
         self.words, self.method, self.sizes, self.identity = words, method, dict(sizes), identity
+        self._room = Room()
 
     @property
     def runtime(self) -> str:
@@ -99,13 +101,18 @@ class TaughtEngine:
         if side not in self.sizes:
             known = ", ".join(map(str, self.sizes))
             raise ConfigError(f"nothing was taught at {side} pixels, only at {known}; teach it again with this size")
+        return self._room.score(lambda part, own: self._score(part, own, sharing), pixels, keys)
+
+    def _score(self, pixels: Floats, keys: Sequence[int], sharing: int) -> Scored:
+        """Score a batch, all of it at once."""
+        side = min(pixels.shape[-2:])
         answer = self.words.score_batch(pixels, keys, sharing)
         levels = answer.levels
         words = Words(like(answer.score, levels[0]), like(answer.map, levels[0]))
         try:
             joined = join(words, levels, self.method, self.sizes[side].moved(levels[0]))
         except (ValueError, RuntimeError) as error:
-            if re.search("shape|size|dimension", str(error)) is None:
+            if is_out_of_memory(error) or re.search("shape|size|dimension", str(error)) is None:
                 raise
             raise WeightsError(
                 f"what was taught does not fit the features of {self.identity.backbone} ({one_line(error)}); teach the"

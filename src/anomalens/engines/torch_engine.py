@@ -32,6 +32,7 @@ from anomalens.engines.loaded import (
     whole_patches,
     words_of,
 )
+from anomalens.engines.memory import Room
 from anomalens.errors import ConfigError
 from anomalens.files import cache_folder
 from anomalens.images.preprocessing import Preprocess
@@ -74,6 +75,7 @@ class TorchEngine:
         )
         self.text = self._read_text()
         self._hands_out_levels = False
+        self._room = Room()
 
     @property
     def runtime(self) -> str:
@@ -113,18 +115,25 @@ class TorchEngine:
 
     def score_batch(self, pixels: Floats, keys: Sequence[int], sharing: int = 1) -> Scored:
         """Score normalised pixels [B, 3, H, W] -> scores [B] and maps [B, H, W]; see `Engine`."""
-        alone = _one_at_a_time if self.method.ordered else nullcontext()
-        with alone, fewer_threads(sharing), torch.inference_mode():
-            batch = torch.from_numpy(pixels)
-            if self.device.type == "cuda":
-                # From pinned memory the copy does not wait for what the GPU still has to do.
-                batch = batch.pin_memory()
-            features = self.method.encode(self.clip, batch.to(self.device, non_blocking=True), keys)
-            answer = self.method.score(features, self.text, (pixels.shape[-2], pixels.shape[-1]))
-            levels: tuple[Any, ...] = self.method.levels(features) if self._hands_out_levels else ()
-            if self.device.type == "cpu":
-                levels = tuple(level.numpy() for level in levels)
-            return Scored(answer.score.float().cpu().numpy(), answer.map.float().cpu().numpy(), levels=levels)
+        with fewer_threads(sharing), torch.inference_mode():
+            if not self.method.ordered:
+                return self._room.score(self._score, pixels, keys)
+            # What it carries from batch to batch would count images twice that are scored again.
+            with _one_at_a_time:
+                return self._score(pixels, keys)
+
+    def _score(self, pixels: Floats, keys: Sequence[int]) -> Scored:
+        """Score a batch, all of it at once."""
+        batch = torch.from_numpy(pixels)
+        if self.device.type == "cuda":
+            # From pinned memory the copy does not wait for what the GPU still has to do.
+            batch = batch.pin_memory()
+        features = self.method.encode(self.clip, batch.to(self.device, non_blocking=True), keys)
+        answer = self.method.score(features, self.text, (pixels.shape[-2], pixels.shape[-1]))
+        levels: tuple[Any, ...] = self.method.levels(features) if self._hands_out_levels else ()
+        if self.device.type == "cpu":
+            levels = tuple(level.numpy() for level in levels)
+        return Scored(answer.score.float().cpu().numpy(), answer.map.float().cpu().numpy(), levels=levels)
 
     def _read_text(self) -> Any:
         with torch.inference_mode():

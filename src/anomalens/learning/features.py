@@ -16,6 +16,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +27,7 @@ from torch import Tensor
 from anomalens import typed_values
 from anomalens.backbones.tower import Clip, Features
 from anomalens.datasets.layouts import Sample, read_truth
+from anomalens.engines.memory import Room
 from anomalens.errors import ConfigError, InputError
 from anomalens.files import digest, require_room, stamp, write_json
 from anomalens.images.content import content_key
@@ -238,12 +240,12 @@ def _fill(
     if filled is None or not filled.matches(folder, len(samples)):
         filled = CacheProgress((0, 0), recipe.size, (), 0, ())
     files: dict[str, np.memmap] = {}
+    room = Room()
     for start in range(filled.done, len(samples), batch):
         chosen = samples[start : start + batch]
-        with torch.no_grad():
-            features, masks = _encode(method, clip, chosen, recipe)
-        values = {name: tensor.half().cpu().numpy() for name, tensor in _named(features).items()}
-        values["masks"] = np.packbits(masks.reshape(len(chosen), -1), axis=1)
+        parts = room.in_parts(len(chosen), partial(_rows, method, clip, chosen, recipe))
+        (features, first), *_ = parts
+        values = {name: np.concatenate([rows[name] for _, rows in parts]) for name in first}
         if not files:
             size = len(samples) * sum(array[0].nbytes for array in values.values())
             if announce:
@@ -259,6 +261,16 @@ def _fill(
         write_json(folder / "progress.json", asdict(filled))
         if progress:
             progress(done, len(samples))
+
+
+def _rows(
+    method: Method, clip: Clip, samples: Sequence[Sample], recipe: Preprocess, part: slice
+) -> tuple[Features, dict[str, np.ndarray]]:
+    """Return the frozen features of some samples, and what the files of a cache take of them, by their names."""
+    with torch.no_grad():
+        features, masks = _encode(method, clip, samples[part], recipe)
+    values = {name: tensor.half().cpu().numpy() for name, tensor in _named(features).items()}
+    return features, values | {"masks": np.packbits(masks.reshape(len(masks), -1), axis=1)}
 
 
 def _named(features: Features) -> dict[str, Tensor]:

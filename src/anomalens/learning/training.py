@@ -20,6 +20,7 @@ from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.tower import Clip, Features
 from anomalens.backbones.weights import LoadedWeights
 from anomalens.datasets.layouts import Sample
+from anomalens.engines.memory import Room
 from anomalens.errors import ConfigError, TrainingError
 from anomalens.files import cache_folder, file_key, make_folder
 from anomalens.images.preprocessing import Preprocess
@@ -208,7 +209,7 @@ def fit(
     Raises TrainingError where the loss is no longer a number.
     """
     kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
-    parameters = list(method.parameters())
+    parameters, room = list(method.parameters()), Room()
     optimiser = kind(parameters, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay)
     first, totals = run.start(method, optimiser, info)
     if first >= recipe.epochs:
@@ -218,8 +219,7 @@ def fit(
         order = torch.randperm(len(source), generator=torch.Generator().manual_seed(recipe.seed * 100_003 + epoch))
         totals = {}
         for step, indices in enumerate(torch.split(order, recipe.batch)):
-            optimiser.zero_grad()
-            values = _gradients(method, encoder, source, indices.tolist())
+            values = _gradients(method, encoder, source, indices.tolist(), room)
             processes.sum_gradients(parameters)
             optimiser.step()
             if not np.isfinite(values["loss"]):
@@ -236,15 +236,29 @@ def fit(
         yield totals
 
 
-def _gradients(method: LearnedMethod, encoder: PromptEncoder, source: Source, indices: list[int]) -> dict[str, float]:
-    """Leave the gradients of this process's share of a batch in the parameters; return the batch's loss and parts."""
+def _gradients(
+    method: LearnedMethod, encoder: PromptEncoder, source: Source, indices: list[int], room: Room
+) -> dict[str, float]:
+    """Leave the gradients of this process's share of a batch in the parameters; return the batch's loss and parts.
+
+    Every loss is a mean over images, so that a batch which the memory does not hold is learned from in parts.
+    """
     own = indices[processes.rank() :: processes.count()]
-    values: dict[str, float] = {}
-    if own:
-        loss, share = batch_loss(method, encoder, source.batch(own)), len(own) / len(indices)
+
+    def learn(part: slice) -> dict[str, float]:
+        if part.start == 0:
+            method.zero_grad()
+        images = own[part]
+        loss, share = batch_loss(method, encoder, source.batch(images)), len(images) / len(indices)
         (loss.total * share).backward()
         numbers = (torch.stack([loss.total, *loss.parts.values()]).detach().double() * share).tolist()
-        values = dict(zip(["loss", *loss.parts], numbers, strict=True))
+        return dict(zip(["loss", *loss.parts], numbers, strict=True))
+
+    method.zero_grad()
+    values: dict[str, float] = {}
+    for part in room.in_parts(len(own), learn) if own else ():
+        for name, value in part.items():
+            values[name] = values.get(name, 0.0) + value
     return processes.sum_by_name(values)
 
 
