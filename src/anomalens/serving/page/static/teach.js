@@ -17,7 +17,7 @@ addEventListener("beforeunload", (event) => unsaved && event.preventDefault());
 // ---- photos
 
 // Kinds of image that the service reads, though browsers may not show them.
-const UNSHOWN = /\.(tiff?|jp2)$/i;
+const UNSHOWN = /\.(tiff?|jp2|hei[cf])$/i;
 
 photosFrom(find(".drop"), (files) => {
   const before = photos.length;
