@@ -136,6 +136,13 @@ def test_the_look_is_that_of_the_reports(client: TestClient) -> None:
     assert "--anomalous" in client.get("/static/report.css").text
 
 
+def test_only_tables_that_can_be_written_are_offered(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [name for name, _ in ListView().exports] == ["CSV", "Excel", "Parquet"]
+    assert all(client.get(address).status_code == 200 for _, address in ListView().exports)
+    monkeypatch.setattr("anomalens.serving.page.list_view.find_spec", lambda package: None)
+    assert [name for name, _ in ListView().exports] == ["CSV"]
+
+
 def test_empty_fields_of_the_form_filter_nothing() -> None:
     view = ListView.model_validate(dict.fromkeys(ListView.model_fields, "") | {"sort": "worst", "view": "grid"})
     assert not view.filtered

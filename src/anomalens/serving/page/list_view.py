@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
@@ -13,8 +14,8 @@ from anomalens.serving.page.page_templates import LABEL_WORDS, VERDICT_KEYS
 Choices = list[tuple[str, str]]
 """Value and words of each entry of a menu."""
 
-# Ending of the address, and the name that people know it by.
-_EXPORTS = (("csv", "CSV"), ("xlsx", "Excel"), ("parquet", "Parquet"))
+# Ending of the address, the name that people know it by, and the package that writes it where one is needed.
+_EXPORTS = (("csv", "CSV", None), ("xlsx", "Excel", "openpyxl"), ("parquet", "Parquet", "pyarrow"))
 _OWN_FIELDS = ("sort", "view", "cursor")
 
 
@@ -72,11 +73,15 @@ class ListView(BaseModel):
 
     @property
     def exports(self) -> Choices:
-        """Return kind and address of each file that the list can be downloaded as."""
+        """Return name and address of each kind of file that the list can be downloaded as here."""
         bounds = {"since": self.filters.since, "until": self.filters.until}
         moments = {name: moment.isoformat() for name, moment in bounds.items() if moment}
         query = urlencode(self._fields(exclude=_OWN_FIELDS) | moments)
-        return [(name, f"/api/v1/export.{kind}?{query}") for kind, name in _EXPORTS]
+        return [
+            (name, f"/api/v1/export.{kind}?{query}")
+            for kind, name, package in _EXPORTS
+            if package is None or find_spec(package)
+        ]
 
     def _fields(self, exclude: Sequence[str]) -> dict[str, str]:
         """Return what is not empty."""
