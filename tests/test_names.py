@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anomalens.names import is_text, name_path, name_text
+from anomalens.names import did_you_mean, is_text, name_path, name_text
 
 
 @given(st.binary(max_size=30))
@@ -32,3 +32,9 @@ def test_a_name_that_is_text_is_its_own_text_form(name: str) -> None:
 def test_a_byte_that_is_no_text_is_an_escape() -> None:
     assert name_text(b"pi\xe8ce.jpg") == "pi\\udce8ce.jpg"
     assert name_text("pi\\udce8ce.jpg") == "pi\\u005cudce8ce.jpg"
+
+
+def test_the_name_that_was_meant_is_suggested() -> None:
+    assert did_you_mean("MVTek", ["visa", "mvtec"]) == " (did you mean 'mvtec'?)"
+    assert did_you_mean("Crane", ["crane:visa", "Crane"]) == " (did you mean 'Crane'?)"
+    assert did_you_mean("bottle", ["visa", "mvtec"]) == ""

@@ -8,6 +8,8 @@ backslash written `\u005c`, so that every text stands for one name.
 
 import os
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
 _NO_TEXT = re.compile("[\ud800-\udfff]")
@@ -46,3 +48,10 @@ def at_home(name: str | os.PathLike[str]) -> Path:
     """Return a name as a path in which a leading `~` is the home folder, unless there is a file of that name."""
     path = Path(name)
     return path if not str(path).startswith("~") or os.path.lexists(path) else Path(os.path.expanduser(path))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return " (did you mean 'mvtec'?)" with the known name that is most like `name`, in any case; "" if none is."""
+    plain = {each.casefold(): each for each in known}
+    close = get_close_matches(name.strip().casefold(), plain, n=1)
+    return f" (did you mean {plain[close[0]]!r}?)" if close else ""

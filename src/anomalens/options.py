@@ -7,13 +7,12 @@ loads a detector (with its help), a key of a benchmark file's [settings], and a 
 import os
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields, replace
-from difflib import get_close_matches
 from functools import cache
 from typing import Any, Literal, get_type_hints
 
 from anomalens.errors import ConfigError
 from anomalens.files import json_ready
-from anomalens.names import is_text
+from anomalens.names import did_you_mean, is_text
 from anomalens.typed_values import checked_value
 
 Dtype = Literal["float32", "bfloat16"]
@@ -220,8 +219,7 @@ def refuse_unknown(values: Mapping[str, Any], known: tuple[str, ...], owner: str
     """Raise ConfigError where `values` has a key that is not among `known`: it names the key and what `owner` has."""
     for name in values:
         if name not in known:
-            close = get_close_matches(RENAMED.get(name, name), known, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            hint = did_you_mean(RENAMED.get(name, name), known)
             raise ConfigError(f"unknown option {name!r}{hint}; {owner} has: {', '.join(known) or 'none'}")
 
 

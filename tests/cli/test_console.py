@@ -175,8 +175,7 @@ def test_every_option_of_loading_has_a_flag_with_its_help(monkeypatch: pytest.Mo
 def test_no_command_lists_options_by_hand() -> None:
     folder = Path(console.__file__).parent
     for path in folder.glob("*.py"):
-        # `reproduce` takes the paper's settings; what it calls --backbone is weights in their place.
-        if path.name not in ("load_options.py", "reproduce.py"):
+        if path.name != "load_options.py":
             assert not re.search(r"--(backbone|tile|overlap|extra-size|fast-jpeg)\"", path.read_text("utf-8")), (
                 path.name
             )

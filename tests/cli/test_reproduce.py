@@ -158,14 +158,19 @@ def test_data_sets_that_are_not_here_are_named(run: Command, data: Path, tiny_we
     assert "left out: tokenclip is trained on visa before it is measured on mvtec" in untrained.err
     assert "winclip\tMVTec AD" in untrained.out
     whole = ("--on", "mvtec", "--data", data)
-    for wrong in (
-        ("winclip",),
-        ("winclip", *whole[:2]),
-        ("nothing", *whole),
-        ("crane", *whole, "--backbone", "bundled"),
+    for wrong, told in (
+        (("winclip",), "say what to measure on"),
+        (("winclip", *whole[:2]), "where it is"),
+        (("nothing", *whole), "no published protocol is known for 'nothing'; known: anoclip"),
+        (("crain", *whole), "did you mean 'crane'?"),
+        (("crane", "--on", "mvtek", *whole[2:]), "'mvtek' is not in the catalogue (did you mean 'mvtec'?)"),
+        (("crane", "--on", "industral", *whole[2:]), "did you mean 'industrial'?"),
+        (("crane", *whole, "--checkpoint", "crane:viza", "--plan"), "did you mean 'crane:visa'?"),
+        (("crane", *whole, "--backbone", "bundled"), "no paper used the bundled weights"),
     ):
         ran = run("reproduce", *wrong)
         assert ran.code == 2
+        assert told in ran.err
         assert ran.err.count("\n") == 1
 
 

@@ -17,11 +17,12 @@ _SEEING = ("size", "tile", "overlap", "extra_sizes", "fast_jpeg", "truncated_jpe
 
 
 def load_options(
-    *, only: Sequence[str] = LoadOptions.names(), without: Sequence[str] = ()
+    *, only: Sequence[str] = LoadOptions.names(), without: Sequence[str] = (), **defaults: Any
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command a flag for every option of `LoadOptions`, or for `only` some, but not for those in `without`.
 
-    The command has a parameter `options`, which receives them all as one `LoadOptions`.
+    The command has a parameter `options`, which receives them all as one `LoadOptions`. `defaults` are the command's
+    own for options whose usual one would be wrong there.
     """
     chosen = [option for option in fields(LoadOptions) if option.name in only and option.name not in without]
 
@@ -31,7 +32,7 @@ def load_options(
             command(options=_collected({option.name: values.pop(option.name) for option in chosen}), **values)
 
         own = [p for p in inspect.signature(command).parameters.values() if p.name != "options"]
-        parameters = [*own, *(_parameter(option) for option in chosen)]
+        parameters = [*own, *(_parameter(option, defaults.get(option.name, option.default)) for option in chosen)]
         with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         with_options.__annotations__ = {p.name: p.annotation for p in parameters}
         return with_options
@@ -44,9 +45,9 @@ def option_help(name: str) -> str:
     return str(next(option.metadata["help"] for option in fields(LoadOptions) if option.name == name))
 
 
-def _parameter(option: "Field[Any]") -> inspect.Parameter:
+def _parameter(option: "Field[Any]", default: Any) -> inspect.Parameter:
     """Describe one option as Typer wants it: type, flag, help, least value."""
-    hint, default = HINTS[option.name], option.default
+    hint = HINTS[option.name]
     if option.name == "method_options":
         hint, default = list[str] | None, None
     elif option.name == "extra_sizes":

@@ -14,10 +14,11 @@ from anomalens.options import BUNDLED, LoadOptions
 if TYPE_CHECKING:
     from anomalens.evaluation.reproducing import Outcome, Task, Training
 
-_HOW = ("device", "dtype", "batch_size", "workers", "offline", "cache", "max_pixels", "checkpoint")
+_HOW = ("backbone", "checkpoint", "max_pixels", "dtype", "batch_size", "workers", "device", "offline", "cache")
+_PAPERS = "the paper's"  # weights, unless others are named
 
 
-@load_options(only=_HOW)
+@load_options(only=_HOW, backbone=_PAPERS)
 def reproduce(
     method: Annotated[str, typer.Argument(help="A method with published numbers, or 'all'.")],
     on: Annotated[
@@ -43,10 +44,6 @@ def reproduce(
     train: Annotated[
         bool, typer.Option("--train", help="Train on the paper's data instead of taking published checkpoints.")
     ] = False,
-    backbone: Annotated[
-        str | None,
-        typer.Option("--backbone", help="Weights in place of the paper's: a name, a hub id, a folder or a file."),
-    ] = None,
     as_json: Json = False,
     options: LoadOptions = LoadOptions(),
 ) -> None:
@@ -78,10 +75,10 @@ def reproduce(
 
     if not on or not data:
         raise ConfigError("say what to measure on (--on mvtec) and where it is (--data PATH)")
-    if backbone is not None:
-        options = options.replace(backbone=backbone)
-        if options.backbone == BUNDLED:
-            raise ConfigError("no paper used the bundled weights; `anomalens benchmark` measures any method on them")
+    if options.backbone == BUNDLED:
+        raise ConfigError("no paper used the bundled weights; `anomalens benchmark` measures any method on them")
+    if options.backbone == _PAPERS:
+        options = options.replace(backbone=BUNDLED)
     wanted = chosen_data(on)
     located = locate(data, wanted)
     chosen, lacking = tasks(method, wanted, located, options, out, limit=limit, seeds=seeds, train=train)

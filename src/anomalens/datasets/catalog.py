@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from anomalens.datasets.layouts import Dataset
 from anomalens.errors import ConfigError
+from anomalens.names import did_you_mean
 
 _TELLING = 3  # classes by which a benchmark is known under another name
 
@@ -96,7 +97,8 @@ def find(name: str) -> Benchmark:
     for benchmark in catalog().values():
         if wanted in map(_normalised, (benchmark.key, benchmark.title, *benchmark.aliases)):
             return benchmark
-    raise ConfigError(f"'{name}' is not in the catalogue; it holds: {', '.join(catalog())}")
+    hint = did_you_mean(name, catalog())
+    raise ConfigError(f"'{name}' is not in the catalogue{hint}; it holds: {', '.join(catalog())}")
 
 
 def key_of(name: str) -> str:

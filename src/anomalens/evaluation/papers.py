@@ -9,6 +9,7 @@ from typing import Any
 
 from anomalens.errors import ConfigError
 from anomalens.evaluation.evaluator import EvaluationConfig
+from anomalens.names import did_you_mean
 from anomalens.options import BUNDLED, LoadOptions
 from anomalens.typed_values import build
 
@@ -87,5 +88,6 @@ def find_papers(name: str) -> list[Paper]:
     if name == "all":
         return list(papers().values())
     if name not in papers():
-        raise ConfigError(f"no published protocol is known for {name!r}; known: {', '.join(papers())}, all")
+        hint = did_you_mean(name, [*papers(), "all"])
+        raise ConfigError(f"no published protocol is known for {name!r}{hint}; known: {', '.join(papers())}, all")
     return [papers()[name]]

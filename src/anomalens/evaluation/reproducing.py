@@ -22,6 +22,7 @@ from anomalens.evaluation.stored import read_evaluation
 from anomalens.images.sources import natural_key
 from anomalens.methods.published.table import paper_checkpoint
 from anomalens.metrics.summary import trapezoid_precision
+from anomalens.names import did_you_mean
 from anomalens.options import LoadOptions
 
 # Runs of a method that is trained here, unless a number is given: a single training says little.
@@ -101,6 +102,8 @@ def chosen_data(names: Iterable[str]) -> list[Benchmark]:
         if group in _GROUPS:
             members = [entry for entry in catalog.catalog().values() if entry.of_papers]
             members = [entry for entry in members if group in ("all", entry.domain)]
+        elif hint := did_you_mean(group, _GROUPS):
+            raise ConfigError(f"'{name}' is neither a data set nor a group{hint}")
         else:
             members = [catalog.find(name)]
         chosen |= {entry.key: entry for entry in members}

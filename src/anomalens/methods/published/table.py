@@ -16,6 +16,7 @@ from anomalens.datasets.catalog import key_of
 from anomalens.downloads import RemoteFile
 from anomalens.errors import ConfigError
 from anomalens.methods.references.reference_method import is_reference_method, reference_entry
+from anomalens.names import did_you_mean
 from anomalens.options import LoadOptions
 
 _BACKBONES = ("ViT-L-14-336", "ViT-L-14-336-gelu")  # the weights that everything published was made with
@@ -75,7 +76,8 @@ def find_published(name: str) -> PublishedCheckpoint:
             return row
     method = name.partition(":")[0].strip().casefold()
     names = [row.name for row in list_published(method) or list_published()]
-    raise ConfigError(f"no published checkpoint is called {name!r}; there are {', '.join(names)}")
+    hint = did_you_mean(name, names)
+    raise ConfigError(f"no published checkpoint is called {name!r}{hint}; there are {', '.join(names)}")
 
 
 def is_published_name(name: str) -> bool:
