@@ -51,10 +51,17 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_post_page(output: str, page: Any, **_: Any) -> str:
-    """Name the dialogue of the search; refuse a page that loads anything from elsewhere. Raises PluginError."""
+    """Name the dialogue of the search.
+
+    Raises PluginError where a page loads anything from elsewhere, or a list goes on within a paragraph: Markdown wants
+    an empty line before its next entry.
+    """
     fetched = re.findall(r"""(?:\bsrc=|<link[^>]*\bhref=)["']?(https?://[^"' >]+)""", output)
     if fetched:
         raise PluginError(f"{page.file.src_uri} loads {', '.join(fetched)}")
+    swallowed = re.findall(r"<p>(?:(?!</p>)[\s\S])*?\n(\d+\. \S+)", output)
+    if swallowed:
+        raise PluginError(f"{page.file.src_uri}: an empty line is missing before {swallowed[0]!r}")
     return output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
 
 
