@@ -7,7 +7,7 @@ in memory, each way makes a map and an image score:
 
     sizes       the mean over some of the sizes
     mirrored    the mean over sizes, one of them seen in the mirror
-    least       the least value of all sizes at each place
+    least       the least value of the shipped sizes at each place
     top         another share of the map's highest places in the score
     contrast    the top of the map less the median of the map, so that images with high values all over score less
     token       the score of the class token joined in
@@ -44,7 +44,7 @@ COMPARED = 320  # size whose features are compared within an image, and that is 
 CELLS = COMPARED // 16  # patches a side at that size
 NEIGHBOURS = 2  # cells around a patch that are too near to be compared with it
 TOP = ScorePooling(1.0, 0.03)
-BEFORE, AFTER = ("448", "320"), ("448", "560", "224")
+SHIPPED, WIDER = ("448", "320"), ("448", "560", "224")
 
 
 @dataclass(frozen=True)
@@ -137,14 +137,14 @@ def over(*names: str, pooling: ScorePooling = TOP) -> Way:
 
 def least(looks: Looks) -> tuple[Floats, Floats]:
     """Take the least value at each place."""
-    maps = np.min([looks.maps[name] for name in BEFORE], axis=0)
+    maps: Floats = np.asarray(np.min([looks.maps[name] for name in SHIPPED], axis=0))
     return TOP(maps[:, 0, 0], maps), maps
 
 
 def contrast(looks: Looks) -> tuple[Floats, Floats]:
     """Take the top of the map less its median."""
-    scores, maps = over(*BEFORE)(looks)
-    return scores - np.median(maps, axis=(1, 2)), maps
+    scores, maps = over(*SHIPPED)(looks)
+    return np.asarray(scores - np.median(maps, axis=(1, 2)), np.float32), maps
 
 
 def own(*names: str) -> Way:
@@ -152,15 +152,16 @@ def own(*names: str) -> Way:
 
     def way(looks: Looks) -> tuple[Floats, Floats]:
         maps = looks.mean(names)
-        joined = np.stack([resize_map(values, (CELLS, CELLS)) for values in maps]) + looks.own / 2
+        coarse = np.stack([resize_map(values, (CELLS, CELLS)) for values in maps])
+        joined = np.asarray(coarse + looks.own / 2, np.float32)
         return TOP(joined[:, 0, 0], joined), maps
 
     return way
 
 
 WAYS: dict[str, Way] = {
-    "448 and 320 (before)": over(*BEFORE),
-    "448, 560 and 224 (`auto`)": over(*AFTER),
+    "448 and 320, as shipped": over(*SHIPPED),
+    "448, 560 and 224": over(*WIDER),
     "448 alone": over("448"),
     "320 alone": over("320"),
     "448 and 224": over("448", "224"),
@@ -169,12 +170,12 @@ WAYS: dict[str, Way] = {
     "448, 560, 320 and 224": over("448", "560", "320", "224"),
     "448 and 320 mirrored": over("448", "320 mirrored"),
     "448 and 320, the least": least,
-    "448 and 320, top 1 %": over(*BEFORE, pooling=ScorePooling(1.0, 0.01)),
-    "448 and 320, top 10 %": over(*BEFORE, pooling=ScorePooling(1.0, 0.1)),
+    "448 and 320, top 1 %": over(*SHIPPED, pooling=ScorePooling(1.0, 0.01)),
+    "448 and 320, top 10 %": over(*SHIPPED, pooling=ScorePooling(1.0, 0.1)),
     "448 and 320, top less median": contrast,
-    "448 and 320, a quarter class token": over(*BEFORE, pooling=ScorePooling(0.75, 0.03)),
-    "448 and 320, own patches": own(*BEFORE),
-    "448, 560 and 224, own patches": own(*AFTER),
+    "448 and 320, a quarter class token": over(*SHIPPED, pooling=ScorePooling(0.75, 0.03)),
+    "448 and 320, own patches": own(*SHIPPED),
+    "448, 560 and 224, own patches": own(*WIDER),
 }
 
 
