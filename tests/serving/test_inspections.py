@@ -10,7 +10,10 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from anomalens.detection.loading import load_detector
+from anomalens.serving.history import History
+from anomalens.serving.service import Service
 from anomalens.serving.settings import ServeSettings
+from anomalens.serving.uploads import UploadedImage
 from anomalens.serving.web_app import create_app
 from small_photos import photo
 
@@ -226,3 +229,25 @@ def test_objects_and_methods_are_names_alone(client: TestClient) -> None:
     for fields in ({"method": "../weights.onnx"}, {"method": "musc"}, {"recipe": "none"}, {"object": "x" * 2000}):
         response = client.post(ROUTE, files=[("images", ("a.png", photo()))], data=fields)
         assert response.status_code in (404, 422), fields
+
+
+def test_what_comes_to_a_stopping_service_is_judged_at_the_next_start(
+    settings: ServeSettings, toy: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, add = Service(settings), History.add
+
+    def stop_and_add(self: History, *arguments: Any) -> Any:
+        service.lanes.close()
+        return add(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(History, "add", stop_and_add)
+        (id,), (answer,) = service.inspect([UploadedImage("a.png", photo(1))], service.judge(None, None, None))
+    answer.result(30)
+    assert service.history.get(id).state == "waiting"
+    service.close()
+    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
+        deadline = time.monotonic() + 30
+        while client.get(f"{ROUTE}/{id}").json()["state"] == "waiting":
+            assert time.monotonic() < deadline
+        assert client.get(f"{ROUTE}/{id}").json()["state"] == "done"

@@ -166,11 +166,15 @@ class Lanes:
         self._lanes: dict[Judge, Lane] = {}
         self._lock = threading.Lock()
         self._loading = threading.Lock()
+        self._closed = False
 
     def submit(self, judge: Judge, path: Path, finish: Finish) -> None:
-        """Judge the image in a file some time. Raises what `require` raises."""
+        """Judge the image in a file some time; waits for a lane where all are in use.
+
+        Raises AnomalensError where there is no such detector, BusyError once the lanes are closed.
+        """
         while True:
-            self.require(judge)
+            self._loaded(judge, patient=True)
             with self._lock:
                 lane = self._lanes.get(judge)
                 if lane is not None:
@@ -183,6 +187,10 @@ class Lanes:
 
         Raises AnomalensError where there is no such detector, BusyError where all lanes are in use.
         """
+        return self._loaded(judge, patient=False)
+
+    def _loaded(self, judge: Judge, *, patient: bool) -> Detector:
+        """Do the same; `patient` waits until a lane has answered what it was given, where all are in use."""
         with self._lock:
             if judge in self._lanes:
                 self._lanes[judge] = self._lanes.pop(judge)
@@ -191,26 +199,39 @@ class Lanes:
             with self._lock:
                 if judge in self._lanes:
                     return self._lanes[judge].detector
-                idle = self._spare()
-            if idle is not None:
-                idle.close()
+                spare = self._spare(patient)
+            if spare is not None:
+                spare.close()
             detector = self._load(judge)
             with self._lock:
+                self._check_open()
                 self._lanes[judge] = Lane(detector, self._measure)
             return detector
 
-    def _spare(self) -> Lane | None:
-        """Take away the idle lane used longest ago where there are too many. Raises BusyError where none is idle."""
+    def _spare(self, patient: bool) -> Lane | None:
+        """Take away the lane used longest ago where there are too many, an idle one if there is one.
+
+        Raises BusyError where none is idle, unless `patient`, and once the lanes are closed.
+        """
+        self._check_open()
         if len(self._lanes) < self._most:
             return None
-        for judge, lane in self._lanes.items():
-            if not lane.load:
-                return self._lanes.pop(judge)
-        raise BusyError(f"all {self._most} detectors that may be loaded at a time are at work", 5)
+        idle = (judge for judge, lane in self._lanes.items() if not lane.load)
+        judge = next(idle, next(iter(self._lanes)) if patient else None)
+        if judge is None:
+            raise BusyError(f"all {self._most} detectors that may be loaded at a time are at work", 5)
+        return self._lanes.pop(judge)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BusyError("the service is stopping", 5)
 
     def close(self) -> None:
         """Answer what was submitted, then end all lanes."""
         with self._lock:
+            self._closed = True
+        # A lane that makes way for another just now has ended when this lock is free.
+        with self._loading, self._lock:
             lanes, self._lanes = list(self._lanes.values()), {}
         for lane in lanes:
             with suppress(RuntimeError):

@@ -88,12 +88,12 @@ class MediaFolder:
 def pack_map(values: Map) -> bytes:
     """Return a map float32 [h, w] as bytes without loss; `unpack_map` is the inverse.
 
-    The first bytes of all values stand together, then the second bytes, and so on: neighbours are alike in their first
-    bytes, so that these shrink well.
+    The lowest bytes of all values stand together, then the next ones. The upper two bytes of neighbours are alike and
+    shrink well; the lower two are like noise, and are kept as they are.
     """
     planes = np.ascontiguousarray(values, "<f4").view(np.uint8).reshape(-1, 4).T
     head = np.array(values.shape, "<u4").tobytes()
-    return head + zlib.compress(planes.tobytes(), 1)
+    return head + _zlib_stream(planes[:2].tobytes(), planes[2:].tobytes())
 
 
 def unpack_map(path: Path) -> Map:
@@ -109,6 +109,13 @@ def unpack_map(path: Path) -> Map:
         return np.ascontiguousarray(planes.T).view("<f4").reshape(height, width).astype(np.float32)
     except (ValueError, zlib.error) as error:
         raise InputError(f"a stored map is damaged ({error}); inspect the image again") from error
+
+
+def _zlib_stream(kept: bytes, shrunk: bytes) -> bytes:
+    """Return a zlib stream (RFC 1950) of `kept`, not compressed, and then `shrunk`, compressed quickly."""
+    without, quickly = zlib.compressobj(0, wbits=-zlib.MAX_WBITS), zlib.compressobj(1, wbits=-zlib.MAX_WBITS)
+    blocks = without.compress(kept) + without.flush(zlib.Z_SYNC_FLUSH) + quickly.compress(shrunk) + quickly.flush()
+    return b"\x78\x01" + blocks + zlib.adler32(shrunk, zlib.adler32(kept)).to_bytes(4, "big")
 
 
 def _sync_folder(folder: Path) -> None:

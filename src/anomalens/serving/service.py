@@ -326,12 +326,15 @@ class Service:
                 answer.set_result(None)
 
     def _send(self, row: Inspection, judge: Judge) -> None:
-        """Have an accepted image judged."""
+        """Have an accepted image judged; waits where all detectors that may be loaded at a time are at work."""
         finish = partial(self._finished, row)
         try:
             self.lanes.submit(self._lane(judge), self.media.path(row.original), finish)
-        except (AnomalensError, BusyError) as error:
+        except AnomalensError as error:
             finish(error)
+        except BusyError:
+            # The service is stopping, and judges the image when it starts again.
+            self._settle(row.id)
 
     def _finished(self, row: Inspection, outcome: Result | BaseException) -> None:
         """Take a result from a scoring thread."""
