@@ -64,11 +64,13 @@ def watch(
     from anomalens.cli.detect import remarks, run_settings
     from anomalens.detection.loading import load_detector
     from anomalens.images.video import seconds_of
+    from anomalens.memory import return_large_blocks
     from anomalens.runs.arriving import arriving_images
     from anomalens.runs.stored_run import holds_run, read_run
     from anomalens.runs.stream_run import detect_arrivals
 
     alarm = None if on_anomaly is None else alarm_by(on_anomaly)
+    return_large_blocks()
     pause, until = seconds_of(interval), None if duration is None else seconds_of(duration)
     judged = [row["path"] for row in read_run(out).rows()] if resume and holds_run(out) else []
     with working("loading the backbone"):
