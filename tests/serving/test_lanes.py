@@ -68,9 +68,12 @@ def test_images_wait_for_a_lane_where_all_are_at_work(
     # What is not accepted yet is refused, so that its sender tries again.
     with pytest.raises(BusyError, match="1 detectors"):
         lanes.require(_TILES)
-    further = threading.Thread(
-        target=lambda: [lanes.submit(judge, picture, answers) for judge in (_TILES, _NUTS, _TILES, _NUTS)]
-    )
+
+    def submit_further() -> None:
+        for judge in (_TILES, _NUTS, _TILES, _NUTS):
+            lanes.submit(judge, picture, answers)
+
+    further = threading.Thread(target=submit_further)
     further.start()
     gate.set()
     assert all(isinstance(result, Prediction) for result in answers.wait())

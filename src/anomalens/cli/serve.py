@@ -69,7 +69,7 @@ def serve(
       curl -F images=@photo.jpg -F recipe=nut http://127.0.0.1:8000/api/v1/inspections
     """
     from anomalens.cli.console import note, say_json, working
-    from anomalens.memory import return_large_blocks
+    from anomalens.process_memory import return_large_blocks
     from anomalens.serving.settings import ServeSettings, read_token
 
     require_packages()

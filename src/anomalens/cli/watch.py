@@ -64,7 +64,7 @@ def watch(
     from anomalens.cli.detect import remarks, run_settings
     from anomalens.detection.loading import load_detector
     from anomalens.images.video import seconds_of
-    from anomalens.memory import return_large_blocks
+    from anomalens.process_memory import return_large_blocks
     from anomalens.runs.arriving import arriving_images
     from anomalens.runs.stored_run import holds_run, read_run
     from anomalens.runs.stream_run import detect_arrivals

@@ -16,7 +16,7 @@ from anomalens.decision.calibration import Calibration
 from anomalens.decision.pooling import ScorePooling
 from anomalens.engines.contract import NO_WORDS, Floats, Identity, Scored
 from anomalens.engines.loaded import Loaded, whole_patches, words_of
-from anomalens.engines.memory import Room
+from anomalens.engines.smaller_batches import Room
 from anomalens.engines.torch_engine import batches_at_once, fewer_threads, hash_of, pick_device
 from anomalens.errors import ConfigError
 from anomalens.images.preprocessing import Preprocess

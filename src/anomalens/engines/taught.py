@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from anomalens.engines.contract import Engine, Floats, Identity, Scored
-from anomalens.engines.memory import Room
+from anomalens.engines.smaller_batches import Room
 from anomalens.errors import ConfigError, WeightsError, is_out_of_memory, one_line
 from anomalens.methods.parts.array_namespace import Array, is_tensor, like, namespace, numpy_array, unit
 from anomalens.methods.parts.neighbours import nearest

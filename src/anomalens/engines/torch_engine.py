@@ -32,7 +32,7 @@ from anomalens.engines.loaded import (
     whole_patches,
     words_of,
 )
-from anomalens.engines.memory import Room
+from anomalens.engines.smaller_batches import Room
 from anomalens.errors import ConfigError
 from anomalens.files import cache_folder
 from anomalens.images.preprocessing import Preprocess

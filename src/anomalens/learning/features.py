@@ -27,7 +27,7 @@ from torch import Tensor
 from anomalens import typed_values
 from anomalens.backbones.tower import Clip, Features
 from anomalens.datasets.layouts import Sample, read_truth
-from anomalens.engines.memory import Room
+from anomalens.engines.smaller_batches import Room
 from anomalens.errors import ConfigError, InputError
 from anomalens.files import digest, require_room, stamp, write_json
 from anomalens.images.content import content_key

@@ -20,7 +20,7 @@ from anomalens.backbones.prompt_encoder import PromptEncoder
 from anomalens.backbones.tower import Clip, Features
 from anomalens.backbones.weights import LoadedWeights
 from anomalens.datasets.layouts import Sample
-from anomalens.engines.memory import Room
+from anomalens.engines.smaller_batches import Room
 from anomalens.errors import ConfigError, TrainingError
 from anomalens.files import cache_folder, file_key, make_folder
 from anomalens.images.preprocessing import Preprocess

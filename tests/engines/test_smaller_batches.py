@@ -13,7 +13,7 @@ from anomalens import load_detector
 from anomalens.backbones.dino import Dino
 from anomalens.engines import taught
 from anomalens.engines.contract import Floats, Scored
-from anomalens.engines.memory import Room
+from anomalens.engines.smaller_batches import Room
 from parts import coloured_part
 
 NO_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB (see max_split_size_mb)"

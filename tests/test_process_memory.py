@@ -7,7 +7,7 @@ import pytest
 
 _COUNT = """
 import ctypes
-from anomalens.memory import return_large_blocks
+from anomalens.process_memory import return_large_blocks
 class Info(ctypes.Structure):
     names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
     _fields_ = [(name, ctypes.c_size_t) for name in names]
