@@ -5,19 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anomalens.errors import InputError
 from anomalens.images.encoding import encode_image
 from anomalens.runs.store import Row
 from anomalens.serving.answers import InspectionAnswer, inspection_answer
 from anomalens.serving.history import Filters, History
 from anomalens.serving.media import MediaFolder
 from anomalens.serving.schema import Inspection
-from anomalens.serving.stored_predictions import draw, prediction_of
-from anomalens.untrusted import read_bytes
+from anomalens.serving.stored_predictions import picture_of
 
-# Pictures of a run, as `draw` calls them.
+# Pictures of a run, as `picture_of` calls them.
 _DRAWN = {"heatmap": "overlay", "mask": "mask"}
-_MOST_BYTES = 2**31
 
 
 @dataclass(frozen=True)
@@ -55,13 +52,11 @@ class HistoryRun:
     def picture(self, row: Row, name: str) -> Path | bytes | None:
         """Return the original's file, or a picture drawn of what is stored. Raises InputError where that is gone."""
         inspection = self.history.get(row["id"])
-        original = self.media.path(inspection.original)
         if name == "image":
-            return original
+            return self.media.path(inspection.original)
         if name not in _DRAWN or inspection.map is None:
             return None
-        content = b"" if name == "mask" else read_bytes(original, error=InputError, most_bytes=_MOST_BYTES)
-        return encode_image(draw(prediction_of(inspection, self.media), content, _DRAWN[name]), compress_level=1)
+        return encode_image(picture_of(inspection, self.media, _DRAWN[name]), compress_level=1)
 
 
 def _row(inspection: Inspection) -> Row:

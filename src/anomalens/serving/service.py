@@ -15,7 +15,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -38,17 +37,15 @@ from anomalens.serving.recipe_versions import RecipeVersions
 from anomalens.serving.retention import Janitor, delete_inspections
 from anomalens.serving.schema import Inspection, Upload, now
 from anomalens.serving.settings import ServeSettings
-from anomalens.serving.stored_predictions import Drawn, draw, prediction_of
+from anomalens.serving.stored_predictions import Drawn, original_bytes, original_file, picture_of, prediction_of
 from anomalens.serving.teaching_jobs import TeachingJobs
 from anomalens.serving.uploads import UploadedImage, check_count, check_size, problem_of
 from anomalens.serving.webhooks import Messenger, Webhooks
-from anomalens.untrusted import read_bytes
 
 _log = logging.getLogger("anomalens.serving")
 
 # Seconds after which a sender may try again, at least and at most.
 _SOONEST, _LATEST = 1, 60
-_MOST_ORIGINAL = 2**31  # bytes
 
 
 class UnprocessableError(InputError):
@@ -197,26 +194,17 @@ class Service:
 
     def original(self, row: Inspection) -> Path:
         """Return the file that holds an image's bytes. Raises InputError where it is not on this machine."""
-        path = self.media.path(row.original)
-        if not path.exists():
-            raise InputError("the picture lies in the media folder of another station")
-        return path
+        return original_file(row, self.media)
 
     def original_bytes(self, row: Inspection) -> bytes:
         """Return an image's bytes. Raises InputError where they are not on this machine."""
-        return read_bytes(self.original(row), named="picture", error=InputError, most_bytes=_MOST_ORIGINAL)
+        return original_bytes(row, self.media)
 
     def picture(
         self, row: Inspection, picture: Drawn, side: int | None = None, **thresholds: float | None
     ) -> Image.Image:
-        """Draw a picture of an inspection, see `stored_predictions.draw`. Raises NotFoundError, InputError.
-
-        thresholds: `threshold`, `pixel_threshold` in place of those that it was decided by; None leaves one as it is.
-        """
-        asked: dict[str, Any] = {name: value for name, value in thresholds.items() if value is not None}
-        prediction = None if picture == "original" else replace(self.prediction(row), **asked)
-        original = b"" if picture in ("heatmap", "mask") else self.original_bytes(row)
-        return draw(prediction, original, picture, side)
+        """Draw a picture of an inspection, see `stored_predictions.picture_of`. Raises NotFoundError, InputError."""
+        return picture_of(row, self.media, picture, side, **thresholds)
 
     def review(self, id: str, verdict: Verdict, comment: str = "", mask: bytes | None = None) -> Inspection:
         """Store what a person says of an answer, with a corrected mask if there is one.

@@ -1,19 +1,22 @@
 """Turn predictions into rows of the history, and rows back into predictions that draw the same pictures."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from anomalens.errors import one_line
+from anomalens.errors import InputError, one_line
 from anomalens.images.decoding import decode
 from anomalens.prediction import Failure, Prediction, Result
 from anomalens.serving.history import Answer, NotFoundError
 from anomalens.serving.media import MediaFolder, pack_map, unpack_map
 from anomalens.serving.schema import Inspection, now
+from anomalens.untrusted import read_bytes
 
 # Fields of a prediction that have columns of their own, or none.
 _APART = ("path", "anomaly_map", "score", "p_value")
+_MOST_ORIGINAL = 2**31  # bytes
 _FACTS = tuple(field.name for field in fields(Prediction) if field.name not in _APART)
 Drawn = str
 """A picture of an inspection: "original", "overlay", "heatmap" or "mask"."""
@@ -54,6 +57,32 @@ def prediction_of(row: Inspection, media: MediaFolder) -> Prediction:
     return Prediction(
         path=None, anomaly_map=unpack_map(media.path(row.map)), score=row.score, p_value=row.p_value, **facts
     )
+
+
+def original_file(row: Inspection, media: MediaFolder) -> Path:
+    """Return the file that holds an image's bytes. Raises InputError where it is not on this machine."""
+    path = media.path(row.original)
+    if not path.exists():
+        raise InputError("the picture lies in the media folder of another station")
+    return path
+
+
+def original_bytes(row: Inspection, media: MediaFolder) -> bytes:
+    """Return an image's bytes. Raises InputError where they are not on this machine."""
+    return read_bytes(original_file(row, media), named="picture", error=InputError, most_bytes=_MOST_ORIGINAL)
+
+
+def picture_of(
+    row: Inspection, media: MediaFolder, picture: Drawn, side: int | None = None, **thresholds: float | None
+) -> Image.Image:
+    """Draw a picture of an inspection, see `draw`. Raises NotFoundError without an answer, InputError without files.
+
+    thresholds: `threshold`, `pixel_threshold` in place of those that it was decided by; None leaves one as it is.
+    """
+    asked: dict[str, Any] = {name: value for name, value in thresholds.items() if value is not None}
+    prediction = None if picture == "original" else replace(prediction_of(row, media), **asked)
+    original = b"" if picture in ("heatmap", "mask") else original_bytes(row, media)
+    return draw(prediction, original, picture, side)
 
 
 def draw(prediction: Prediction | None, original: bytes, picture: Drawn, side: int | None = None) -> Image.Image:
