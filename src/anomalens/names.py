@@ -52,6 +52,12 @@ def at_home(name: str | os.PathLike[str]) -> Path:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return " (did you mean 'mvtec'?)" with the known name that is most like `name`, in any case; "" if none is."""
+    close = closest(name, known)
+    return "" if close is None else f" (did you mean {close!r}?)"
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is most like `name`, in any case; None if none is."""
     plain = {each.casefold(): each for each in known}
     close = get_close_matches(name.strip().casefold(), plain, n=1)
-    return f" (did you mean {plain[close[0]]!r}?)" if close else ""
+    return plain[close[0]] if close else None

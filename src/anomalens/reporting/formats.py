@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from anomalens.errors import ConfigError
 from anomalens.extras import optional
+from anomalens.names import closest
 from anomalens.reporting.annotations import write_coco, write_label_studio
 from anomalens.reporting.contact_sheet import write_run_document, write_run_picture
 from anomalens.reporting.overlay_video import write_overlay_video
@@ -60,8 +60,8 @@ def chosen_formats(texts: Sequence[str]) -> list[str]:
     for name in names:
         if name not in FORMATS:
             known = ("jsonl", *FORMATS)
-            close = get_close_matches(name.lower(), known, n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
+            close = closest(name, known)
+            hint = f" (did you mean {close}?)" if close else ""
             raise ConfigError(f"unknown format {name!r}{hint}; there are {', '.join(known)}")
         if needs := FORMATS[name].needs:
             optional(*needs)
