@@ -244,18 +244,12 @@ def _videos(
 ) -> "list[Video]":
     """Return the videos that are named; none where images are. Raises ConfigError where the options do not fit."""
     from anomalens.extras import optional
-    from anomalens.images.video import VIDEO_SUFFIXES, Video, interval_of, is_live, is_video, seconds_of
-    from anomalens.names import at_home
+    from anomalens.images.video import Video, interval_of, is_missing_video, is_video, seconds_of
 
+    # A cluster may read from places that are not seen here.
+    if not scaled and (missing := list(filter(is_missing_video, inputs))):
+        raise InputError(f"{missing[0]}: no such file")
     names = [name for name in inputs if is_video(name)]
-    for name in inputs:
-        if (
-            Path(name).suffix.lower() in VIDEO_SUFFIXES
-            and not scaled
-            and not is_live(name)
-            and not at_home(name).exists()
-        ):
-            raise InputError(f"{name}: no such file")
     if not names:
         if every is not None or duration is not None or "mp4" in formats:
             raise ConfigError("--every, --for and --format mp4 are for videos, cameras and streams; leave them out")

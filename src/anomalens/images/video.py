@@ -180,6 +180,11 @@ def is_video(source: str | os.PathLike[str]) -> bool:
     return is_live(source) or (Path(source).suffix.lower() in VIDEO_SUFFIXES and at_home(source).is_file())
 
 
+def is_missing_video(source: str | os.PathLike[str]) -> bool:
+    """Return whether a name has the suffix of a video, and there is nothing of that name."""
+    return not is_live(source) and Path(source).suffix.lower() in VIDEO_SUFFIXES and not at_home(source).exists()
+
+
 def seconds_of(text: str) -> float:
     """Return the seconds of a duration such as "1s", "250ms", "1.5m" or "2h". Raises ConfigError."""
     match = _DURATION.fullmatch(text.strip().lower())
