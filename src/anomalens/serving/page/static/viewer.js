@@ -62,7 +62,7 @@ export class Viewer {
     const x = (clientX ?? left + width / 2) - left, y = (clientY ?? top + height / 2) - top;
     const before = this.zoom;
     this.zoom = Math.min(MOST_ZOOM, Math.max(1, zoom));
-    const grown = this.zoom / (before || 1);
+    const grown = this.zoom / before;
     const [toX, toY] = [(this.stage.scrollLeft + x) * grown - x, (this.stage.scrollTop + y) * grown - y];
     this.frame.style.setProperty("--zoom", this.zoom);
     this.root.classList.toggle("enlarged", this.zoom > 1);
@@ -82,9 +82,8 @@ export class Viewer {
     this.stage.setPointerCapture(event.pointerId);
     const move = ({ movementX, movementY }) => this.stage.scrollBy(-movementX, -movementY);
     this.stage.addEventListener("pointermove", move);
-    for (const end of ["pointerup", "pointercancel"]) {
-      this.stage.addEventListener(end, () => this.stage.removeEventListener("pointermove", move), { once: true });
-    }
+    // However the drag ends.
+    this.stage.addEventListener("lostpointercapture", () => this.stage.removeEventListener("pointermove", move), { once: true });
   }
 
   regions({ regions = [], width, height }) {
