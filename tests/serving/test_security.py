@@ -148,6 +148,20 @@ def test_every_answer_has_the_headers_of_a_careful_site(client: TestClient) -> N
         assert headers["x-request-id"]
 
 
+def test_only_where_a_browser_trusts_the_connection_is_its_window_kept_apart(guarded: TestClient) -> None:
+    # Browsers ignore this header elsewhere, and complain of it in the console at every page.
+    name = "cross-origin-opener-policy"
+    for address in (
+        "https://inspector.plant/login",
+        "http://localhost:8000/login",
+        "http://127.0.0.1/",
+        "http://[::1]/",
+    ):
+        assert guarded.get(address).headers[name] == "same-origin", address
+    for address in ("http://inspector.plant/login", "http://192.168.1.5:8000/login", "http://localhost.plant/"):
+        assert name not in guarded.get(address).headers, address
+
+
 @pytest.mark.parametrize(
     "path", ["/static/", "/static/../web_app.py", "/static/%2e%2e/web_app.py", "/media", "/..%2f..%2fetc/passwd"]
 )

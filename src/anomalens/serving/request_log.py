@@ -5,7 +5,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -30,8 +30,8 @@ class RequestLog:
     A line has no query, header or body: these may hold names, tokens and pictures.
     """
 
-    def __init__(self, app: ASGIApp, measures: Measures, headers: Mapping[str, str]) -> None:
-        """Stand before `app`; `headers` are added to every answer that does not set them itself."""
+    def __init__(self, app: ASGIApp, measures: Measures, headers: Callable[[Scope], Mapping[str, str]]) -> None:
+        """Stand before `app`; `headers` says for a request what its answer gets that does not set them itself."""
         self._app, self._measures, self._headers = app, measures, headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,7 +49,7 @@ class RequestLog:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = scope[_KEY]
-                for name, value in self._headers.items():
+                for name, value in self._headers(scope).items():
                     headers.setdefault(name, value)
             await send(message)
 

@@ -8,6 +8,7 @@ that no other site can have a visitor's browser send it.
 import hashlib
 import hmac
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -29,7 +30,7 @@ _OPEN_BELOW = ("/static/",)
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _WEEK = 7 * 24 * 3600  # seconds that a browser stays signed in
 
-HEADERS = {
+_HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
         "font-src 'self'; media-src 'self' blob:; manifest-src 'self'; form-action 'self'; base-uri 'none'; "
@@ -38,11 +39,21 @@ HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "referrer-policy": "same-origin",
-    "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(self), microphone=(), geolocation=()",
 }
-"""What every answer tells a browser: load nothing from elsewhere, run no script of a page's text, guess no types."""
+# Browsers heed it only where nobody can change a page on its way, and complain of it elsewhere.
+_SECURE_HEADERS = _HEADERS | {"cross-origin-opener-policy": "same-origin"}
+
+
+def answer_headers(scope: Scope) -> Mapping[str, str]:
+    """Return what the answer to a request tells a browser.
+
+    That is: load nothing from elsewhere, run no script of a page's text, guess no types; and, over HTTPS or on this
+    machine alone, share no window with pages from elsewhere.
+    """
+    host = _host_of(Headers(scope=scope).get("host", ""))
+    return _SECURE_HEADERS if scope["scheme"] == "https" or is_loopback(host) else _HEADERS
 
 
 class Doorkeeper:

@@ -23,7 +23,7 @@ from anomalens.serving.history import ConflictError, NotFoundError
 from anomalens.serving.lanes import BusyError
 from anomalens.serving.page import error_page, page_router
 from anomalens.serving.request_log import RequestLog, request_id
-from anomalens.serving.security import HEADERS, Door, Doorkeeper, form_key
+from anomalens.serving.security import Door, Doorkeeper, answer_headers, form_key
 from anomalens.serving.service import Service
 from anomalens.serving.settings import ServeSettings
 from anomalens.serving.uploads import TooLargeError
@@ -58,7 +58,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
     # The last one added is the first to see a request.
     app.add_middleware(BodyLimit, most=settings.max_request)
     app.add_middleware(Door, door=app.state.door)
-    app.add_middleware(RequestLog, measures=service.measures, headers=HEADERS)
+    app.add_middleware(RequestLog, measures=service.measures, headers=answer_headers)
     _answer_errors(app)
     for part in (inspections, recipes, insight, hooks):
         app.include_router(part.router, prefix=BASE)
