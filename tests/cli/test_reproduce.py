@@ -165,7 +165,8 @@ def test_data_sets_that_are_not_here_are_named(run: Command, data: Path, tiny_we
         (("crain", *whole), "did you mean 'crane'?"),
         (("crane", "--on", "mvtek", *whole[2:]), "'mvtek' is not in the catalogue (did you mean 'mvtec'?)"),
         (("crane", "--on", "industral", *whole[2:]), "did you mean 'industrial'?"),
-        (("crane", *whole, "--checkpoint", "crane:viza", "--plan"), "did you mean 'crane:visa'?"),
+        (("crane", *whole, "--checkpoint", "crane:viza"), "did you mean 'crane:visa'?"),
+        (("crane", *whole, "--checkpoint", "crane:../../x"), "no published checkpoint is called 'crane:../../x'"),
         (("crane", *whole, "--backbone", "bundled"), "no paper used the bundled weights"),
     ):
         ran = run("reproduce", *wrong)

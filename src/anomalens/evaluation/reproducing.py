@@ -20,7 +20,7 @@ from anomalens.evaluation.evaluator import EvaluationConfig
 from anomalens.evaluation.papers import Paper, find_papers
 from anomalens.evaluation.stored import read_evaluation
 from anomalens.images.sources import natural_key
-from anomalens.methods.published.table import paper_checkpoint
+from anomalens.methods.published.table import find_published, is_published_name, paper_checkpoint
 from anomalens.metrics.summary import trapezoid_precision
 from anomalens.names import did_you_mean
 from anomalens.options import LoadOptions
@@ -158,9 +158,12 @@ def tasks(
         seeds: runs of a method that draws random numbers or is trained here; None: one, of a trained one three.
         train: train also where a checkpoint is published.
 
-    Raises ConfigError for an unknown method.
+    Raises ConfigError for an unknown method or published checkpoint.
     """
     papers = find_papers(method)
+    if options.checkpoint is not None and is_published_name(options.checkpoint):
+        # A misspelled name is refused before weights are fetched.
+        find_published(options.checkpoint)
     lacking = [
         f"{entry.title} ({entry.key}) is not here: get it from {entry.source} (licence: {entry.licence}), then "
         f"`anomalens data prepare {entry.key} ARCHIVE --out FOLDER` and --data {entry.key}=FOLDER"
