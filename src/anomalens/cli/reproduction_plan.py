@@ -20,6 +20,8 @@ def show_plan(chosen: "Sequence[Task]", *, as_json: bool) -> None:
     from anomalens.datasets.layouts import open_dataset
     from anomalens.engines.needs import needs
     from anomalens.evaluation.evaluator import steps
+    from anomalens.evaluation.published_numbers import published
+    from anomalens.metrics.summary import SUMMARY_KEYS
 
     needed = {need.name: need for task in chosen for method in task.runs for need in needs(method.options)}
     files = [
@@ -45,6 +47,10 @@ def show_plan(chosen: "Sequence[Task]", *, as_json: bool) -> None:
             {
                 "method": task.paper.method,
                 "data set": task.benchmark.title,
+                "checkpoint": "" if task.trainings else task.runs[0].options.checkpoint or "",
+                "paper's numbers": sum(
+                    bool(published(task.paper.method, task.benchmark.key, metric)) for metric in SUMMARY_KEYS
+                ),
                 "images": images,
                 "s/image": seconds,
                 "time": _duration(None if seconds is None else images * seconds),
