@@ -67,9 +67,9 @@ class Filters:
         elif self.review:
             conditions.append(Inspection.verdict == self.review)
         if self.since is not None:
-            conditions.append(Inspection.created >= _zoned(self.since))
+            conditions.append(Inspection.created >= in_utc(self.since))
         if self.until is not None:
-            conditions.append(Inspection.created < _zoned(self.until))
+            conditions.append(Inspection.created < in_utc(self.until))
         if self.score_min is not None:
             conditions.append(Inspection.score >= self.score_min)
         if self.score_max is not None:
@@ -336,11 +336,16 @@ def _read_cursor(cursor: str, sort: Sort) -> tuple[Any, str]:
         kind, value, id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         if kind != sort or not isinstance(id, str):
             raise ValueError("another order")
-        return (float(value) if sort == "worst" else _zoned(datetime.fromisoformat(value))), id
+        return (float(value) if sort == "worst" else in_utc(datetime.fromisoformat(value))), id
     except (ValueError, TypeError, RecursionError) as error:
         raise ConfigError("this cursor is not one that a page of this order gave; begin without one") from error
 
 
-def _zoned(time: datetime) -> datetime:
-    """Return a time with a zone: one without is UTC."""
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time
+def in_utc(time: datetime) -> datetime:
+    """Return a time as it is in UTC: one without a zone is of UTC, one beyond all dates the first or last there is."""
+    if time.tzinfo is None:
+        return time.replace(tzinfo=UTC)
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        return (datetime.min if time.year == 1 else datetime.max).replace(tzinfo=UTC)

@@ -2,8 +2,10 @@
 
 import csv
 import io
+import sqlite3
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -268,6 +270,63 @@ def test_many_photos_are_dropped_at_once(browser: Any, address: str) -> None:
         expect(page.locator("#shots .label.waiting")).to_have_count(0, timeout=60_000)
         expect(page.locator("#said")).to_have_text("30 of 30 images answered")
         expect(page.locator("#shots .shot.failed")).to_have_count(0)
+
+
+def test_times_are_those_of_the_browser_and_filters_agree_with_them(browser: Any, tmp_path: Path) -> None:
+    with serving(tmp_path) as address:
+        upload(address, SOUND[:2])
+        store = sqlite3.connect(tmp_path / "history.db")
+        # Half an hour before midnight in UTC, and half an hour after the midnight in Tokyo, nine hours earlier.
+        for time, place in (("2026-03-10 23:30:00", 0), ("2026-03-10 15:30:00", 1)):
+            store.execute("UPDATE inspections SET created = ? WHERE name = ?", (time, SOUND[place].name))
+        store.commit()
+        store.close()
+        zones = {
+            "Asia/Tokyo": ("2026-03-11 08:30", "2026-03-11 00:30"),
+            "America/New_York": ("2026-03-10 19:30", "2026-03-10 11:30"),
+        }
+        for zone, times in zones.items():
+            with looking(browser, address, timezone_id=zone) as tab:
+                page = tab.page
+                page.goto("/history")
+                expect(page.locator("td.when")).to_have_text(times)
+                expect(page.locator("time").first).to_have_attribute("title", "2026-03-10 23:30 UTC")
+                day = times[0][:10]
+                before = f"2026-03-{int(day[-2:]) - 1:02}"
+                page.get_by_text("Time and score").click()
+                for first, last, count in ((before, before, 0), (day, day, 2)):
+                    page.get_by_label("from", exact=True).fill(first)
+                    page.get_by_label("until", exact=True).fill(last)
+                    page.get_by_role("button", name="Show").click()
+                    expect(page.locator("td.when")).to_have_count(count)
+                    # The days stay as they were asked for, and go into the downloads.
+                    expect(page.locator("input[name=since]")).to_have_value(first)
+                    expect(page.locator("input[name=until]")).to_have_value(last)
+                with page.expect_download() as download:
+                    page.get_by_role("link", name="CSV").click()
+                rows = csv.DictReader(io.StringIO(download.value.path().read_text(encoding="utf-8-sig")))
+                assert [row["created"] for row in rows] == ["2026-03-10T15:30:00+00:00", "2026-03-10T23:30:00+00:00"]
+
+
+def test_charts_show_times_of_the_browser(browser: Any, address: str) -> None:
+    with looking(browser, address, timezone_id="Asia/Kolkata") as tab:
+        page = tab.page
+        page.goto("/watch")
+        shown = page.locator(".chart [data-time], .chart time").evaluate_all(
+            "all => all.map((place) => [place.dataset.time ?? place.dateTime, place.textContent])"
+        )
+        assert len(shown) >= 4
+        for begin, words in shown:
+            local = datetime.fromisoformat(begin).astimezone(timezone(timedelta(hours=5, minutes=30)))
+            assert words == f"{local:%Y-%m-%d %H:%M}"
+
+
+def test_without_scripts_times_are_utc(browser: Any, address: str) -> None:
+    with looking(browser, address, java_script_enabled=False, timezone_id="Asia/Tokyo") as tab:
+        page = tab.page
+        page.goto("/history?since=2026-01-01")
+        expect(page.locator("td.when").first).to_contain_text("UTC")
+        expect(page.get_by_label("from, UTC")).to_have_value("2026-01-01")
 
 
 def test_watch_renews_itself(browser: Any, address: str) -> None:

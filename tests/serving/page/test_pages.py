@@ -163,3 +163,34 @@ def test_the_last_day_counts_and_the_filters_go_into_the_downloads() -> None:
         "/api/v1/export.csv?review=false+alarm&since=2026-01-01T00%3A00%3A00%2B00%3A00&until=2026-01-02"
     )
     assert "cursor" not in view.address(view="grid")
+
+
+def test_moments_bound_the_list_as_they_are() -> None:
+    # The page sends them for days of its browser, here of New York.
+    view = ListView.model_validate({"since": "2026-01-01T05:00:00.000Z", "until": "2026-01-02T00:00:00-05:00"})
+    assert (view.filters.since, view.filters.until) == (
+        datetime(2026, 1, 1, 5, tzinfo=UTC),
+        datetime(2026, 1, 2, 5, tzinfo=UTC),
+    )
+    assert (view.bound("since"), view.bound("until")) == ("2026-01-01T05:00:00+00:00", "2026-01-02T05:00:00+00:00")
+    assert (view.day("since"), view.day("until")) == ("2026-01-01", "2026-01-02")
+    assert "since=2026-01-01T05%3A00%3A00Z" in view.address(view="grid")
+    # A moment at midnight is no day.
+    assert ListView.model_validate({"until": "2026-01-02T00:00:00Z"}).day("until") == "2026-01-01"
+    assert ListView.model_validate({"until": "2026-01-02"}).day("until") == "2026-01-02"
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00%2B12:00", "9999-12-31T23:59:59-12:00", "0001-01-01", "-1"])
+def test_times_at_the_ends_of_the_calendar_are_refused_or_taken(client: TestClient, time: str) -> None:
+    for name in ("since", "until"):
+        assert client.get(f"/history?{name}={time}").status_code in (200, 422)
+        for route in ("inspections", "statistics", "export.csv"):
+            assert client.get(f"/api/v1/{route}?{name}={time}").status_code == 200
+
+
+def test_times_say_that_they_are_utc(client: TestClient, inspection: dict[str, Any]) -> None:
+    created = inspection["created"]
+    words = datetime.fromisoformat(created).strftime("%Y-%m-%d %H:%M UTC")
+    for path in ("/", "/history", f"/history/{inspection['id']}"):
+        assert f'<time datetime="{created}">{words}</time>' in client.get(path).text, path
+    assert "from, UTC" in client.get("/history").text

@@ -26,6 +26,8 @@ class Point:
 
     x: float
     y: float
+    # When its stretch of time begins, ISO 8601.
+    time: str
     text: str
     # Beyond a control limit.
     out: bool = False
@@ -45,7 +47,7 @@ class TimeChart:
     note: str
     across: Axis
     up: Axis
-    # Position, text and anchor of the labels below.
+    # Position, time and anchor of the labels below.
     times: Sequence[tuple[float, str, str]]
     # Class of the style sheet and path of each line.
     lines: list[tuple[str, str]] = field(default_factory=list)
@@ -74,7 +76,8 @@ def alarm_chart(buckets: Sequence[Bucket], promised: float | None) -> TimeChart 
         Point(
             x,
             up.at(100 * value),
-            f"{_time(bucket):%Y-%m-%d %H:%M}: {bucket['anomalous']} of {count} ({100 * value:.3g} %)",
+            bucket["begin"],
+            f"{bucket['anomalous']} of {count} ({100 * value:.3g} %)",
             value > limit,
         )
         for x, value, limit, (bucket, count) in zip(places, shares, limits, counted, strict=True)
@@ -115,11 +118,7 @@ def p_value_chart(buckets: Sequence[Bucket], promised: float | None) -> TimeChar
         low, high = up.at(bucket["p_values"]["low"]), up.at(bucket["p_values"]["high"])
         lines.append(("spread", _path([(x, low), (x, high)])))
     points = [
-        Point(
-            x,
-            up.at(bucket["p_values"]["median"]),
-            f"{_time(bucket):%Y-%m-%d %H:%M}: {bucket['p_values']['median']:.3g}",
-        )
+        Point(x, up.at(bucket["p_values"]["median"]), bucket["begin"], f"{bucket['p_values']['median']:.3g}")
         for x, bucket in zip(places, shown, strict=True)
     ]
     lines.append(("line", _through(points)))
@@ -140,14 +139,14 @@ def _time(bucket: Bucket) -> datetime:
 
 
 def _time_axis(buckets: Sequence[Bucket]) -> tuple[Axis, list[tuple[float, str, str]]]:
-    """Return the axis of time and the labels of its ends, which name hours where it spans less than three days."""
+    """Return the axis of time and the labels of its ends."""
     first, last = _time(buckets[0]), _time(buckets[-1])
     room = max((last - first).total_seconds() * 0.03, 1800.0)
     axis = Axis("time", first.timestamp() - room, last.timestamp() + room, _LEFT, _RIGHT)
-    kind = "%d %b %H:%M" if (last - first).days < 3 else "%d %b %Y"
+    begin, end = buckets[0]["begin"], buckets[-1]["begin"]
     if len(buckets) == 1:
-        return axis, [(axis.at(first.timestamp()), first.strftime(kind), "middle")]
-    return axis, [(_LEFT, first.strftime(kind), "start"), (_RIGHT, last.strftime(kind), "end")]
+        return axis, [(axis.at(first.timestamp()), begin, "middle")]
+    return axis, [(_LEFT, begin, "start"), (_RIGHT, end, "end")]
 
 
 def _middle(axis: Axis, bucket: Bucket) -> float:

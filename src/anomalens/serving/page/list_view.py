@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
-from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, FiniteFloat
 
 from anomalens.serving.history import Filters
 from anomalens.serving.page.page_templates import LABEL_WORDS, VERDICT_KEYS
@@ -24,8 +24,14 @@ def _unless_empty(value: Any) -> Any:
     return None if value == "" else value
 
 
-# The day after the last one must be a day too.
-Day = Annotated[Annotated[date, Field(lt=date.max)] | None, BeforeValidator(_unless_empty)]
+# A moment, or a day of UTC; the days before and after must be days too.
+_FIRST, _LAST = datetime(1, 1, 3, tzinfo=UTC), datetime(9999, 12, 29, tzinfo=UTC)
+_Moment = Annotated[AwareDatetime, Field(gt=_FIRST, lt=_LAST)]
+_Day = Annotated[date, Field(lt=date.max)]
+When = Annotated[
+    Annotated[_Moment | _Day | None, Field(union_mode="left_to_right")],
+    BeforeValidator(_unless_empty),
+]
 Number = Annotated[FiniteFloat | None, BeforeValidator(_unless_empty)]
 
 
@@ -35,9 +41,9 @@ class ListView(BaseModel):
     recipe: str = ""
     label: Literal["", "normal", "anomalous", "unusable"] = ""
     review: Literal["", "none", "any", "right", "false alarm", "missed", "unusable"] = ""
-    # Days of UTC, the first and the last that count.
-    since: Day = None
-    until: Day = None
+    # The first and the last day that count; or the first moment that counts, and the first that does not any more.
+    since: When = None
+    until: When = None
     score_min: Number = None
     score_max: Number = None
     sort: Literal["worst", "newest", "oldest"] = "newest"
@@ -51,8 +57,8 @@ class ListView(BaseModel):
             recipe=self.recipe or None,
             label=self.label or None,
             review=self.review or None,
-            since=_midnight(self.since) if self.since else None,
-            until=_midnight(self.until + timedelta(days=1)) if self.until else None,
+            since=self._bounds["since"],
+            until=self._bounds["until"],
             score_min=self.score_min,
             score_max=self.score_max,
         )
@@ -67,6 +73,18 @@ class ListView(BaseModel):
         """Return whether time or score is bounded."""
         return any(bound is not None for bound in (self.since, self.until, self.score_min, self.score_max))
 
+    def day(self, name: Literal["since", "until"]) -> str:
+        """Return the first or the last day of UTC, ISO 8601, on which something counts; empty where time has no end."""
+        bound = self._bounds[name]
+        if bound is None:
+            return ""
+        return (bound - timedelta(microseconds=name == "until")).date().isoformat()
+
+    def bound(self, name: Literal["since", "until"]) -> str:
+        """Return the moment, ISO 8601, at which what counts begins or ends; empty where time has no end."""
+        bound = self._bounds[name]
+        return "" if bound is None else bound.isoformat()
+
     def address(self, **changes: str) -> str:
         """Return the page's address with other values for some fields, which begins with the first inspections."""
         return f"/history?{urlencode(self._fields(exclude=('cursor',)) | changes)}"
@@ -74,14 +92,17 @@ class ListView(BaseModel):
     @property
     def exports(self) -> Choices:
         """Return name and address of each kind of file that the list can be downloaded as here."""
-        bounds = {"since": self.filters.since, "until": self.filters.until}
-        moments = {name: moment.isoformat() for name, moment in bounds.items() if moment}
+        moments = {name: moment for name in ("since", "until") if (moment := self.bound(name))}
         query = urlencode(self._fields(exclude=_OWN_FIELDS) | moments)
         return [
             (name, f"/api/v1/export.{kind}?{query}")
             for kind, name, package in _EXPORTS
             if package is None or find_spec(package)
         ]
+
+    @property
+    def _bounds(self) -> dict[str, datetime | None]:
+        return {"since": _moment(self.since), "until": _moment(self.until, later=timedelta(days=1))}
 
     def _fields(self, exclude: Sequence[str]) -> dict[str, str]:
         """Return what is not empty."""
@@ -100,5 +121,8 @@ def menus(recipes: Sequence[str]) -> dict[str, Choices]:
     }
 
 
-def _midnight(day: date) -> datetime:
-    return datetime.combine(day, time(), UTC)
+def _moment(when: date | None, later: timedelta = timedelta()) -> datetime | None:
+    """Return a moment as it is in UTC, and the midnight at which a day begins, or that `later`."""
+    if when is None:
+        return None
+    return when.astimezone(UTC) if isinstance(when, datetime) else datetime.combine(when + later, time(), UTC)

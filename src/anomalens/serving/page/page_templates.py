@@ -1,7 +1,7 @@
 """Fill the page's templates; what they show is escaped, so that no name or comment can become markup."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 from urllib.parse import quote
@@ -57,8 +57,8 @@ def rate(value: float | None) -> str:
 
 
 def moment(text: str) -> str:
-    """Return a time of the service, ISO 8601, as people read it, in UTC."""
-    return datetime.fromisoformat(text).strftime("%Y-%m-%d %H:%M")
+    """Return a time, ISO 8601, as people read it, in UTC."""
+    return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def thumbnail(inspection: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from anomalens.errors import ConfigError
 from anomalens.serving.history import Filters, Page
 from anomalens.serving.page.layers import Kind, draw
 from anomalens.serving.page.list_view import ListView, menus
-from anomalens.serving.page.page_templates import TABS, moment, render, score
+from anomalens.serving.page.page_templates import TABS, render, score
 from anomalens.serving.page.watching import DEFAULT_SPAN, SPANS, watched
 from anomalens.serving.recipe_answers import recipe_answers
 from anomalens.serving.security import check_form, csrf_token, sign_in, sign_out
@@ -125,6 +125,7 @@ def page_router(service: Service) -> APIRouter:
             "Watch",
             script="watch.js",
             spans=[(f"/watch?span={other}", choice.words, other == name) for other, choice in SPANS.items()],
+            bucket=SPANS[name].bucket,
             total=counts,
             parts=[watched(part) for part in counts["recipes"]],
             alarms=[service.inspection_json(row) for row in alarms.rows],
@@ -226,4 +227,4 @@ def _facts(inspection: Mapping[str, Any]) -> list[tuple[str, object]]:
         facts.append(("taught part", f"{recipe['name']}, version {recipe['version']}"))
     else:
         facts.append(("object", inspection["object"]))
-    return [*facts, ("method", inspection["method"]), ("inspected", f"{moment(inspection['created'])} UTC")]
+    return [*facts, ("method", inspection["method"])]
