@@ -102,6 +102,10 @@ def test_wrong_usage(run: Command, normals: Path, tmp_path: Path) -> None:
     out = tmp_path / "c.json"
     assert "either --normals" in run("calibrate", "--out", out).err
     assert "either --normals" in run("calibrate", "--normals", normals, "--data", normals, "--out", out).err
+    photo = normals / "0.png"
+    before = photo.read_bytes()
+    assert "no image" in run("calibrate", "--normals", normals, "--fpr", 0.1, "--out", photo).err
+    assert photo.read_bytes() == before
     assert "is no folder" in run("calibrate", "--normals", normals, "--out", tmp_path / "no" / "c.json").err
     assert "between 0 and 1" in run("calibrate", "--normals", normals, "--fpr", 3, "--out", out).err
     ran = run("calibrate", "--normals", normals, "--fpr", 0.1, "--out", tmp_path)

@@ -78,12 +78,14 @@ def test_a_taught_part(run: Command, tmp_path: Path) -> None:
 
 def test_bad_input_is_a_line(run: Command, photo: Path, tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("not an image")
+    Image.new("RGB", (40, 40)).save(tmp_path / "own.png")
     for arguments, reason in (
         ((tmp_path / "text.jpg",), "text.jpg"),
         ((tmp_path / "nothing.jpg",), "nothing.jpg"),
         ((photo.parent,), "inspect takes one image"),
         ((photo, "--out", "x.jpg"), "is a .png file"),
         ((photo, "--out", "no/x.png"), "cannot write no/x.png"),
+        ((tmp_path / "own.png", "--out", "own.png"), "would take the place of the image"),
     ):
         ran = run("inspect", *arguments)
         assert ran.code == 2, arguments

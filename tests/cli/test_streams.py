@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from anomalens.cli.console import progress_bar
+from anomalens.cli.detect import _show
+from anomalens.runs.store import RunCounts, RunSummary
 from clips import write_clip
 from commands import Command, runner
 
@@ -47,6 +50,14 @@ def test_a_video_to_rows_a_page_and_a_video(run: Command, weights: tuple[Any, ..
     ran = run("detect", "clip.mp4", "--for", "500ms", "--every", "frame", "--out", "short", *weights)
     assert ran.code == 0, ran.err
     assert len(rows(tmp_path / "short")) == 13
+
+
+def test_the_bar_of_a_live_source_names_no_end() -> None:
+    bar = progress_bar()
+    task = bar.add_task("starting", total=None)
+    for rows in (0, 3):
+        _show(bar, task, RunSummary(0, RunCounts(rows)))
+    assert (bar.tasks[0].completed, bar.tasks[0].total, bar.tasks[0].finished) == (3, None, False)
 
 
 def test_what_does_not_go_together_is_a_line(run: Command, weights: tuple[Any, ...], tmp_path: Path) -> None:
@@ -105,6 +116,7 @@ def test_watching_nothing(run: Command, weights: tuple[Any, ...], tmp_path: Path
     ran = run("watch", "in", "--out", "out", "--for", "1ms", *weights)
     assert ran.code == 0, ran.err
     assert "0 images" in ran.err
+    assert run("report", "out", "--format", "html,csv").code == 0
     ran = run("watch", "nowhere", "--out", "out2", *weights)
     assert ran.code == 2
     assert "no such folder" in ran.err

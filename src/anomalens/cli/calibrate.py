@@ -59,12 +59,14 @@ def calibrate(
     from anomalens.decision.conformal import needed
     from anomalens.detection import calibrating
     from anomalens.detection.loading import load_detector
-    from anomalens.images.sources import list_images
+    from anomalens.images.sources import IMAGE_SUFFIXES, list_images
 
     if (normals is None) == (data is None):
         raise ConfigError("give either --normals (unlabelled normal images) or --data (labelled images)")
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"{out.parent} is no folder; make it, or choose another --out")
+    if out.suffix.lower() in IMAGE_SUFFIXES:
+        raise ConfigError(f"--out {out}: a calibration is no image; call the file .json")
     images = list_images(normals or [], exclude=exclude or ())
     labelled = None if data is None else _labelled(data, exclude, normal_name, options)
     if labelled is None and len(images) < needed(fpr):

@@ -268,7 +268,7 @@ def _show(bar: "Progress", task: "TaskID", summary: "RunSummary") -> None:
     if summary.counts.rows == summary.resumed:
         # The start: what was done before is no part of the rate.
         resumed = summary.resumed
-        bar.reset(task, total=summary.total, completed=resumed, visible=True, description="detecting", resumed=resumed)
+        bar.reset(task, completed=resumed, visible=True, description="detecting", resumed=resumed)
     # Of a live source nobody knows how much will come.
     bar.update(task, completed=summary.counts.rows, total=summary.total or None)
 

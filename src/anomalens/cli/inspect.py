@@ -67,6 +67,8 @@ def inspect(
     target = out or Path(f"{image.stem}{INSPECTED}")
     if target.suffix.lower() != ".png":
         raise ConfigError(f"--out {target}: the picture is a .png file")
+    if target.exists() and image.exists() and target.samefile(image):
+        raise ConfigError(f"--out {target}: the picture would take the place of the image; choose another name")
     with working("loading the backbone"):
         detector = load_detector(options)
     detector.require_taught()

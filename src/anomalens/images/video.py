@@ -4,6 +4,7 @@ A file is read as fast as its frames are used. A live source is read as fast as 
 slowly, older ones are dropped, so that an answer is always about the present.
 """
 
+import logging
 import math
 import os
 import re
@@ -40,6 +41,10 @@ _PATIENCE = 20.0
 _FAREWELL = 2.0
 # Seconds by which a frame may come early: times of frames are rounded.
 _EARLY = 1e-4
+# Seconds that may be missing at the end of a file before that is said: sound may go on longer than pictures.
+_MISSING = 1.0
+
+_log = logging.getLogger("anomalens")
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,11 +90,16 @@ class Video:
         return None if self.live or not path.is_file() else path.stat().st_size
 
     def expected(self) -> int:
-        """Return about how many frames are wanted; 0 where the video does not say. Raises as `frames` does."""
+        """Return about how many frames are wanted; 0 where the video does not say.
+
+        Raises as `frames` does, and InputError where a file has no frame that can be decoded.
+        """
         if self.live:
             return 0
         with closing(self._opened()) as container:
             stream = container.streams.video[0]
+            if next(self._decoded(container, stream), None) is None:
+                raise InputError(f"{quoted(self.shown)}: holds no frame that can be read")
             seconds = float(container.duration or 0) / 1e6
             if self.until is not None:
                 seconds = min(seconds, self.until)
@@ -100,7 +110,8 @@ class Video:
         """Yield the wanted frames.
 
         Raises InputError where the source cannot be opened, holds no video or is too large; MissingExtraError where
-        PyAV is not installed. Damaged parts of a video are passed over; a live source that ends, ends the frames.
+        PyAV is not installed. Damaged parts of a video are passed over; a live source that ends, ends the frames. A
+        file that ends before its time is logged as a warning, after its last frame.
         """
         return newest(self._wanted()) if self.live else self._wanted()
 
@@ -109,7 +120,7 @@ class Video:
         with closing(self._opened()) as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
-            start = None
+            start, time = None, 0.0
             for number, decoded in enumerate(self._decoded(container, stream)):
                 moment = decoded.time if decoded.time is not None else number / float(stream.average_rate or 25)
                 start = moment if start is None else start
@@ -122,6 +133,16 @@ class Video:
                 due = (math.floor((time + _EARLY) / self.every) + 1) * self.every if self.every else 0.0
                 self._check_size(decoded)
                 yield Frame(number, round(time, 6), _upright(decoded))
+            if start is not None and not self.live:
+                self._check_end(container, stream, time + float((decoded.duration or 0) * decoded.time_base))
+
+    def _check_end(self, container: Any, stream: Any, end: float) -> None:
+        """Log a warning where the last frame ends, `end` seconds after the first began, long before the file says."""
+        seconds = float((stream.duration or 0) * stream.time_base) or float(container.duration or 0) / 1e6
+        if seconds - end > _MISSING:
+            _log.warning(
+                "%s: pictures end after %.1f of %.1f s; the file may be cut off", quoted(self.shown), end, seconds
+            )
 
     def _decoded(self, container: Any, stream: Any) -> Iterator[Any]:
         """Yield every frame that can be decoded."""
@@ -242,10 +263,16 @@ def newest(frames: Generator[Frame]) -> Generator[Frame]:
 
 
 def _upright(decoded: Any) -> Rgb:
-    """Return a decoded frame as RGB [H, W, 3], turned as its video says."""
-    rgb = decoded.to_ndarray(format="rgb24")
-    turned: Rgb = np.ascontiguousarray(np.rot90(rgb, k=round(getattr(decoded, "rotation", 0) / 90) % 4))
-    return turned
+    """Return a decoded frame as RGB [H, W, 3], turned and mirrored as its video says."""
+    rgb: Rgb = decoded.to_ndarray(format="rgb24")
+    said = decoded.side_data.get("DISPLAYMATRIX")
+    if said is not None:
+        # (x, y) is shown at (right[0] x + right[1] y, down[0] x + down[1] y).
+        right, down, _ = np.frombuffer(said, np.int32).reshape(3, 3).T
+        if abs(right[1]) > abs(right[0]):
+            rgb, right, down = rgb.transpose(1, 0, 2), right[[1, 0, 2]], down[[1, 0, 2]]
+        rgb = rgb[:: -1 if down[1] < 0 else 1, :: -1 if right[0] < 0 else 1]
+    return np.ascontiguousarray(rgb)
 
 
 def _refuse(url: str, flags: int, options: Any) -> Any:

@@ -25,6 +25,7 @@ from anomalens.locks import held_folder
 from anomalens.names import name_text
 from anomalens.prediction import Result
 from anomalens.runs.folder import JsonLines, MapFormat, file_stem, make_folders, row_with_pictures
+from anomalens.runs.record import ROWS
 from anomalens.runs.store import Row, RunSummary, fill
 from anomalens.threads import map_or_raise
 
@@ -72,7 +73,7 @@ def detect_videos(
             written, from several threads.
 
     Raises:
-        InputError: a video cannot be opened.
+        InputError: a video cannot be opened, or has no frame that can be read.
         ConfigError: the detector compares images of a set; a live source cannot be resumed, or is one of several;
             see `JsonLines`.
         OSError: the disk is full; rows and pictures written before stay.
@@ -146,6 +147,8 @@ def detect_arrivals(
                 raise
         # Now it is known how many there were.
         summary = replace(summary, total=summary.counts.rows)
+        # A run to which nothing came is a run too, of which there are pages and tables.
+        (out / ROWS).touch()
         store.finish(summary)
     return summary
 
