@@ -110,6 +110,25 @@ def test_a_plan_runs_nothing(run: Command, data: Path, tiny_weights: Path, tmp_p
     assert not (tmp_path / "out").exists()
 
 
+def test_a_plan_fetches_nothing_for_weights_of_a_users_own(
+    run: Command, data: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint is not on this machine, yet the time is known: random numbers take as long."""
+    monkeypatch.setenv("ANOMALENS_CACHE", str(tmp_path / "cache"))
+    with serving() as site:
+        monkeypatch.setenv("ANOMALENS_GITHUB", site.url)
+        for weights in (tiny_weights, "hf-hub:nobody/nothing"):
+            ran = run(
+                "reproduce", "crane", "--on", "mvtec", "--data", data, "--backbone", weights, "--plan", "--json",
+                "--limit", 1,
+            )  # fmt: skip
+            assert ran.code == 0, ran.err
+            plan = json.loads(ran.out)
+            assert (plan["seconds"] is None) == (weights != tiny_weights)
+        assert site.requests == []
+    assert not (tmp_path / "cache" / "checkpoints").exists()
+
+
 def test_a_plan_needs_no_weights(run: Command, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     timed: list[str] = []
 
@@ -226,7 +245,9 @@ def test_a_run_that_fails_is_said(run: Command, data: Path, tiny_weights: Path, 
         "--checkpoint", tmp_path / "none.safetensors", "--out", tmp_path / "out",
     )  # fmt: skip
     assert ran.code == 1
-    assert "crane on MVTec AD:" in ran.err
+    # Said once, on one line, however long it is.
+    (line,) = [line for line in ran.err.splitlines() if "crane on MVTec AD:" in line]
+    assert "none.safetensors" in line
     assert "Failed: " in (tmp_path / "out" / "reproduction.md").read_text()
 
 

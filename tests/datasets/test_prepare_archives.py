@@ -2,6 +2,7 @@
 
 import http.server
 import io
+import tarfile
 import threading
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -197,6 +198,10 @@ def test_an_archive_of_something_else_is_said(run: Command, tmp_path: Path) -> N
     assert "Endo (EndoTect 2020) is not in the archive; it holds TrainDataset, CVC-ClinicDB, CVC-ColonDB" in ran.err
     ran = run("data", "prepare", "visa", polyps, "--out", tmp_path / "out")
     assert "VisA is not in the archive; it unpacks as split_csv/1cls.csv" in ran.err
+    with tarfile.open(tmp_path / "bottle.tar.xz", "w:xz") as tape:
+        tape.add(Path(__file__), "bottle/test/good/000.png")
+    ran = run("data", "prepare", "mvtec", tmp_path / "bottle.tar.xz", "--out", tmp_path / "out")
+    assert "MVTec AD is not in the archive; it holds bottle; it unpacks as <class>" in ran.err
     assert not (tmp_path / "out").exists()
 
 

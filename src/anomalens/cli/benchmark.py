@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from anomalens.cli.console import Json
+from anomalens.cli.console import Json, complain
 from anomalens.cli.data_options import Exclude, NormalName
 from anomalens.cli.load_options import load_options
 from anomalens.errors import ConfigError
@@ -106,7 +106,7 @@ class CellBars:
             self.images = None
         self.bar.advance(self.cells)
         if cell.state == "failed":
-            self.bar.console.print(f"{cell.label} on {cell.data}: {cell.reason}", markup=False, highlight=False)
+            complain(f"{cell.label} on {cell.data}: {cell.reason}")
 
 
 def _row(cell: "BenchmarkCell") -> dict[str, Any]:

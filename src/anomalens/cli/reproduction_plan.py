@@ -28,7 +28,8 @@ def show_plan(chosen: "Sequence[Task]", *, as_json: bool) -> None:
         {"file": need.name, "here": need.present, "size": _size(need.bytes), "from": need.address, "place": need.place}
         for need in needed.values()
     ]
-    rows, timed, total = [], dict[str, float | None](), 0.0
+    rows, timed = [], dict[str, float | None]()
+    total: float | None = 0.0
     sets: dict[str, Any] = {}
     for task in chosen:
         if task.data not in sets:
@@ -42,7 +43,7 @@ def show_plan(chosen: "Sequence[Task]", *, as_json: bool) -> None:
             images_timed = [sample.image for sample in dataset.samples()][:_TIMED]
             timed[setting] = _seconds(task.runs[0].options, images_timed)
         seconds = timed[setting]
-        total += images * (seconds or 0)
+        total = None if total is None or seconds is None else total + images * seconds
         rows.append(
             {
                 "method": task.paper.method,
@@ -63,25 +64,22 @@ def show_plan(chosen: "Sequence[Task]", *, as_json: bool) -> None:
         return
     show(files, typed=["file"], as_json=False)
     show(rows, typed=["method", "data set"], as_json=False)
-    say(f"in all about {_duration(total)} on this machine, without fetching and training")
+    say(f"in all: {_duration(total)} on this machine, without fetching and training")
     note(f"seconds an image are the median of {_TIMED}, looked at one by one; larger batches on a GPU are faster")
 
 
 def _seconds(options: LoadOptions, images: Sequence[Path]) -> float | None:
-    """Return how many seconds an image takes, the median of a few; None where the weights that are needed are not here.
+    """Return how many seconds an image takes, the median of a few; None where that cannot be known.
 
-    Weights known by name need not be here: random ones take as long.
+    Weights and checkpoint need not be here: random numbers take as long.
     """
     from statistics import median
 
-    from anomalens.backbones.registry import canonical_name
-    from anomalens.detection.loading import load_detector, rehearsal_detector
+    from anomalens.detection.loading import rehearsal_detector
     from anomalens.errors import AnomalensError
-    from anomalens.options import BUNDLED
 
     try:
-        named = canonical_name(options.backbone) not in (None, BUNDLED)
-        detector = rehearsal_detector(options) if named else load_detector(options)
+        detector = rehearsal_detector(options)
     except AnomalensError:
         return None
     times = []

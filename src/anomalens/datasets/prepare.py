@@ -130,7 +130,8 @@ def find_root(benchmark: Benchmark, folder: Path) -> Path:
         level = [below for place in level if place not in fitting for below in folders_in(place)]
     named = [place for place in fitting if key_of(place.name) == benchmark.key]
     if not named and len(fitting) != 1:
-        several = f"; it holds {', '.join(place.name for place in fitting)}" if fitting else ""
+        held = [place.name for place in fitting] or _lonely_classes(benchmark, folder)
+        several = f"; it holds {', '.join(held)}" if held else ""
         raise InputError(f"{benchmark.title} is not in the archive{several}; it unpacks as {benchmark.unpacks}")
     return (named or fitting)[0]
 
@@ -267,6 +268,12 @@ def _has_classes(benchmark: Benchmark, folder: Path) -> bool:
     # Half of them will do: what is missing is told by the comparison with the catalogue.
     present = [name for name in benchmark.classes if (folder / name / "test").is_dir()]
     return 2 * len(present) >= len(benchmark.classes)
+
+
+def _lonely_classes(benchmark: Benchmark, folder: Path) -> list[str]:
+    """Return the classes that lie anywhere in a folder, where they are too few to be the set."""
+    tests = [path.parent.name for path in folder.rglob("test") if path.is_dir()]
+    return [name for name in benchmark.classes if name in tests]
 
 
 def _has_label_pictures(benchmark: Benchmark, folder: Path) -> bool:

@@ -58,9 +58,10 @@ def load_detector(method: str | LoadOptions = "auto", backbone: str = BUNDLED, *
 
 
 def rehearsal_detector(options: LoadOptions) -> Detector:
-    """Build a detector with random weights in the place of a named backbone's, which need not be on this machine.
+    """Build a detector with random weights and nothing learned in place of the real ones, without fetching any.
 
-    It takes as long as the real one, and its scores mean nothing. Raises ConfigError for a backbone without a name.
+    Of a backbone with a name nothing need be on this machine. It takes as long as the real one, and its scores mean
+    nothing. Raises ConfigError for another backbone that is not here.
     """
     loaded = load_rehearsal(options)
     return Detector(loaded.engine, loaded.preprocess, loaded.calibration, options, loaded.pooling)

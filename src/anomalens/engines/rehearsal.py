@@ -3,8 +3,9 @@
 import torch
 
 from anomalens.backbones.prompt_encoder import PromptEncoder
-from anomalens.backbones.registry import find
+from anomalens.backbones.registry import canonical_name, find
 from anomalens.backbones.tower import Clip
+from anomalens.backbones.weights import load_weights
 from anomalens.decision.calibration import Calibration
 from anomalens.decision.pooling import ScorePooling
 from anomalens.engines.contract import Identity
@@ -12,16 +13,18 @@ from anomalens.engines.loaded import Loaded, whole_patches
 from anomalens.engines.torch_engine import TorchEngine, pick_device
 from anomalens.images.preprocessing import Preprocess
 from anomalens.methods import base
-from anomalens.options import LoadOptions
+from anomalens.options import BUNDLED, LoadOptions
 
 
 def load(options: LoadOptions) -> Loaded:
     """Build the engine that `options` ask for, with random numbers in the place of weights and of what was learned.
 
     It does the same work as the real one; its scores mean nothing. A network besides the backbone, which an option
-    `guide` names, is left out. Arguments and errors as `load_detector`, for a backbone known by name.
+    `guide` names, is left out. Nothing is fetched: a backbone without a name must be on this machine. Arguments and
+    errors as `load_detector`.
     """
-    backbone = find(options.backbone)
+    named = canonical_name(options.backbone) not in (None, BUNDLED)
+    backbone = find(options.backbone) if named else load_weights(options.backbone, offline=True)
     own = {name: value for name, value in options.method_options.items() if name != "guide"}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
