@@ -336,8 +336,25 @@ def test_watch_renews_itself(browser: Any, address: str) -> None:
         images = tab.page.locator(".tiles dd").first
         count = int(images.inner_text())
         upload(address, SOUND[5:6])
+        # Who walks by keys stays where they are.
+        link = tab.page.get_by_role("link", name="its images").first
+        link.focus()
         tab.page.clock.fast_forward(31_000)
         expect(images).to_have_text(str(count + 1))
+        expect(link).to_be_focused()
+
+
+def test_watch_is_used_by_keys_alone(browser: Any, address: str) -> None:
+    with looking(browser, address, viewport={"width": 1280, "height": 800}) as tab:
+        page = tab.page
+        page.goto("/watch")
+        for name, arrives in (("a day", "/watch?span=day"), ("its images", "/history?recipe=hazelnut")):
+            for _ in range(30):
+                page.keyboard.press("Tab")
+                if page.locator(":focus").inner_text() == name:
+                    break
+            page.keyboard.press("Enter")
+            expect(page).to_have_url(address + arrives)
 
 
 def test_review_by_keys_undo_filter_and_export(browser: Any, address: str) -> None:
@@ -432,6 +449,55 @@ def test_all_by_keyboard(browser: Any, address: str) -> None:
             page.keyboard.type(value)
         page.keyboard.press("Tab")
         expect(page.locator(".roi .area")).to_have_attribute("style", "left: 10%; top: 20%; width: 50%; height: 60%;")
+
+
+CONTROLS = """() => {
+  const kinds = "a[href], button:enabled, input:enabled:not([type=hidden]), select, textarea, summary, [tabindex='0']";
+  window.controls = [...document.querySelectorAll(kinds)].filter((control) => control.checkVisibility());
+  return controls.map((control) => control.outerHTML.slice(0, 120));
+}"""
+# Number of the control that has the keys, -1 for another place, and whether a frame around it can be seen.
+FOCUSED = """() => {
+  const place = document.activeElement, style = getComputedStyle(place), box = place.getBoundingClientRect();
+  const framed = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;
+  const within = box.bottom > 0 && box.top < innerHeight && box.right > 0 && box.left < innerWidth;
+  return [controls.indexOf(place), framed && within];
+}"""
+
+
+def walk_by_tab(page: Any) -> None:
+    """Press Tab until the first control has the keys again; fails for one that is not reached or shows no frame."""
+    controls = page.evaluate(CONTROLS)
+    reached: list[int] = []
+    # A field for a day has several places where the keys stop.
+    for _ in range(3 * len(controls) + 20):
+        page.keyboard.press("Tab")
+        number, seen = page.evaluate(FOCUSED)
+        if number == 0 and reached:
+            break
+        if number >= 0:
+            assert seen, f"no frame around {controls[number]}"
+            reached.append(number)
+    else:
+        pytest.fail(f"the keys do not come back to the beginning of {page.url}")
+    missed = [control for number, control in enumerate(controls) if number not in reached]
+    assert not missed, f"{page.url}: the keys do not reach {missed}"
+    assert reached == sorted(reached), "the order of the keys is that of the page"
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/history?since=2026-01-01", "detail"])
+def test_every_control_is_reached_by_keys_and_shows_that_it_has_them(browser: Any, address: str, path: str) -> None:
+    if path == "detail":
+        path = f"/history/{httpx.get(f'{address}/api/v1/inspections?limit=1').json()['inspections'][0]['id']}"
+    with looking(browser, address, viewport={"width": 1280, "height": 800}) as tab:
+        tab.page.goto(path)
+        if path == "/teach":
+            tab.page.set_input_files("#files", GOOD[:2])
+            expect(tab.page.locator("#photos li")).to_have_count(2)
+        if path == "/":
+            inspect(tab.page, [PAINTED[0], SOUND[0]])
+            tab.page.evaluate("scrollTo(0, 0)")
+        walk_by_tab(tab.page)
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(375, "dark"), (1280, "light"), (3840, "dark")])
