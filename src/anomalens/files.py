@@ -69,8 +69,11 @@ def _unfinished(target: Path) -> str:
     return f"{_UNFINISHED}{digest(os.fsencode(target.name))[:8]}-"
 
 
-def make_folder(folder: str | os.PathLike[str]) -> None:
-    """Make `folder` if need be; raise ConfigError where nothing can be written to it: to be known before the work."""
+def make_folder(folder: str | os.PathLike[str], remedy: str = "choose another --out") -> None:
+    """Make `folder` if need be; raise ConfigError where nothing can be written to it: to be known before the work.
+
+    remedy: what to do then, at the end of the message.
+    """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         handle, probe = tempfile.mkstemp(dir=folder, prefix=_UNFINISHED)
@@ -78,7 +81,7 @@ def make_folder(folder: str | os.PathLike[str]) -> None:
         os.unlink(probe)
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
         reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"cannot write to {os.fsdecode(folder)}: {reason}; choose another --out") from error
+        raise ConfigError(f"cannot write to {os.fsdecode(folder)}: {reason}; {remedy}") from error
 
 
 def cache_folder() -> Path:

@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 
 import published_files
-from anomalens.backbones import registry
+from anomalens.backbones import hub, registry
 from anomalens.backbones import weights as backbone_weights
 from anomalens.backbones.tower import Clip
 from anomalens.datasets import catalog
 from anomalens.detection.detector import Detector
+from anomalens.errors import WeightsError
 from anomalens.evaluation.papers import papers
 from anomalens.files import file_digest
 from anomalens.methods.parts.checkpoints import read_checkpoint
@@ -237,6 +238,49 @@ def test_data_sets_that_are_not_here_are_named(run: Command, data: Path, tiny_we
         assert ran.code == 2
         assert told in ran.err
         assert ran.err.count("\n") == 1
+
+
+def test_a_cache_that_cannot_be_used_stops_what_needs_it_alone(
+    run: Command, data: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No disk takes such a name: to look below it fails, as in a folder that may not be entered.
+    monkeypatch.setenv("ANOMALENS_CACHE", str(tmp_path / ("x" * 300)))
+    listed = run("checkpoints", "crane")
+    assert (listed.code, listed.out.count("\tno\n")) == (0, 2)
+    flags = ("--on", "mvtec", "--data", data, "--backbone", tiny_weights, "--limit", 1)
+    assert run("reproduce", "winclip", *flags, "--out", tmp_path / "words").code == 0
+    ran = run("reproduce", "crane", *flags, "--out", tmp_path / "learned")
+    assert ran.code == 1
+    assert "File name too long; name another folder for the cache, with ANOMALENS_CACHE" in ran.err
+    plain = tmp_path / "plain"
+    plain.touch()
+    ran = run("reproduce", "winclip", *flags, "--out", plain)
+    assert (ran.code, "error: cannot write to" in ran.err) == (2, True)
+
+
+def test_a_hub_cache_that_may_not_be_entered_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*arguments: object, **settings: object) -> str:
+        raise PermissionError(13, "Permission denied", "token")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", closed)
+    assert not hub.is_available(PAPERS_WEIGHTS)
+    with pytest.raises(WeightsError, match=r"the client's folder is closed .*; name another, with HF_HOME"):
+        hub._get("openai/nothing", "config.json", None)
+
+
+def test_data_are_compared_with_the_catalogue_before_anything_runs(
+    run: Command, data: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    flags = ("--backbone", tiny_weights, "--limit", 1, "--out", tmp_path / "out")
+    ran = run("reproduce", "winclip", "--on", "visa", "--data", data / "mvtec", *flags)
+    assert ran.code == 2
+    assert "mvtec is not VisA: it holds bottle, carpet, and none of candle, capsules" in ran.err
+    assert not (tmp_path / "out").exists()
+    ran = run("reproduce", "winclip", "--on", "mvtec", "--data", data / "mvtec", *flags)
+    assert ran.code == 0
+    assert ran.err.startswith("MVTec AD: classes missing: cable, capsule")
+    ran = run("reproduce", "winclip", "--on", "mvtec", "--data", f"mvtek={data / 'mvtec'}", *flags)
+    assert (ran.code, "no such file or folder (did you mean 'mvtec'?)" in ran.err) == (2, True)
 
 
 def test_a_run_that_fails_is_said(run: Command, data: Path, tiny_weights: Path, tmp_path: Path) -> None:

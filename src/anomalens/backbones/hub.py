@@ -45,7 +45,8 @@ def find_local(backbone: Published, cache_dir: str | Path | None = None) -> Path
     folder = weights_folder(backbone, cache_dir)
     names = [file.name for file in backbone.files] + ([backbone.archive[0]] if backbone.archive else [])
     for name in names:
-        if (folder / name).is_file():
+        # `Path.is_file` fails where a folder may not be entered.
+        if os.path.isfile(folder / name):
             return folder / name
     return _get(backbone.hub, backbone.files[0].name, cache_dir, cached_only=True) if backbone.hub else None
 
@@ -192,6 +193,10 @@ def _get(hub_id: str, name: str, cache_dir: str | Path | None, *, cached_only: b
         raise WeightsError(f"{label}: {name} is not in the cache and the hub cannot be reached") from error
     except EntryNotFoundError:
         return None
+    except PermissionError as error:
+        if cached_only:
+            return None
+        raise WeightsError(f"{label}: the client's folder is closed ({error}); name another, with HF_HOME") from error
     except Exception as error:  # the client lets through the errors of whichever HTTP library it uses
         # The first line alone: the client's further lines name arguments of its own functions.
         reason = str(error).strip().partition("\n")[0] or type(error).__name__

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from os.path import isfile
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -99,7 +100,8 @@ class PromptEncoder:
     def _read(self, key: str, shape: tuple[int, int]) -> Tensor | None:
         """Return an entry [P, E]; None where there is none, or what is there is not what was written."""
         path = self._path(key)
-        if path is None or not path.is_file():
+        # `Path.is_file` fails where the cache may not be entered.
+        if path is None or not isfile(path):
             return None
         try:
             content = read_bytes(path, most_bytes=4 * shape[0] * shape[1] + _MOST_HEADER)

@@ -69,7 +69,7 @@ def reproduce(
     from anomalens.cli.benchmark import CellBars
     from anomalens.cli.console import complain, note, progress_bar, show
     from anomalens.cli.reproduction_plan import show_plan
-    from anomalens.evaluation.reproducing import chosen_data, locate, reproduced, tasks
+    from anomalens.evaluation.reproducing import chosen_data, locate, not_as_stated, reproduced, tasks
     from anomalens.evaluation.reproducing import reproduce as run
     from anomalens.reporting.reproduction_tables import write_reproduction
 
@@ -89,6 +89,8 @@ def reproduce(
     if plan:
         show_plan(chosen, as_json=as_json)
         raise typer.Exit(1 if lacking else 0)
+    for line in dict.fromkeys(line for task in chosen for line in not_as_stated(task)):
+        complain(line)
     _write_files(chosen, out / "benchmarks")
     try:
         for training in {training.out: training for task in chosen for training in task.trainings}.values():
@@ -110,9 +112,9 @@ def _write_files(chosen: "Sequence[Task]", folder: Path) -> None:
     """Write the settings as files for `anomalens benchmark`: one for all data sets that are measured alike."""
     from anomalens.evaluation.plan_files import plan_text
     from anomalens.evaluation.reproducing import plans
-    from anomalens.files import atomic_write
+    from anomalens.files import atomic_write, make_folder
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for plan in plans(chosen):
         name = "-".join([plan.methods[0].options.method, *(data.published or "" for data in plan.data)])
         atomic_write(folder / f"{name[:80]}.toml", plan_text(plan))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from os.path import isdir
 
 from anomalens.backbones.hub import cached_folder, find_local, weights_folder
 from anomalens.backbones.registry import Published, canonical_name, find, find_image_tower
@@ -36,7 +37,7 @@ def needs(options: LoadOptions) -> Iterator[Need]:
         yield _of_weights("guide", tower)
     elif isinstance(guide, str) and guide.count("/") == 1 and not guide.startswith((".", "~")):  # a hub id
         folder = cached_folder(guide)
-        yield Need(f"guide {guide}", f"https://huggingface.co/{guide}", None, str(folder), folder.is_dir())
+        yield Need(f"guide {guide}", f"https://huggingface.co/{guide}", None, str(folder), isdir(folder))
     if options.checkpoint is not None and is_published_name(options.checkpoint):
         download = download_of(find_published(options.checkpoint))
         yield Need(

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from anomalens.datasets import catalog
-from anomalens.datasets.catalog import Benchmark
-from anomalens.datasets.layouts import parse_spec
-from anomalens.errors import ConfigError
+from anomalens.datasets.catalog import Benchmark, differences
+from anomalens.datasets.layouts import open_dataset, parse_spec
+from anomalens.errors import AnomalensError, ConfigError
 from anomalens.evaluation.benchmark_plan import BenchmarkData, BenchmarkMethod, BenchmarkPlan
 from anomalens.evaluation.benchmarking import BenchmarkCell, BenchmarkProgress, collect, run, with_means
 from anomalens.evaluation.comparison import Number, numbers
@@ -128,7 +128,8 @@ def locate(specs: Sequence[str], wanted: Sequence[Benchmark]) -> dict[str, str]:
             continue
         folder = parse_spec(spec)[1]
         if not folder.exists():
-            raise ConfigError(f"--data {spec}: no such file or folder")
+            hint = did_you_mean(name, catalog.catalog()) if sign else ""
+            raise ConfigError(f"--data {spec}: no such file or folder{hint}")
         keys = {catalog.key_of(part.name): str(part) for part in _folders(folder)}
         below = {key: place for key, place in keys.items() if key in catalog.catalog()}
         located |= {wanted[0].key: spec} if not below and len(wanted) == 1 else below
@@ -185,6 +186,25 @@ def tasks(
             else:
                 chosen.append(_task(paper, entry, located, options, out, limit, seeds, auxiliary))
     return chosen, lacking
+
+
+def not_as_stated(task: Task) -> tuple[str, ...]:
+    """Return what sets the data of a task apart from what the catalogue states, a line of text each.
+
+    Nothing where it cannot be read: its run says why. Raises ConfigError for a folder that holds none of the classes.
+    """
+    try:
+        dataset = open_dataset(task.data)
+        lines = differences(task.benchmark.key, dataset)
+    except AnomalensError:
+        return ()
+    expected = {name.casefold() for name in task.benchmark.classes}
+    if len(expected) > 1 and expected.isdisjoint(name.casefold() for name in dataset.classes):
+        raise ConfigError(
+            f"{task.data} is not {task.benchmark.title}: it holds {', '.join(list(dataset.classes)[:5])}, and none of "
+            f"{', '.join(task.benchmark.classes)}"
+        )
+    return tuple(f"{task.benchmark.title}: {line}" for line in lines)
 
 
 def _learned_from(paper: Paper, data: str, options: LoadOptions, train: bool) -> tuple[str, ...]:

@@ -4,15 +4,17 @@ CACHE/checkpoints/crane-visa/epoch_5.pth          as published; may be put there
 CACHE/checkpoints/crane-visa/crane-visa.safetensors      in this project's form, read from then on
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from os.path import basename, isfile
 from pathlib import Path
 
 from anomalens.downloads import fetch, is_offline
 from anomalens.errors import WeightsError
-from anomalens.files import cache_folder
+from anomalens.files import cache_folder, make_folder
 from anomalens.methods.published.table import PublishedCheckpoint, find_published
+
+_OTHER_CACHE = "name another folder for the cache, with ANOMALENS_CACHE"
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ def download_of(checkpoint: PublishedCheckpoint) -> Download:
     """Return what would be fetched of a checkpoint. The network is not asked."""
     place = _place(checkpoint)
     file = checkpoint.file
-    present = _imported(checkpoint).is_file() or (place.is_file() and file.difference(place) is None)
+    present = isfile(_imported(checkpoint)) or (isfile(place) and file.difference(place) is None)
     return Download(checkpoint.name, file.address, file.bytes, place, present)
 
 
@@ -45,7 +47,7 @@ def checkpoint_file(name: str, *, offline: bool, progress: Callable[[int, int], 
         progress: called with the bytes that have arrived and the bytes there are in all.
 
     Raises:
-        ConfigError: there is no such checkpoint.
+        ConfigError: there is no such checkpoint, or nothing can be written to the cache.
         WeightsError: it is not on this machine and cannot be fetched, in a line that says from where and where to put
             it; it is another file than was published.
     """
@@ -60,21 +62,25 @@ def checkpoint_file(name: str, *, offline: bool, progress: Callable[[int, int], 
         return imported
     except WeightsError:
         pass  # not there, or damaged: made anew
-    save_checkpoint(imported, import_published(_published(checkpoint, offline, progress), checkpoint.method))
+    published = _published(checkpoint, offline, progress)
+    make_folder(imported.parent, _OTHER_CACHE)
+    save_checkpoint(imported, import_published(published, checkpoint.method))
     return imported
 
 
 def _published(checkpoint: PublishedCheckpoint, offline: bool, progress: Callable[[int, int], object] | None) -> Path:
     """Return the file as published, checked."""
     place, file, label = _place(checkpoint), checkpoint.file, f"the checkpoint {checkpoint.name!r}"
-    difference = file.difference(place) if place.is_file() else None
-    if place.is_file() and difference is None:
+    # `Path.is_file` fails where the cache may not be entered; there nothing is present.
+    difference = file.difference(place) if isfile(place) else None
+    if isfile(place) and difference is None:
         return place
     if is_offline(offline):
         state = f"{place} {difference}" if difference else f"{label} is not on this machine"
         raise WeightsError(
             f"{state}, and offline nothing is fetched: put the file ({file.size}, from {file.address}) at {place}"
         )
+    make_folder(place.parent, _OTHER_CACHE)
     try:
         return fetch(file, place, label=label, progress=progress)
     except WeightsError as error:
@@ -86,7 +92,7 @@ def _folder(checkpoint: PublishedCheckpoint) -> Path:
 
 
 def _place(checkpoint: PublishedCheckpoint) -> Path:
-    return _folder(checkpoint) / os.path.basename(checkpoint.file.address)
+    return _folder(checkpoint) / basename(checkpoint.file.address)
 
 
 def _imported(checkpoint: PublishedCheckpoint) -> Path:
