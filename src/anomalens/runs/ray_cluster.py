@@ -108,4 +108,5 @@ def _connect(ray: Any) -> None:
     try:
         ray.init(address=address, **options)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"the cluster {address!r} does not answer ({one_line(error)})") from error
+        hint = "" if os.environ.get("RAY_AUTH_MODE") == "token" else ". If it has a token, set RAY_AUTH_MODE=token"
+        raise ConfigError(f"the cluster {address!r} does not answer ({one_line(error)}){hint}") from error
