@@ -21,7 +21,9 @@ from anomalens.images.sources import list_images
 from anomalens.prediction import predictions_of
 from measure import machine
 
-METHODS = ("auto", "anoclip", "anoclip+", "winclip", "anomalyclip", "tokenclip", "crane", "crane+")
+METHODS = (
+    "auto", "anoclip", "anoclip+", "winclip", "anomalyclip", "tokenclip", "crane", "crane+", "aprilgan", "adaclip"
+)  # fmt: skip
 DEVICES = ("cpu", "cuda")
 # Images a batch, and timed runs of which the median counts.
 BATCH, REPEATS = 32, 3

@@ -34,6 +34,14 @@ def test_the_recipe_leaves_checkpoints_beside_the_backbone(
     assert prediction.method == "anomalyclip"
 
 
+def test_fewer_scenes_are_the_first_of_more(tmp_path: Path) -> None:
+    """All methods share a folder, and what a method learns from does not depend on which one came first."""
+    few = shipped.learned_from(tmp_path / "few", 3, 64)
+    assert len(shipped.learned_from(tmp_path / "many", 5, 64)) == 5
+    again = shipped.learned_from(tmp_path / "many", 3, 64)
+    assert [sample.id for sample in again] == [sample.id for sample in few]
+
+
 @pytest.mark.parametrize("method", shipped.METHODS)
 def test_what_is_shipped_belongs_to_the_bundled_backbone(method: str) -> None:
     """Fails where the backbone's weights were changed and `ship` was not run again."""

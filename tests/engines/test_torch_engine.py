@@ -12,7 +12,9 @@ import torch
 
 from anomalens import load_detector
 from anomalens.backbones.bundle import BUNDLED_FILE
+from anomalens.decision.calibration import bundled_calibration
 from anomalens.engines.torch_engine import TorchEngine
+from anomalens.methods.base import list_methods
 
 SIDE = 64
 
@@ -76,6 +78,17 @@ def test_threads_may_share_an_engine(make: Callable[..., TorchEngine]) -> None:
     for answer, expected in zip(answers, want, strict=True):
         np.testing.assert_allclose(answer.score, expected.score, atol=1e-6)
         np.testing.assert_allclose(answer.map, expected.map, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", [entry.name for entry in list_methods()])
+def test_every_method_runs_on_the_bundled_backbone_without_a_file_of_the_users(method: str) -> None:
+    detector = load_detector(method, engine="torch", device="cpu", size=SIDE)
+    shipped = bundled_calibration().methods[method]
+    assert detector.calibration.threshold == shipped.calibration.threshold
+    photo = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3), np.uint8)
+    prediction = detector.predict(photo)
+    assert prediction.method == method
+    assert prediction.anomaly_map.shape == (SIDE, SIDE)
 
 
 def test_a_copy_of_the_bundled_weights_keeps_its_calibration(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ from anomalens.images.maps import resize_map
 from anomalens.metrics.summary import auroc, f1_max
 from anomalens.options import BUNDLED
 from anomalens.prediction import Prediction
+from anomalens_lab.alignment import TEMPERATURE
 from anomalens_lab.painting import paint_scenes
 from anomalens_lab.shards import Scenes
 
@@ -52,8 +53,11 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "tokenclip": {},
     "crane": {},
     "crane+": {},
+    # The papers multiply cosines by 100, the factor that CLIP was trained with; this backbone was trained with another.
+    "aprilgan": {"scale": 1 / TEMPERATURE},
+    "adaclip": {"scale": 1 / TEMPERATURE},
 }
-"""Methods that are calibrated, with the options they ship with."""
+"""Methods that are calibrated, with the options they are learned and shipped with."""
 AUTO = "auto"
 AUTO_SIZES = (320,)
 """Sides in pixels at which "auto" sees images too: whole parts are read best there, fine faults at the usual size."""
@@ -170,21 +174,26 @@ def labelled_images(photographs: str | None) -> list[Sample]:
     return list(open_dataset(photographs).samples("test")) if photographs else []
 
 
-def calibrate_method(
-    detector: Detector, scenes: Scenes, photographs: Sequence[Sample] = ()
-) -> tuple[ShippedMethod, float]:
-    """Calibrate a detector: what ships with it, and its `quality`; its own calibration plays no part."""
+def judge_both(detector: Detector, scenes: Scenes, photographs: Sequence[Sample] = ()) -> tuple[Judged, Judged | None]:
+    """Score scenes and photographs as `judge` does; None in place of the latter where there are none."""
     drawn = judge(
         detector,
         (scenes.image(i) for i in range(len(scenes))),
         (scenes.kind(i) > 0 for i in range(len(scenes))),
     )
-    real, named = None, ""
-    if photographs:
-        truths = (read_truth(sample, (GRID, GRID)) for sample in photographs)
-        masks = [np.ones((GRID, GRID), bool) if truth is None else truth > 0 for truth in truths]
-        real = judge(detector, [sample.image for sample in photographs], masks)
-        named = f" and {len(photographs)} photographs of {photographs[0].class_name}"
+    if not photographs:
+        return drawn, None
+    truths = (read_truth(sample, (GRID, GRID)) for sample in photographs)
+    masks = [np.ones((GRID, GRID), bool) if truth is None else truth > 0 for truth in truths]
+    return drawn, judge(detector, [sample.image for sample in photographs], masks)
+
+
+def calibrate_method(
+    detector: Detector, scenes: Scenes, photographs: Sequence[Sample] = ()
+) -> tuple[ShippedMethod, float]:
+    """Calibrate a detector: what ships with it, and its `quality`; its own calibration plays no part."""
+    drawn, real = judge_both(detector, scenes, photographs)
+    named = f" and {len(photographs)} photographs of {photographs[0].class_name}" if photographs else ""
     shipped = fit(drawn, real, f"most right decisions on {len(scenes)} drawn scenes not trained on{named}")
     return shipped, quality(drawn, shipped.pooling)
 

@@ -24,7 +24,10 @@ of any size (the code takes single images and so averages Dice over pixel rows);
 nothing reads, is left out. Two settings come with what the authors published and not with training here: the code runs
 OpenAI's quick-GELU weights with exact GELU (the backbone ViT-L-14-336-gelu, which their checkpoints take by
 themselves), and it rounds prompts to half precision (`half_prompts`). Two tower passes and 48 sentences an image are
-the method's own cost: nothing of it can be kept.
+the method's own cost: nothing of it can be kept. In training the first pass never changes, so it runs once.
+
+Ours: on backbones of another depth the taps are the ends of the tower's quarters, and prompts reach four blocks, or all
+where there are no more (the bundled backbone: taps and prompts at each of its four blocks).
 
 Input: 518 x 518, bicubic, aspect not kept, class names in the prompts. Published (image AUROC | pixel AUROC, %; trained
 with medical images too): MVTec 89.2 | 88.7; VisA 85.8 | 95.5; trained on MVTec or VisA alone 89.6 | 90.3, 83.9 | 95.6.
