@@ -273,3 +273,7 @@ def test_it_prints_pictures_and_no_controls(page: Path) -> None:
         assert tab.page.locator(".filters").is_hidden()
         assert tab.page.locator("#images img").first.is_visible()
         assert tab.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        # Colours that a legend explains are printed too, and the head of a table stays with its rows.
+        swatch = "getComputedStyle(document.querySelector('.key'), '::before').printColorAdjust"
+        assert tab.page.evaluate(swatch) == "exact"
+        assert tab.page.evaluate("getComputedStyle(document.querySelector('thead')).breakAfter") == "avoid"
