@@ -5,11 +5,14 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 
 _USERS = ("postgres", "nobody")
 
@@ -23,9 +26,38 @@ def _programs() -> Path | None:
     return None if program is None else Path(program).parent
 
 
+@dataclass(frozen=True)
+class Plant:
+    """Hold a server that runs."""
+
+    # Of the server, without a database.
+    address: str
+    # How its program is called, and what follows to start it.
+    command: tuple[str, ...]
+    options: str
+
+    def start(self) -> None:
+        """Start the server; wait until it takes connections."""
+        self._run("-o", self.options, "start")
+
+    def stop(self) -> None:
+        """Stop the server at once, as if its machine failed."""
+        self._run("-m", "immediate", "stop")
+
+    def _run(self, *what: str) -> None:
+        subprocess.run([*self.command, *what], check=True, capture_output=True, cwd="/")
+
+
 @contextmanager
 def plant_database() -> Iterator[str]:
     """Give the address of a server while the block runs; skip where none can be started."""
+    with plant_server() as plant:
+        yield plant.address
+
+
+@contextmanager
+def plant_server() -> Iterator[Plant]:
+    """Run a server while the block runs; skip where none can be started."""
     programs = _programs()
     if programs is None or not (programs / "postgres").exists():
         pytest.skip("PostgreSQL is not installed")
@@ -58,14 +90,25 @@ def plant_database() -> Iterator[str]:
             cwd=folder,
         )
         options = f"-h 127.0.0.1 -p {port} -k {folder} -c fsync=off"
-        command = [*begin, str(programs / "pg_ctl"), "-D", str(data), "-w", "-l", str(folder / "log")]
-        subprocess.run([*command, "-o", options, "start"], check=True, capture_output=True, cwd=folder)
+        command = (*begin, str(programs / "pg_ctl"), "-D", str(data), "-w", "-l", str(folder / "log"))
+        plant = Plant(f"postgresql+psycopg://anomalens@127.0.0.1:{port}", command, options)
+        plant.start()
         try:
-            yield f"postgresql+psycopg://anomalens@127.0.0.1:{port}"
+            yield plant
         finally:
-            subprocess.run([*command, "-m", "immediate", "stop"], check=False, capture_output=True, cwd=folder)
+            plant.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def new_database(plant: str) -> str:
+    """Make an empty database on a server; return its address."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    engine = sqlalchemy.create_engine(f"{plant}/postgres", isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return f"{plant}/{name}"
 
 
 def _exists(user: str) -> bool:

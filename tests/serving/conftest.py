@@ -1,11 +1,9 @@
 """Fixtures of a service: the store, its settings, a toy that judges, and a client that needs no network."""
 
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import sqlalchemy
 from fastapi.testclient import TestClient
 
 import toys
@@ -14,7 +12,7 @@ from anomalens.decision.calibration import Calibration
 from anomalens.serving.database import Database
 from anomalens.serving.settings import ServeSettings
 from anomalens.serving.web_app import create_app
-from plant_database import plant_database
+from plant_database import new_database, plant_database
 
 LOCAL = "http://127.0.0.1"
 
@@ -32,16 +30,6 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'history.db'}"
     return new_database(request.getfixturevalue("plant"))
-
-
-def new_database(plant: str) -> str:
-    """Make an empty database on a server; return its address."""
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    engine = sqlalchemy.create_engine(f"{plant}/postgres", isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    return f"{plant}/{name}"
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Tests of recipes: taught in the background, kept in versions, improved from reviews, begun again after a stop."""
 
 import io
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
+from sqlalchemy.exc import OperationalError
 
 from anomalens.detection.recipe import read_recipe
 from anomalens.options import LoadOptions
 from anomalens.serving.settings import ServeSettings
+from anomalens.serving.teaching_jobs import TeachingJobs
 from anomalens.serving.web_app import create_app
 from small_photos import photo
 
@@ -178,3 +181,28 @@ def test_a_stopped_teaching_goes_on_at_the_next_start(tmp_path: Path, monkeypatc
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert versions(client)["active"] == 1
+
+
+@pytest.mark.parametrize("failing", ["get", "_update"])
+def test_what_the_store_interrupts_is_taught_once_it_answers(
+    taught: TestClient, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    monkeypatch.setattr("anomalens.serving.teaching_jobs._PAUSE", 0.01)
+    plain = getattr(TeachingJobs, failing)
+    calls = []
+
+    def sometimes(self: TeachingJobs, *args: Any, **values: Any) -> Any:
+        # Only what happens in the background fails, five times in a row.
+        if threading.current_thread().name.startswith("anomalens-teach"):
+            calls.append(args)
+            if 1 < len(calls) < 7:
+                raise OperationalError("", {}, Exception("connection refused"))
+        return plain(self, *args, **values)
+
+    monkeypatch.setattr(TeachingJobs, failing, sometimes)
+    if failing == "get":
+        calls.append(())
+    job = finished(taught, taught.post(ROUTE, data={"name": f"after {failing}"}, files=GOOD))
+    assert (job["state"], job["error"]) == ("done", None)
+    assert len(calls) >= 7
+    assert len(versions(taught, f"after {failing}")["versions"]) == 1

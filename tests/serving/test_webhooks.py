@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy.exc import OperationalError
 
 from anomalens.errors import ConfigError
 from anomalens.posting import checked_address
+from anomalens.serving.webhooks import Messenger
 from small_photos import photo
 
 ROUTE = "/api/v1/webhooks"
@@ -139,3 +141,29 @@ def test_what_is_no_address_is_refused(client: TestClient, url: str) -> None:
     with pytest.raises(ConfigError):
         checked_address(url)
     assert client.post(ROUTE, json={"url": url}).status_code == 422
+
+
+def test_a_store_that_does_not_answer_is_asked_less_and_less_often(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failing = [True] * 8 + [False] * 2
+    pauses: list[float] = []
+
+    class Stopping:
+        def is_set(self) -> bool:
+            return len(pauses) == 10
+
+        def wait(self, seconds: float) -> None:
+            pauses.append(seconds)
+
+    def claim(_: Messenger) -> list[Any]:
+        if failing.pop(0):
+            raise OperationalError("", {}, Exception("connection refused"))
+        return []
+
+    monkeypatch.setattr(Messenger, "_claim", claim)
+    messenger = Messenger.__new__(Messenger)
+    monkeypatch.setattr(messenger, "_stopping", Stopping(), raising=False)
+    messenger._run()
+    assert pauses == [1, 2, 4, 8, 16, 30, 30, 30, 0.5, 0.5]
+    assert len(caplog.records) == 8

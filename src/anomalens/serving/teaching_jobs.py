@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+import threading
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select, update
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from anomalens.decision.conformal import needed
 from anomalens.detection.detector import Detector
@@ -30,6 +32,8 @@ _log = logging.getLogger("anomalens.serving")
 
 # Reviewed images that a new version is compared on at most, the latest.
 _MOST_COMPARED = 200
+# Seconds that a store which does not answer is left alone, at first and at most.
+_PAUSE, _LONGEST = 1.0, 30.0
 # Photographs of a job at most: what is remembered of each lies in memory.
 MOST_PHOTOS = 1000
 
@@ -62,7 +66,7 @@ class TeachingJobs:
         """Go on with what an earlier service has accepted and not taught."""
         self._service = service
         self._worker = ThreadPoolExecutor(1, "anomalens-teach")
-        self._closing = False
+        self._closing = threading.Event()
         unfinished = select(Job.id).where(Job.state.in_(("waiting", "running")), Job.station == service.media.station)
         with service.database.reading() as session:
             for id in session.scalars(unfinished.order_by(Job.created)):
@@ -135,7 +139,7 @@ class TeachingJobs:
 
     def close(self) -> None:
         """Stop as soon as can be; what is not taught yet is taught after the next start."""
-        self._closing = True
+        self._closing.set()
         self._worker.shutdown(cancel_futures=True)
 
     def count_called_good(self, name: str) -> int:
@@ -157,6 +161,18 @@ class TeachingJobs:
             )
 
     def _run(self, id: str) -> None:
+        """Do a job; where the store does not answer meanwhile, begin anew once it does."""
+        pause = _PAUSE
+        while not self._closing.is_set():
+            try:
+                self._do(id)
+                return
+            except (InterfaceError, OperationalError) as error:
+                _log.error("teaching waits for the store, again in %g s: %s", pause, one_line(error))
+            self._closing.wait(pause)
+            pause = min(2 * pause, _LONGEST)
+
+    def _do(self, id: str) -> None:
         job = self.get(id)
         try:
             self._update(id, state="running", done=0)
@@ -164,6 +180,8 @@ class TeachingJobs:
             self._update(id, state="done", done=job.total, version=version.version, comparison=comparison)
         except _StoppedError:
             _log.warning("teaching %s goes on after the next start", job.name)
+        except (InterfaceError, OperationalError):
+            raise
         except AnomalensError as error:
             self._update(id, state="failed", error=self._without_paths(job, one_line(error)))
         except Exception as error:
@@ -176,7 +194,7 @@ class TeachingJobs:
 
         def step() -> None:
             nonlocal done
-            if self._closing:
+            if self._closing.is_set():
                 raise _StoppedError
             done += 1
             self._update(job.id, done=min(done, job.total))
@@ -190,11 +208,12 @@ class TeachingJobs:
             taught, {name_text(path): photo["name"] for path, photo in zip(paths, settings["photos"], strict=True)}
         )
         left_out = [self._without_paths(job, line) for line in taught.lesson.left_out] if taught.lesson else []
+        comparison = self._compare(job.name, before, taught)
         with tempfile.TemporaryDirectory(dir=service.media.folder, prefix=".teaching-") as folder:
             path = Path(folder) / f"recipe{SUFFIX}"
             taught.save(path)
             version = service.recipes.add(job.name, path, activate=settings["activate"], left_out=left_out)
-        return version, self._compare(job.name, before, taught)
+        return version, comparison
 
     def _beginning(self, job: Job) -> tuple[Detector, Detector | None]:
         """Return the detector that learns, and the one whose answers the taught one is compared with."""

@@ -34,6 +34,8 @@ PAUSES = (5, 30, 120, 600, 1800, 3600, 4 * 3600, 12 * 3600)
 _PATIENCE, _CLAIM = 10, 60
 # Seconds between two looks at what is due; messages sent between two looks.
 _TICK, _AT_ONCE = 0.5, 20
+# Seconds that a store which does not answer is left alone at most.
+_LONGEST = 30.0
 
 
 class Webhooks:
@@ -114,16 +116,19 @@ class Messenger:
         self._thread.join(_PATIENCE + 1)
 
     def _run(self) -> None:
+        pause = _TICK
         while not self._stopping.is_set():
             try:
                 messages = self._claim()
                 for message in messages:
                     self._settle(message, self._send(message))
+                pause = _TICK
             except SQLAlchemyError as error:
-                _log.error("messages to webhooks cannot be read: %s", one_line(error))
+                pause = min(2 * pause, _LONGEST)
+                _log.error("messages to webhooks cannot be read, again in %g s: %s", pause, one_line(error))
                 messages = []
             if not messages:
-                self._stopping.wait(_TICK)
+                self._stopping.wait(pause)
 
     def _claim(self) -> list[_Message]:
         """Take messages that are due, so that no other process sends them meanwhile."""

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from anomalens.serving.answers import ErrorAnswer
 from anomalens.serving.api.common import ServiceOf, errors
 from anomalens.serving.measures import MEDIA_TYPE
+from anomalens.serving.request_log import request_id
 
 router = APIRouter(tags=["operation"])
 
@@ -31,15 +32,17 @@ def healthz() -> Any:
     response_model=Alive,
     responses={503: {"model": ErrorAnswer, "description": "The store does not answer, or the service is stopping."}},
 )
-def readyz(service: ServiceOf) -> Any:
+def readyz(request: Request, service: ServiceOf) -> Any:
     """Say whether images can be accepted."""
     try:
         service.database.check()
     except SQLAlchemyError:
-        return JSONResponse({"detail": "the store does not answer", "request": ""}, 503)
-    if service.closing:
-        return JSONResponse({"detail": "the service is stopping", "request": ""}, 503)
-    return Alive()
+        reason = "the store does not answer"
+    else:
+        if not service.closing:
+            return Alive()
+        reason = "the service is stopping"
+    return JSONResponse({"detail": reason, "request": request_id(request.scope)}, 503)
 
 
 @router.get(
