@@ -19,7 +19,7 @@ if ASKED:
 # What is freed raises the size from which glibc maps blocks one by one, unless that is settled.
 libc.free(libc.malloc(8_000_000))
 before = libc.mallinfo2().hblks
-block = libc.malloc(1_000_000)
+block = libc.malloc(4_000_000)
 print(libc.mallinfo2().hblks - before)
 """
 
