@@ -7,8 +7,8 @@ from contextlib import suppress
 # Of <malloc.h>: how many free bytes at the end of a pool go back to the system, from how many bytes blocks are mapped
 # one by one, and how many pools threads share.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-# Smaller blocks, such as the map of an image, are used again: to map every block of half a megabyte anew costs 7 % of an
-# image's processor time.
+# Smaller blocks, such as the map of an image, are used again: to map every block of half a megabyte anew costs 7 % of
+# the processor time of an image.
 _LARGE = 2**21
 _KEPT = 2**23
 _POOLS = 2
