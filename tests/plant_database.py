@@ -44,8 +44,8 @@ class Plant:
         """Stop the server at once, as if its machine failed."""
         self._run("-m", "immediate", "stop")
 
-    def _run(self, *what: str) -> None:
-        subprocess.run([*self.command, *what], check=True, capture_output=True, cwd="/")
+    def _run(self, *action: str) -> None:
+        subprocess.run([*self.command, *action], check=True, capture_output=True, cwd="/")
 
 
 @contextmanager

@@ -89,8 +89,10 @@ def reproduce(
     if plan:
         show_plan(chosen, as_json=as_json)
         raise typer.Exit(1 if lacking else 0)
-    for line in dict.fromkeys(line for task in chosen for line in not_as_stated(task)):
-        complain(line)
+    # Data are read once, however many methods are measured on them.
+    for task in {(task.benchmark.key, task.data): task for task in chosen}.values():
+        for line in not_as_stated(task):
+            complain(line)
     _write_files(chosen, out / "benchmarks")
     try:
         for training in {training.out: training for task in chosen for training in task.trainings}.values():

@@ -130,8 +130,8 @@ def find_root(benchmark: Benchmark, folder: Path) -> Path:
         level = [below for place in level if place not in fitting for below in folders_in(place)]
     named = [place for place in fitting if key_of(place.name) == benchmark.key]
     if not named and len(fitting) != 1:
-        held = [place.name for place in fitting] or _lonely_classes(benchmark, folder)
-        several = f"; it holds {', '.join(held)}" if held else ""
+        names = [place.name for place in fitting] or _lonely_classes(benchmark, folder)
+        several = f"; it holds {', '.join(names)}" if names else ""
         raise InputError(f"{benchmark.title} is not in the archive{several}; it unpacks as {benchmark.unpacks}")
     return (named or fitting)[0]
 
