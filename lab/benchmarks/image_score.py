@@ -2,8 +2,8 @@
 
     python lab/benchmarks/image_score.py runs/held-out --photographs mvtec:../shared/data/peeled_hazelnut
 
-AnomalyCLIP looks at each image at several sizes, and at one of them at the mirrored image too. From these looks, kept
-in memory, each way makes a map and an image score:
+AnomalyCLIP looks at each image at several sizes, and at one of them at the mirrored image too; APRIL-GAN looks at the
+usual sizes. From these looks, kept in memory, each way makes a map and an image score:
 
     sizes       the mean over some of the sizes
     mirrored    the mean over sizes, one of them seen in the mirror
@@ -13,8 +13,9 @@ in memory, each way makes a map and an image score:
     token       the score of the class token joined in
     own         the distance of each patch to the nearest of its own image that is no neighbour, added to the map that
                 the score is made of
+    APRIL-GAN   the mean with the maps of that method, each map in units of its spread over scenes
 
-Scenes are painted in the given folder where they are missing. An image takes about half a second of one core.
+Scenes are painted in the given folder where they are missing. An image takes half a second to a second of one core.
 """
 
 import argparse
@@ -34,7 +35,7 @@ from anomalens.images.maps import resize_map
 from anomalens.images.preprocessing import preprocess
 from anomalens.methods.parts.patches import describe
 from anomalens.metrics.summary import auroc
-from anomalens_lab.calibrate import GRID, held_out_scenes, labelled_images, twins_in_order
+from anomalens_lab.calibrate import GRID, METHODS, held_out_scenes, labelled_images, twins_in_order
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
@@ -45,11 +46,13 @@ CELLS = COMPARED // 16  # patches a side at that size
 NEIGHBOURS = 2  # cells around a patch that are too near to be compared with it
 TOP = ScorePooling(1.0, 0.03)
 SHIPPED, WIDER = ("448", "320"), ("448", "560", "224")
+BESIDE, BESIDE_SIZES = "aprilgan", (224, 320, 448)
+SPREAD = 0.16  # AnomalyCLIP's standard deviation over the pixels of scenes, divided by APRIL-GAN's
 
 
 @dataclass(frozen=True)
 class Looks:
-    """Hold what B images look like at all sizes; a look is called by its size, "320 mirrored" is one of them."""
+    """Hold what B images look like; looks are called by size, as "320", "320 mirrored" or "aprilgan 320"."""
 
     # [B] scores of the class token, by look.
     scores: dict[str, Floats]
@@ -80,7 +83,7 @@ def apart_from_itself(levels: tuple[Any, ...]) -> Floats:
 
 def looks_of(images: Iterable[tuple[npt.NDArray[np.uint8], Bools]]) -> Looks:
     """Look at images [H, W, 3] with their masks [GRID, GRID]."""
-    detector = load_detector("anomalyclip")
+    detector, beside = load_detector("anomalyclip"), load_detector(BESIDE, **METHODS[BESIDE])
     engine = detector.engine.with_levels()
     scores: dict[str, list[np.float32]] = {}
     maps: dict[str, list[Floats]] = {}
@@ -94,6 +97,10 @@ def looks_of(images: Iterable[tuple[npt.NDArray[np.uint8], Bools]]) -> Looks:
             maps.setdefault(name, []).append(resize_map(np.ascontiguousarray(shown), (GRID, GRID)))
             if name == str(COMPARED):
                 own.append(apart_from_itself(answer.levels))
+        for size in BESIDE_SIZES:
+            answer = beside.engine.score_batch(preprocess(rgb, replace(beside.preprocess, size=size))[None], [0])
+            scores.setdefault(f"{BESIDE} {size}", []).append(answer.score[0])
+            maps.setdefault(f"{BESIDE} {size}", []).append(SPREAD * resize_map(answer.map[0], (GRID, GRID)))
         masks.append(mask)
     return Looks(
         {name: np.array(values) for name, values in scores.items()},
@@ -176,6 +183,9 @@ WAYS: dict[str, Way] = {
     "448 and 320, a quarter class token": over(*SHIPPED, pooling=ScorePooling(0.75, 0.03)),
     "448 and 320, own patches": own(*SHIPPED),
     "448, 560 and 224, own patches": own(*WIDER),
+    "448 and 320, with APRIL-GAN": over(*SHIPPED, "aprilgan 448", "aprilgan 320"),
+    "448 and 224, with APRIL-GAN": over("448", "224", "aprilgan 448", "aprilgan 224"),
+    "448 and 320, APRIL-GAN alone": over("aprilgan 448", "aprilgan 320"),
 }
 
 

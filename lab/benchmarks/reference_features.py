@@ -212,7 +212,9 @@ def photographed(place: str) -> Kind:
     dataset = open_dataset(place)
     samples = list(dataset.samples("test"))
     truths = [read_truth(sample, (SIZE, SIZE)) if sample.label else np.zeros((SIZE, SIZE)) for sample in samples]
-    masks = [cells(np.ones((SIZE, SIZE), bool) if truth is None else np.asarray(truth) > 0) for truth in truths]
+    masks = [
+        cells(np.ones((SIZE, SIZE), bool) if truth is None else np.asarray(truth, np.float32) > 0) for truth in truths
+    ]
     good = [decode(sample.image).rgb for sample in dataset.samples("train")]
     return Kind(good, [decode(sample.image).rgb for sample in samples], np.stack(masks))
 

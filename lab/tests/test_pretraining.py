@@ -210,6 +210,8 @@ def test_the_log_has_every_step_once(scenes: Path, tmp_path: Path) -> None:
         ({"stem": "resnet"}, "unknown stem 'resnet'"),
         ({"thawed": 17}, "thawed 17"),
         ({"apart": 1.5}, "apart 1.5"),
+        ({"soft": -0.1}, "soft -0.1"),
+        ({"uneven": 2}, "uneven 2"),
     ],
 )
 def test_numbers_that_make_no_schedule(change: dict[str, Any], reason: str) -> None:

@@ -75,6 +75,30 @@ def test_a_share_of_the_twins_is_framed_apart(scenes: Scenes) -> None:
     assert torch.equal(none.cover[0::2], none.cover[1::2])
 
 
+def test_a_share_of_the_twins_is_as_soft_as_enlarged_photographs(scenes: Scenes) -> None:
+    def grain(soft: float) -> torch.Tensor:
+        pixels = scenes.batch(range(64), 64, np.random.default_rng(4), False, twins=True, soft=soft).pixels
+        return (pixels[..., 1:] - pixels[..., :-1]).abs().mean((1, 2, 3))
+
+    sharp, some, soft = grain(0.0), grain(0.5), grain(1.0)
+    assert bool((soft < sharp).all())
+    changed = some != sharp
+    assert torch.equal(changed[0::2], changed[1::2]), "twins are alike"
+    assert 4 < int(changed[0::2].sum()) < 28
+
+
+def test_a_share_of_the_images_is_lit_unevenly(scenes: Scenes) -> None:
+    def lit(uneven: float) -> torch.Tensor:
+        return scenes.batch(range(64), 64, np.random.default_rng(4), False, twins=True, uneven=uneven).pixels
+
+    even, some = lit(0.0), lit(0.5)
+    changed = (even != some).flatten(1).any(1)
+    assert 16 < int(changed.sum()) < 48
+    assert not torch.equal(changed[0::2], changed[1::2]), "twins stand in a light of their own"
+    middle = slice(31, 33)
+    torch.testing.assert_close(some[..., middle, middle], even[..., middle, middle], atol=0.03, rtol=0)
+
+
 def test_finer_cells_add_up_to_the_patches_they_fill(scenes: Scenes) -> None:
     coarse, fine = (
         scenes.batch([1, 3], 96, np.random.default_rng(0), twins=True, patch=patch) for patch in (PATCH, PATCH // 2)

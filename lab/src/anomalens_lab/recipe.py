@@ -47,6 +47,10 @@ class PretrainConfig:
     final_batch: int = 10
     # Share of the twins whose two scenes are cropped and turned each in its own way, as by a camera that moved.
     apart: float = 0.0
+    # Share of the twins that are made as soft as photographs which were enlarged: real ones often are.
+    soft: float = 0.0
+    # Share of the images that are lit unevenly.
+    uneven: float = 0.0
     # AdamW's peak learning rate.
     rate: float = 1e-3
     # Steps in which the learning rate rises to its peak.
@@ -89,8 +93,9 @@ class PretrainConfig:
             raise ConfigError(f"unknown stem {self.stem!r}; known: {', '.join(sorted(STEMS))}")
         if not 0 <= self.thawed <= STEM_BLOCKS:
             raise ConfigError(f"thawed {self.thawed} must lie in [0, {STEM_BLOCKS}], the blocks of the stem")
-        if not 0 <= self.apart <= 1:
-            raise ConfigError(f"apart {self.apart} must lie in [0, 1]")
+        for name, share in {"apart": self.apart, "soft": self.soft, "uneven": self.uneven}.items():
+            if not 0 <= share <= 1:
+                raise ConfigError(f"{name} {share} must lie in [0, 1]")
         if self.taught > self.sentences:
             raise ConfigError(f"{self.taught} sentences a step are more than the {self.sentences} there are")
 

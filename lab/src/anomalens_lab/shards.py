@@ -26,6 +26,7 @@ from anomalens.files import atomic_write
 PATCH = 16  # pixels a side of one token of the bundled backbone
 SHARD = 256  # scenes a file
 SHARDS = "[0-9]*.json"  # pattern of the shards of a folder
+_ENLARGED = (1.2, 3.0)  # times that soft pictures were enlarged, at least and at most
 SETTINGS = "settings.json"  # file of the settings that the shards of a folder were painted with
 
 
@@ -100,6 +101,8 @@ class Scenes:
         augment: bool = True,
         twins: bool = False,
         apart: float = 0.0,
+        soft: float = 0.0,
+        uneven: float = 0.0,
         patch: int = PATCH,
         device: torch.device | str = "cpu",
     ) -> Batch:
@@ -109,6 +112,8 @@ class Scenes:
             augment: crop, mirror, turn and change the light at random; otherwise the scenes are only resized.
             twins: every second scene is cropped and turned as the one before it.
             apart: share of the twins for which this is not so.
+            soft: share of the twins that are as soft as photographs which were enlarged.
+            uneven: share of the images that are lit from one side or darker at the edges; twins each in their own way.
             patch: pixels a side of the cells of `cover` and `kinds`.
             device: where to compute, and where the tensors are; each device has a noise of its own.
         """
@@ -120,12 +125,18 @@ class Scenes:
             frames[1::2] = [frames[2 * k + (not same)] for k, same in enumerate(together)]
         images = torch.from_numpy(np.stack([self.image(i) for i in indices])).to(device)
         images = images.permute(0, 3, 1, 2).float() / 255
+        for first in range(0, len(indices) if soft else 0, 2):
+            if rng.random() < soft:
+                images[first : first + 2] = _softened(images[first : first + 2], side / rng.uniform(*_ENLARGED))
         kinds = torch.from_numpy(stored).to(device).float()[:, None]
         theta = torch.tensor(np.stack(frames), dtype=torch.float32, device=device)
         grid = F.affine_grid(theta, [len(indices), 3, side, side], align_corners=False)
         # Without halving first, small sizes would alias.
         source = F.avg_pool2d(images, 2) if images.shape[-1] >= 2 * side else images
         pixels = F.grid_sample(source, grid, padding_mode="reflection", align_corners=False)
+        for index in range(len(indices) if uneven else 0):
+            if rng.random() < uneven:
+                pixels[index] *= torch.from_numpy(_uneven_light(rng, side)).to(device)
         seen = F.grid_sample(kinds, grid, mode="nearest", padding_mode="reflection", align_corners=False)
         words = [self.words[i] for i in indices]
         return Batch(
@@ -135,6 +146,19 @@ class Scenes:
             [str(w["captions"][int(rng.integers(len(w["captions"])))]) for w in words],
             [str(w["subject"]) for w in words],
         )
+
+
+def _softened(images: Tensor, side: float) -> Tensor:
+    """Return images [B, 3, H, W] as they look where only `side` x `side` pixels were photographed and enlarged."""
+    small = F.interpolate(images, size=round(side), mode="bilinear", antialias=True)
+    return F.interpolate(small, size=images.shape[-2:], mode="bicubic").clamp(0, 1)
+
+
+def _uneven_light(rng: np.random.Generator, side: int) -> npt.NDArray[np.float32]:
+    """Draw a light [side, side], 1 in the middle: a slope across the image, and darker or brighter at the edges."""
+    y, x = np.meshgrid(*[np.linspace(-1, 1, side)] * 2, indexing="ij")
+    across, down, outwards = rng.uniform((-0.6, -0.6, -0.6), (0.6, 0.6, 0.15))
+    return np.asarray(np.exp(across * x + down * y + outwards * (x**2 + y**2)), np.float32)
 
 
 def _frame(rng: np.random.Generator, kinds: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -50,7 +50,17 @@ def batches(config: PretrainConfig, scenes: Scenes, first: int, device: torch.de
         epoch, offset = divmod(start, max(1, pairs - config.batch // 2))
         order = np.random.default_rng((config.seed, 4, epoch)).permutation(pairs)[offset : offset + size]
         twins = np.stack([2 * order, 2 * order + 1], axis=1).ravel()
-        return step, scenes.batch(twins.tolist(), side, rng, twins=True, apart=config.apart, device=device), rng
+        batch = scenes.batch(
+            twins.tolist(),
+            side,
+            rng,
+            twins=True,
+            apart=config.apart,
+            soft=config.soft,
+            uneven=config.uneven,
+            device=device,
+        )
+        return step, batch, rng
 
     if first >= config.steps:
         return
