@@ -5,7 +5,7 @@
 
     stem          nothing trained: how unlike the rest of its image a place is to the frozen ImageNet stem
     text          trained on words for whole images alone: captions, states of the class token, the sentence teacher
-    dense         all losses, on surfaces drawn by procedure only
+    dense, -1, -2 all losses, on surfaces drawn by procedure only; seeds 0, 1, 2
     whole, -1, -2 the recipe: all losses, 55 % of the surfaces from photographs; seeds 0, 1, 2
 
 All trained variants see the same number of scenes from scratch, a small part of what the shipped weights saw, so they
@@ -52,6 +52,8 @@ WORDS = Weights(dense=0, dice=0, kind=0, rank=0, fused=0, window=0)  # what is l
 VARIANTS: dict[str, tuple[str, PretrainConfig]] = {  # scenes, config
     "text": ("photographs", replace(SHORT, weights=WORDS)),
     "dense": ("procedural", SHORT),
+    "dense-1": ("procedural", replace(SHORT, seed=1)),
+    "dense-2": ("procedural", replace(SHORT, seed=2)),
     "whole": ("photographs", SHORT),
     "whole-1": ("photographs", replace(SHORT, seed=1)),
     "whole-2": ("photographs", replace(SHORT, seed=2)),

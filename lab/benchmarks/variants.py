@@ -9,15 +9,16 @@
     rank      wide, with twice the weight on twins in order, half of the twins framed apart
     thawed    wide, with the last five blocks of the stem learning, held near what ImageNet taught them
 
-Each is read by AnoCLIP, which learns nothing, at 448 pixels and as the mean of 448 and 320. It is judged by drawn
-scenes of families that it did not see and by the photographs; pooling and threshold are chosen on these as for shipped
-weights. Scenes are painted in WORK once (28,672 of 448 pixels, 23 GB). What is finished in WORK stays.
+Each is read by AnoCLIP, which learns nothing, at 448 pixels and as the mean of 448 with 320 or 224. It is judged by
+drawn scenes of families that it did not see and by the photographs; pooling and threshold are chosen on these as for
+shipped weights. Scenes are painted in WORK once (28,672 of 448 pixels, 23 GB). What is finished in WORK stays.
 
 One run of 400 steps takes a core two to three hours; ten runs side by side took three minutes of an H200.
 """
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,7 +46,8 @@ VARIANTS = {
     "rank": replace(WIDE, apart=0.5, weights=Weights(rank=1.0)),
     "thawed": replace(WIDE, thawed=5),
 }
-SIDES = (448, 320)
+SIZES = ((448,), (448, 320), (448, 224))
+"""Sides in pixels at which the picture is looked at, one set after the other."""
 
 
 def scheduled(config: PretrainConfig, steps: int, seed: int) -> PretrainConfig:
@@ -61,10 +63,10 @@ def scheduled(config: PretrainConfig, steps: int, seed: int) -> PretrainConfig:
     )
 
 
-def mean(first: Judged, second: Judged) -> Judged:
-    """Return what a detector that looks at two sizes gives: the mean of scores and of maps."""
-    scores, maps = first.scores + second.scores, first.maps + second.maps
-    return Judged(scores / np.float32(2), maps / np.float32(2), first.masks)
+def mean(answers: Sequence[Judged]) -> Judged:
+    """Return what a detector that looks at several sizes gives: the mean of scores and of maps."""
+    scores, maps = (np.mean([getattr(one, part) for one in answers], axis=0) for part in ("scores", "maps"))
+    return Judged(np.asarray(scores, np.float32), np.asarray(maps, np.float32), answers[0].masks)
 
 
 def row(scenes: Judged, photographs: Judged) -> dict[str, float]:
@@ -87,14 +89,18 @@ def judged(weights: str, scenes: Scenes, photographs: list[Sample], device: str)
     """Return the rows of weights by the sizes that AnoCLIP looks at."""
     truths = (read_truth(sample, (GRID, GRID)) for sample in photographs)
     masks = [np.ones((GRID, GRID), bool) if truth is None else truth > 0 for truth in truths]
-    answers = []
-    for side in SIDES:
+    answers = {}
+    for side in sorted({side for together in SIZES for side in together}):
         detector = load_detector("anoclip", weights, device=device, batch_size=8, views=1, size=side)
         indices = range(len(scenes))
         drawn = calibrate.judge(detector, map(scenes.image, indices), (scenes.kind(i) > 0 for i in indices))
-        answers.append((drawn, calibrate.judge(detector, [sample.image for sample in photographs], masks)))
-    (drawn, real), (small_drawn, small_real) = answers
-    return {"448": row(drawn, real), "448 and 320": row(mean(drawn, small_drawn), mean(real, small_real))}
+        answers[side] = drawn, calibrate.judge(detector, [sample.image for sample in photographs], masks)
+
+    def together(sizes: tuple[int, ...]) -> dict[str, float]:
+        drawn, real = (mean([answers[side][part] for side in sizes]) for part in (0, 1))
+        return row(drawn, real)
+
+    return {" and ".join(map(str, sizes)): together(sizes) for sizes in SIZES}
 
 
 def main() -> None:
