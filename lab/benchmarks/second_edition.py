@@ -1,9 +1,10 @@
 """A backbone on clean papers, in stages: train each, judge it by what may choose.
 
-    python lab/benchmarks/second_edition.py WORK --materials clean --photographs mvtec:../shared/data/peeled_hazelnut
+    apt-get download ufoai-textures && dpkg -x ufoai-textures*.deb unpacked
+    python lab/benchmarks/second_edition.py WORK unpacked --photographs mvtec:../shared/data/peeled_hazelnut
 
-Photographs of surfaces are those alone whose licence asks for nothing or for attribution; docs/results.md says how to
-take them out of a package. Each stage begins with the weights of the one before:
+Photographs of surfaces are those of the package whose licence, as its copyright file states for each, asks for nothing
+or for attribution. Each stage begins with the weights of the one before:
 
     halved    from nothing: the stem reads the picture at half its size too; a quarter of the twins framed apart, their
               order weighing twice as much
@@ -16,6 +17,8 @@ core about an hour and a half. What is finished in WORK stays, and a stopped run
 
 import argparse
 import json
+import re
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,20 +48,36 @@ STAGES = {
     "soft": replace(LATER, soft=0.6, rate=7e-4, steps=320),
     "uneven": replace(LATER, soft=0.5, uneven=0.5, rate=6e-4, steps=260),
 }
+CLEAN = ("public-domain", "CC-BY-3.0", "Expat")
+"""Licences of the photographs that are taken."""
+
+
+def take_clean(package: Path, out: Path) -> None:
+    """Take the photographs under a clean licence out of an unpacked Debian package."""
+    stated = (package / "usr/share/doc/ufoai-textures/copyright").read_text(encoding="utf-8")
+    clean = set[str]()
+    for stanza in stated.split("\n\n"):
+        files = re.search(r"^Files:(.*?)^Copyright:", stanza, re.DOTALL | re.MULTILINE)
+        licence = re.search(r"^License:\s*(.*)$", stanza, re.MULTILINE)
+        if files and licence and licence[1].strip() in CLEAN:
+            clean.update(name.removeprefix("base/") for name in files[1].split())
+    with zipfile.ZipFile(package / "usr/share/games/ufoai/base/0textures.pk3") as pictures:
+        pictures.extractall(out, sorted(clean.intersection(pictures.namelist())))
 
 
 def main() -> None:
     """Print a line of JSON for each seed, stage and set of sizes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, help="folder of scenes and runs")
-    parser.add_argument("--materials", type=Path, required=True, help="folder of photographs of surfaces")
+    parser.add_argument("package", type=Path, help="folder that ufoai-textures was unpacked into")
     parser.add_argument("--photographs", required=True, help="LAYOUT:PATH of one labelled class")
     parser.add_argument("--seed", type=int, action="append", help="may be repeated; default: 0 and 1")
     parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     materials, painted = asked.work / "materials", asked.work / "scenes"
-    sort_materials([asked.materials], materials)
+    take_clean(asked.package, asked.work / "textures")
+    sort_materials([asked.work / "textures"], materials)
     paint_scenes(painted, SCENES, size=PAINTED, seed=31, materials=materials, share=SHARE, workers=2)
     held_out = calibrate.held_out_scenes(asked.work / "held-out", workers=2)
     photographs = calibrate.labelled_images(asked.photographs)
