@@ -90,7 +90,7 @@ def judged(weights: str, scenes: Scenes, photographs: list[Sample], device: str)
     truths = (read_truth(sample, (GRID, GRID)) for sample in photographs)
     masks = [np.ones((GRID, GRID), bool) if truth is None else truth > 0 for truth in truths]
     answers = {}
-    for side in sorted({side for together in SIZES for side in together}):
+    for side in sorted({side for sizes in SIZES for side in sizes}):
         detector = load_detector("anoclip", weights, device=device, batch_size=8, views=1, size=side)
         indices = range(len(scenes))
         drawn = calibrate.judge(detector, map(scenes.image, indices), (scenes.kind(i) > 0 for i in indices))
