@@ -6,6 +6,7 @@
     stem          nothing trained: how unlike the rest of its image a place is to the frozen ImageNet stem
     text          trained on words for whole images alone: captions, states of the class token, the sentence teacher
     dense, -1, -2 all losses, on surfaces drawn by procedure only; seeds 0, 1, 2
+    halved        as dense-1, and the stem reads the picture at half its size too
     whole, -1, -2 the recipe: all losses, 55 % of the surfaces from photographs; seeds 0, 1, 2
 
 All trained variants see the same number of scenes from scratch, a small part of what the shipped weights saw, so they
@@ -54,6 +55,7 @@ VARIANTS: dict[str, tuple[str, PretrainConfig]] = {  # scenes, config
     "dense": ("procedural", SHORT),
     "dense-1": ("procedural", replace(SHORT, seed=1)),
     "dense-2": ("procedural", replace(SHORT, seed=2)),
+    "halved": ("procedural", replace(SHORT, seed=1, stem="efficientnet-lite0-halved")),
     "whole": ("photographs", SHORT),
     "whole-1": ("photographs", replace(SHORT, seed=1)),
     "whole-2": ("photographs", replace(SHORT, seed=2)),
