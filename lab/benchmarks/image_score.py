@@ -46,7 +46,7 @@ CELLS = COMPARED // 16  # patches a side at that size
 NEIGHBOURS = 2  # cells around a patch that are too near to be compared with it
 TOP = ScorePooling(1.0, 0.03)
 SHIPPED, WIDER = ("448", "320"), ("448", "560", "224")
-BESIDE, BESIDE_SIZES = "aprilgan", (224, 320, 448)
+SECOND, SECOND_SIZES = "aprilgan", (224, 320, 448)
 SPREAD = 0.16  # AnomalyCLIP's standard deviation over the pixels of scenes, divided by APRIL-GAN's
 
 
@@ -83,7 +83,7 @@ def apart_from_itself(levels: tuple[Any, ...]) -> Floats:
 
 def looks_of(images: Iterable[tuple[npt.NDArray[np.uint8], Bools]]) -> Looks:
     """Look at images [H, W, 3] with their masks [GRID, GRID]."""
-    detector, beside = load_detector("anomalyclip"), load_detector(BESIDE, **METHODS[BESIDE])
+    detector, aprilgan = load_detector("anomalyclip"), load_detector(SECOND, **METHODS[SECOND])
     engine = detector.engine.with_levels()
     scores: dict[str, list[np.float32]] = {}
     maps: dict[str, list[Floats]] = {}
@@ -97,10 +97,10 @@ def looks_of(images: Iterable[tuple[npt.NDArray[np.uint8], Bools]]) -> Looks:
             maps.setdefault(name, []).append(resize_map(np.ascontiguousarray(shown), (GRID, GRID)))
             if name == str(COMPARED):
                 own.append(apart_from_itself(answer.levels))
-        for size in BESIDE_SIZES:
-            answer = beside.engine.score_batch(preprocess(rgb, replace(beside.preprocess, size=size))[None], [0])
-            scores.setdefault(f"{BESIDE} {size}", []).append(answer.score[0])
-            maps.setdefault(f"{BESIDE} {size}", []).append(SPREAD * resize_map(answer.map[0], (GRID, GRID)))
+        for size in SECOND_SIZES:
+            answer = aprilgan.engine.score_batch(preprocess(rgb, replace(aprilgan.preprocess, size=size))[None], [0])
+            scores.setdefault(f"{SECOND} {size}", []).append(answer.score[0])
+            maps.setdefault(f"{SECOND} {size}", []).append(SPREAD * resize_map(answer.map[0], (GRID, GRID)))
         masks.append(mask)
     return Looks(
         {name: np.array(values) for name, values in scores.items()},

@@ -111,7 +111,7 @@ class Reader:
         stem = self.clip.visual.stem
         assert isinstance(stem, LiteStem)
         self._raw: list[tuple[Tensor, ...]] = []
-        stem.backbone.register_forward_hook(lambda module, given, found: self._raw.append(found[1:]))
+        stem.backbone.register_forward_hook(lambda module, inputs, outputs: self._raw.append(outputs[1:]))
         # For each stride mean and deviation [C], and a matrix [C, C] that whitens.
         self.scales: dict[int, tuple[Floats, Floats, Floats]] = {}
 
@@ -263,11 +263,11 @@ def spread(gains: Floats, error_of_mean: bool) -> str:
     return f"{mean} ± {100 * gains.std(ddof=1) / (np.sqrt(gains.size) if error_of_mean else 1):.1f}"
 
 
-def table(found: Mapping[str, Floats], error_of_mean: bool) -> list[str]:
+def table(candidates: Mapping[str, Floats], error_of_mean: bool) -> list[str]:
     """Return Markdown rows of candidates, whose numbers are [N, 6] over kinds or draws."""
     rows = []
-    for name, numbers in found.items():
-        means, gains = 100 * numbers.mean(0), numbers - found[SHIPPED]
+    for name, numbers in candidates.items():
+        means, gains = 100 * numbers.mean(0), numbers - candidates[SHIPPED]
         columns = [name]
         for part in (slice(0, 3), slice(3, 6)):
             columns.append(" / ".join(f"{mean:.1f}" for mean in means[part]))
@@ -278,9 +278,9 @@ def table(found: Mapping[str, Floats], error_of_mean: bool) -> list[str]:
 
 def show(title: str, results: Sequence[Mapping[str, list[list[float]]]], error_of_mean: bool) -> None:
     """Print the table of some results."""
-    found = {name: np.array([numbers for result in results for numbers in result[name]]) for name in CANDIDATES}
+    reached = {name: np.array([numbers for result in results for numbers in result[name]]) for name in CANDIDATES}
     print(f"\n| {title} | references | gain | mutual scoring | gain |\n|---|---|---|---|---|")
-    print("\n".join(table(found, error_of_mean)))
+    print("\n".join(table(reached, error_of_mean)))
 
 
 def main() -> None:

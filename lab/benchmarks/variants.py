@@ -24,13 +24,13 @@ from pathlib import Path
 
 import numpy as np
 
-from anomalens.datasets.layouts import Sample, read_truth
+from anomalens.datasets.layouts import Sample
 from anomalens.detection.loading import load_detector
 from anomalens.metrics.summary import auroc
 from anomalens.options import BUNDLED
 from anomalens_lab import calibrate
 from anomalens_lab.alignment import Weights
-from anomalens_lab.calibrate import GRID, Judged
+from anomalens_lab.calibrate import Judged
 from anomalens_lab.painting import paint_scenes
 from anomalens_lab.pretraining import PAINTED, SCENES, pretrain
 from anomalens_lab.recipe import PretrainConfig
@@ -87,14 +87,10 @@ def row(scenes: Judged, photographs: Judged) -> dict[str, float]:
 
 def judged(weights: str, scenes: Scenes, photographs: list[Sample], device: str) -> dict[str, dict[str, float]]:
     """Return the rows of weights by the sizes that AnoCLIP looks at."""
-    truths = (read_truth(sample, (GRID, GRID)) for sample in photographs)
-    masks = [np.ones((GRID, GRID), bool) if truth is None else truth > 0 for truth in truths]
-    answers = {}
+    answers: dict[int, list[Judged]] = {}
     for side in sorted({side for sizes in SIZES for side in sizes}):
         detector = load_detector("anoclip", weights, device=device, batch_size=8, views=1, size=side)
-        indices = range(len(scenes))
-        drawn = calibrate.judge(detector, map(scenes.image, indices), (scenes.kind(i) > 0 for i in indices))
-        answers[side] = drawn, calibrate.judge(detector, [sample.image for sample in photographs], masks)
+        answers[side] = [part for part in calibrate.judge_both(detector, scenes, photographs) if part]
 
     def together(sizes: tuple[int, ...]) -> dict[str, float]:
         drawn, real = (mean([answers[side][part] for side in sizes]) for part in (0, 1))

@@ -26,8 +26,8 @@ from anomalens.files import atomic_write
 PATCH = 16  # pixels a side of one token of the bundled backbone
 SHARD = 256  # scenes a file
 SHARDS = "[0-9]*.json"  # pattern of the shards of a folder
-_ENLARGED = (1.2, 3.0)  # times that soft pictures were enlarged, at least and at most
 SETTINGS = "settings.json"  # file of the settings that the shards of a folder were painted with
+_ENLARGED = (1.2, 3.0)  # times that soft pictures were enlarged, at least and at most
 
 
 @dataclass
