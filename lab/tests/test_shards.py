@@ -176,6 +176,11 @@ def test_held_out_families_are_never_trained_on(tmp_path: Path) -> None:
     assert shard_config(9, 256, tmp_path, 0.5, held_out=False).materials == (tmp_path / "things",)
 
 
+def test_wide_defects_are_drawn_in_every_shard(tmp_path: Path) -> None:
+    for number, materials, held_out in ((0, None, True), (0, None, False), (1, tmp_path, False), (9, tmp_path, False)):
+        assert shard_config(number, 256, materials, 0.5, held_out, wide=0.3).wide_share == 0.3
+
+
 def test_prompts_are_about_opposite_states_of_one_thing() -> None:
     rng = np.random.default_rng(0)
     for _ in range(300):
@@ -191,7 +196,7 @@ def test_kinds_begin_with_sound() -> None:
     assert KINDS[0] == "none"
 
 
-@pytest.mark.parametrize("other", [{"seed": 2}, {"size": 80}, {"held_out": True}, {"materials": True}])
+@pytest.mark.parametrize("other", [{"seed": 2}, {"size": 80}, {"held_out": True}, {"materials": True}, {"wide": 0.3}])
 def test_scenes_painted_otherwise_do_not_mix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, Any]
 ) -> None:

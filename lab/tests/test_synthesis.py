@@ -151,6 +151,18 @@ def test_every_kind_can_be_asked_for_alone(kind: str) -> None:
     assert {k for s in drawn for k in s.kind_names} == {kind}
 
 
+def test_wide_defects_cover_much_of_the_thing() -> None:
+    usual, wide = (
+        [scene(seed, SynthesisConfig(size=96, part_share=0, normal_share=0, wide_share=share)) for seed in range(60)]
+        for share in (0.0, 1.0)
+    )
+    assert {k for s in wide for k in s.kind_names} == {"crack", "stain", "discolouration", "worn"}
+    usual_area, wide_area = (np.median([s.mask.mean() for s in drawn if s.anomalous]) for drawn in (usual, wide))
+    assert wide_area > 3 * usual_area
+    no_wide_kind = SynthesisConfig(size=64, kinds=("dent",), normal_share=0, wide_share=1)
+    assert {k for seed in range(10) for k in scene(seed, no_wide_kind).kind_names} == {"dent"}
+
+
 def test_held_out_families_stay_out(monkeypatch: pytest.MonkeyPatch) -> None:
     from anomalens_lab.synthesis.surfaces import SURFACES
 
@@ -191,6 +203,7 @@ def test_no_photographs_is_no_error(tmp_path: Path, materials: str) -> None:
         ({"size": 20}, "size"),
         ({"normal_share": 1.5}, "normal_share"),
         ({"grey_share": -0.1}, "grey_share"),
+        ({"wide_share": 1.1}, "wide_share"),
         ({"include": ("unicorn",)}, "unicorn"),
         ({"exclude": FAMILIES}, "exclude"),
         ({"kinds": ("none",)}, "kinds"),

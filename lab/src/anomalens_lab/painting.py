@@ -55,11 +55,13 @@ def sort_materials(folders: Sequence[str | os.PathLike[str]], out: str | os.Path
     return len(list((root / "surfaces").iterdir())), len(list((root / "things").iterdir()))
 
 
-def shard_config(number: int, size: int, materials: Path | None, share: float, held_out: bool) -> SynthesisConfig:
+def shard_config(
+    number: int, size: int, materials: Path | None, share: float, held_out: bool, wide: float = 0.0
+) -> SynthesisConfig:
     """Choose what shard `number` shows. `held_out`: only the families training never sees, without photographs."""
     if held_out:
-        return SynthesisConfig(size=size, include=HELD_OUT_FAMILIES)
-    drawn = SynthesisConfig(size=size, exclude=HELD_OUT_FAMILIES)
+        return SynthesisConfig(size=size, include=HELD_OUT_FAMILIES, wide_share=wide)
+    drawn = SynthesisConfig(size=size, exclude=HELD_OUT_FAMILIES, wide_share=wide)
     if materials is None:
         return drawn
     if number % _THINGS_EVERY == _THINGS_EVERY - 1:
@@ -92,6 +94,7 @@ def paint_scenes(
     materials: str | os.PathLike[str] | None = None,
     share: float = 0.55,
     held_out: bool = False,
+    wide: float = 0.0,
     workers: int = 1,
     progress: Progress | None = None,
 ) -> None:
@@ -104,6 +107,7 @@ def paint_scenes(
         materials: what `sort_materials` wrote; None paints procedural surfaces only.
         share: share of the surfaces taken from photographs.
         held_out: paint the families that training leaves out.
+        wide: share of the defects that spread over much of the thing.
         workers: processes.
         progress: called with a description, the number of shards painted by this call and their total.
 
@@ -116,6 +120,8 @@ def paint_scenes(
     settings: dict[str, Any] = {"seed": seed, "size": size, "held_out": held_out}
     if sorted_materials is not None:
         settings |= {"share": share, "materials": _digest(sorted_materials)}
+    if wide:
+        settings["wide"] = wide
     if any(root.glob(SHARDS)) and read_settings(root) != settings:
         raise InputError(f"{root} holds scenes painted otherwise (see {SETTINGS}); name another folder")
     write_json(root / SETTINGS, settings)
@@ -127,7 +133,7 @@ def paint_scenes(
                 paint_shard,
                 root / f"{n:05d}.json",
                 seed * 100_000_000 + n * SHARD,
-                shard_config(n, size, sorted_materials, share, held_out),
+                shard_config(n, size, sorted_materials, share, held_out, wide),
             )
             for n in numbers
         ]

@@ -49,11 +49,13 @@ class SynthesisConfig:
     squash_share: float = 0.3
     # Defects in one scene, 1..8.
     max_defects: int = 3
+    # Defects that spread over much of the thing: long cracks, large areas that are worn, stained or discoloured.
+    wide_share: float = 0.0
 
     def __post_init__(self) -> None:
         if not 64 <= self.size <= 1024:
             raise ConfigError(f"size must be within 64..1024 pixels, found {self.size}")
-        for name in ("normal_share", "part_share", "material_share", "grey_share", "squash_share"):
+        for name in ("normal_share", "part_share", "material_share", "grey_share", "squash_share", "wide_share"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ConfigError(f"{name} must be within 0..1, found {value}")

@@ -24,6 +24,7 @@ from anomalens_lab.synthesis.fields import (
     sample,
     slope,
     smoothstep,
+    spectral,
     white,
 )
 from anomalens_lab.synthesis.items import stamp
@@ -32,6 +33,7 @@ from anomalens_lab.synthesis.marks import (
     band,
     blob,
     cracks,
+    crazing,
     curve,
     draw,
     ellipse,
@@ -97,7 +99,16 @@ def scratch(rng: Random, canvas: Canvas, spot: Spot) -> Field:
 
 
 def crack(rng: Random, canvas: Canvas, spot: Spot) -> Field:
-    alpha = canvas.inside(cracks(rng, spot))
+    return _cracked(rng, canvas, canvas.inside(cracks(rng, spot)))
+
+
+def crazed(rng: Random, canvas: Canvas, spot: Spot) -> Field:
+    """Crack the surface along a line, or break a whole area into pieces."""
+    return _cracked(rng, canvas, canvas.inside((crazing if chance(rng, 0.5) else cracks)(rng, spot)))
+
+
+def _cracked(rng: Random, canvas: Canvas, alpha: Field) -> Field:
+    """Darken (seldom lighten) what the cracks [H, W] cover, with a rim."""
     image = canvas.image
     if chance(rng, 0.4):
         rim = np.clip(blur(alpha, 1.2) * 2 - alpha, 0, 1)
@@ -242,6 +253,24 @@ def discolouration(rng: Random, canvas: Canvas, spot: Spot) -> Field:
     else:
         changed = image * np.float32(0.55) + colour(rng, vivid=0.4) * np.float32(0.45)
     return mix(image, np.asarray(changed, np.float32), alpha)
+
+
+def uneven(rng: Random, canvas: Canvas, spot: Spot) -> Field:
+    """Finish an area otherwise than the rest: faint clouds or streaks of light and dark, as grinding leaves them."""
+    if chance(rng, 0.4):
+        return discolouration(rng, canvas, spot)
+    soft = log_uniform(rng, 2, max(3.0, spot.radius * 0.7))
+    alpha = canvas.inside(patch(rng, spot, soft=soft))
+    coarse = max(4.0, spot.radius * log_uniform(rng, 0.15, 1.0))
+    if chance(rng, 0.5):
+        clouds = octaves(rng, spot.h, spot.w, coarse, count=4, gain=0.6)
+    else:
+        angle = float(rng.uniform(0, np.pi))
+        stretch = float(rng.uniform(3, 12))
+        clouds = spectral(rng, spot.h, spot.w, beta=1.0, stretch=stretch, angle=angle)
+    sign, strength = float(rng.choice([-1, 1])), log_uniform(rng, 0.06, 0.35)
+    light = np.float32(strength) * (np.float32(sign) + np.float32(rng.uniform(0.2, 1)) * clouds)
+    return mix(canvas.image, canvas.image * (1 + light[..., None]), alpha)
 
 
 def cut(rng: Random, canvas: Canvas, spot: Spot) -> Field:
@@ -394,3 +423,5 @@ DEFECTS: dict[str, Defect] = {
     "thread": thread,
     "dent": dent,
 }
+WIDE_DEFECTS: dict[str, Defect] = {"crack": crazed, "stain": stain, "discolouration": uneven, "worn": worn}
+"""Those that spread over much of the thing."""

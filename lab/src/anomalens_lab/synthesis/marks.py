@@ -6,7 +6,17 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
-from anomalens_lab.synthesis.fields import Bool, Field, Random, blur, chance, log_uniform, octaves, smoothstep
+from anomalens_lab.synthesis.fields import (
+    Bool,
+    Field,
+    Random,
+    blur,
+    cells,
+    chance,
+    log_uniform,
+    octaves,
+    smoothstep,
+)
 
 Line = list[tuple[float, float]]
 
@@ -178,6 +188,18 @@ def cracks(rng: Random, spot: Spot) -> Field:
         branch = walk(rng, x, y, turn, length * float(rng.uniform(0.1, 0.5)), wild, step)
         lines.append((branch, wide * float(rng.uniform(0.4, 0.8))))
     return draw(lines, spot.h, spot.w)
+
+
+def crazing(rng: Random, spot: Spot) -> Field:
+    """Draw a net of fine cracks that breaks an area into pieces."""
+    spacing = max(4.0, spot.radius * log_uniform(rng, 0.12, 0.5))
+    _, _, edge = cells(rng, spot.h, spot.w, spacing)
+    wobble = octaves(rng, spot.h, spot.w, max(3.0, spacing * 0.5), count=3)
+    wide = log_uniform(rng, 0.4, max(0.8, 0.06 * spacing))
+    lines = smoothstep(np.asarray(edge + 0.15 * spacing * np.abs(wobble), np.float32), wide + 1, wide)
+    # A net has gaps: some of its lines are too fine to be seen.
+    gaps = smoothstep(octaves(rng, spot.h, spot.w, spacing * 2, count=2), -1.5, -0.3)
+    return np.asarray(lines * gaps * (blob(rng, spot, soft=2.0) > 0.5), np.float32)
 
 
 def particles(rng: Random, spot: Spot) -> Field:

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from anomalens_lab.synthesis.camera import Shot, draw_shot, expose
 from anomalens_lab.synthesis.config import SynthesisConfig
-from anomalens_lab.synthesis.defects import DEFECTS, Canvas
+from anomalens_lab.synthesis.defects import DEFECTS, WIDE_DEFECTS, Canvas
 from anomalens_lab.synthesis.faults import FAULTS
 from anomalens_lab.synthesis.fields import Bool, Field, Random, blur, chance, generator, log_uniform, pick
 from anomalens_lab.synthesis.items import Cache, Plan, paint
@@ -48,6 +48,7 @@ _SINGLE_SHARE = 0.7  # faulty scenes with one defect only
 _DEFECT_TRIES = 4  # spots tried for a kind until it is visible there
 _OVERLAP = 0.2  # share of the smaller of two defects that the other may cover
 _EXTENT = (0.014, 0.38)  # half the size of a defect, relative to the thing: from specks to most of it
+_WIDE_EXTENT = (0.2, 0.6)  # the same of one that spreads over much of the thing
 
 Layer = tuple[str, Bool]
 """A defect: its kind and its mask [H, W]."""
@@ -97,13 +98,16 @@ def _canvas(rng: Random, config: SynthesisConfig, part: bool) -> tuple[int, int]
     return h, w
 
 
-def _radius(rng: Random, extent: float) -> float:
-    """Draw half the size of a defect on a thing `extent` pixels large, in pixels."""
-    return max(1.5, extent * log_uniform(rng, *_EXTENT))
+def _radius(rng: Random, extent: float, wide: bool) -> float:
+    """Draw half the size of a defect on a thing `extent` pixels large, in pixels; `wide`: one that spreads over it."""
+    return max(1.5, extent * log_uniform(rng, *(_WIDE_EXTENT if wide else _EXTENT)))
 
 
-def _visible(before: Field, after: Field, kind: str, sigma: float) -> Bool | None:
-    """Mark where the picture [H, W, 3], blurred by `sigma` pixels, changed visibly; None where nobody would notice."""
+def _visible(before: Field, after: Field, kind: str, sigma: float, wide: bool = False) -> Bool | None:
+    """Mark where the picture [H, W, 3], blurred by `sigma` pixels, changed visibly; None where nobody would notice.
+
+    `wide`: what a net of lines encloses belongs to the defect.
+    """
     difference = after - before
     if sigma > 0:
         rows, cols = (np.flatnonzero((np.abs(difference) > VISIBLE / 2).any((a, 2))) for a in (1, 0))
@@ -122,7 +126,7 @@ def _visible(before: Field, after: Field, kind: str, sigma: float) -> Bool | Non
     rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     window = np.s_[max(0, rows[0] - 6) : rows[-1] + 7, max(0, cols[0] - 6) : cols[-1] + 7]
     mask[window] = ndimage.binary_closing(np.pad(mask[window], 2), iterations=2)[2:-2, 2:-2] | mask[window]
-    if kind not in _LINES:
+    if wide or kind not in _LINES:
         mask[window] = ndimage.binary_fill_holes(mask[window])
     strength = float(change[mask].mean())
     # On a busy surface a change must stand out from what the surface does by itself.
@@ -222,18 +226,22 @@ def _spoil(
             faulty = expose(raw, shot)
             layers.append(layer)
     kinds = [k for k in config.kinds if k != "misplaced" or thing.plan is not None or thing.family in _ORDERED]
+    spreading = [k for k in kinds if k in WIDE_DEFECTS]
     extent = min(h, w) if region is None else float(np.sqrt(region.mean() * h * w)) + 8
     ground = None if thing.plan is None else thing.plan.ground
     for _ in range(2 * config.max_defects if kinds else 0):
         if len(layers) >= count:
             break
-        kind = str(pick(rng, kinds))
+        # Without a share nothing is drawn: the scenes of a seed must not change.
+        wide = bool(spreading) and config.wide_share > 0 and chance(rng, config.wide_share)
+        kind = str(pick(rng, spreading if wide else kinds))
         # The same kind is tried again before another, so that subtle kinds are not crowded out by loud ones.
         for _ in range(_DEFECT_TRIES):
             canvas = Canvas(raw, ground, region, thing.lamp, skins)
-            changed = DEFECTS[kind](rng, canvas, choose_spot(rng, region, h, w, _radius(rng, extent)))
+            spot = choose_spot(rng, region, h, w, _radius(rng, extent, wide))
+            changed = (WIDE_DEFECTS if wide else DEFECTS)[kind](rng, canvas, spot)
             after = expose(changed, shot)
-            mask = _visible(faulty, after, kind, shot.sigma)
+            mask = _visible(faulty, after, kind, shot.sigma, wide)
             # A second defect on top of the first could undo it.
             if mask is not None and not any(_overlap(mask, other) for _, other in layers):
                 raw, faulty = changed, after
