@@ -181,11 +181,14 @@ def judge_both(detector: Detector, scenes: Scenes, photographs: Sequence[Sample]
         (scenes.image(i) for i in range(len(scenes))),
         (scenes.kind(i) > 0 for i in range(len(scenes))),
     )
-    if not photographs:
-        return drawn, None
+    return drawn, judge_labelled(detector, photographs) if photographs else None
+
+
+def judge_labelled(detector: Detector, photographs: Sequence[Sample]) -> Judged:
+    """Score photographs as `judge` does; a faulty one without a mask counts as faulty all over."""
     truths = (read_truth(sample, (GRID, GRID)) for sample in photographs)
     masks = [np.ones((GRID, GRID), bool) if truth is None else truth > 0 for truth in truths]
-    return drawn, judge(detector, [sample.image for sample in photographs], masks)
+    return judge(detector, [sample.image for sample in photographs], masks)
 
 
 def calibrate_method(
