@@ -106,6 +106,7 @@ def main() -> None:
     parser.add_argument("--method", action="append", default=[], help="may be repeated")
     parser.add_argument("--saliency", action="store_true", help="the baseline without learning")
     parser.add_argument("--backbone", default="bundled", help="name or file of weights")
+    parser.add_argument("--checkpoint", help="FILE that was learned with these weights (default: as shipped)")
     parser.add_argument("--calibrate", type=Path, help="folder of scenes: calibrate first, as the shipped weights were")
     parser.add_argument("--photographs", help="LAYOUT:PATH, with --calibrate")
     parser.add_argument("--size", type=int, help="side in pixels at which the tower looks")
@@ -125,6 +126,7 @@ def main() -> None:
         settings = {
             "size": arguments.size,
             "extra_sizes": arguments.extra_size,
+            "checkpoint": arguments.checkpoint,
             "dtype": arguments.dtype,
             "batch_size": 4,
         }
