@@ -21,54 +21,25 @@ goes on.
 
 import argparse
 import json
-import re
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from variants import judged
 
-from anomalens_lab import calibrate
-from anomalens_lab.alignment import Weights
+from anomalens_lab import calibrate, recipe
 from anomalens_lab.painting import paint_scenes, sort_materials
-from anomalens_lab.pretraining import pretrain
-from anomalens_lab.recipe import PretrainConfig
+from anomalens_lab.pretraining import PAINTED, SCENES, SHARE, pretrain
+from anomalens_lab.textures import take_clean
 
-SCENES, PAINTED, SHARE = 20_480, 320, 0.3
-"""Number of scenes, their side in pixels, and the share of surfaces that are photographs."""
-SEED, WIDE_SEED = 31, 51
-"""Seeds of the scenes, without and with defects that spread."""
-FIRST = PretrainConfig(
-    stem="efficientnet-lite0-halved",
-    apart=0.25,
-    weights=Weights(rank=1.0),
-    sides=(192, 224, 256, 288, 320),
-    rate=1.1e-3,
-    steps=1100,
-    final_steps=78,
-)
+NARROW, WIDE = recipe.STAGES
+FIRST = NARROW.config
 LATER = replace(FIRST, sides=(224, 256, 320, 384, 448), average=0.99, warmup=20, final_steps=30, checkpoint_every=80)
 STAGES = {
     "halved": FIRST,
     "soft": replace(LATER, soft=0.6, rate=7e-4, steps=320),
     "uneven": replace(LATER, soft=0.5, uneven=0.5, rate=6e-4, steps=260),
 }
-CLEAN = ("public-domain", "CC-BY-3.0", "Expat")
-"""Licences of the photographs that are taken."""
-
-
-def take_clean(package: Path, out: Path) -> None:
-    """Take the photographs under a clean licence out of an unpacked Debian package."""
-    stated = (package / "usr/share/doc/ufoai-textures/copyright").read_text(encoding="utf-8")
-    clean = set[str]()
-    for stanza in stated.split("\n\n"):
-        files = re.search(r"^Files:(.*?)^Copyright:", stanza, re.DOTALL | re.MULTILINE)
-        licence = re.search(r"^License:\s*(.*)$", stanza, re.MULTILINE)
-        if files and licence and licence[1].strip() in CLEAN:
-            clean.update(name.removeprefix("base/") for name in files[1].split())
-    with zipfile.ZipFile(package / "usr/share/games/ufoai/base/0textures.pk3") as pictures:
-        pictures.extractall(out, sorted(clean.intersection(pictures.namelist())))
 
 
 def main() -> None:
@@ -93,7 +64,7 @@ def main() -> None:
         painted,
         SCENES,
         size=PAINTED,
-        seed=WIDE_SEED if asked.wide else SEED,
+        seed=(WIDE if asked.wide else NARROW).scenes_seed,
         materials=materials,
         share=SHARE,
         wide=asked.wide,

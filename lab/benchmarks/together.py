@@ -6,39 +6,24 @@
 
 `maps` reads with AnoCLIP and prints a line of JSON with what may choose, drawn scenes and labelled photographs, and one
 for each real class; maps meet masks at 128 x 128 pixels. The mean of weights needs backbones that were trained on from
-the same one, as the stages of `second_edition.py` are: the mean of two runs from nothing sees nothing.
+the same one, as stages of a recipe are: the mean of two runs from nothing sees nothing.
 """
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from accuracy import real_sets
 from variants import mean, row
 
-from anomalens.backbones.bundle import save_bundle
-from anomalens.backbones.weights import load_weights
 from anomalens.decision.calibration import ShippedMethod
 from anomalens.detection.loading import load_detector
-from anomalens.errors import ConfigError
 from anomalens.evaluation.evaluator import tested
 from anomalens.metrics.summary import auroc
 from anomalens_lab import calibrate
+from anomalens_lab.averaging import mean_of_weights
 from anomalens_lab.calibrate import Judged
-from anomalens_lab.recipe import VERSION
-
-
-def mean_of_weights(out: Path, files: Sequence[Path]) -> None:
-    """Write the mean of the weights in `files` as one backbone. Raises ConfigError where their sizes differ."""
-    first, *others = (load_weights(file) for file in files)
-    if any(other.config != first.config for other in others):
-        raise ConfigError("these backbones differ in size, so they have no mean")
-    clip = first.clip()
-    states = [clip.state_dict(), *(other.clip().state_dict() for other in others)]
-    clip.load_state_dict({name: torch.stack([s[name] for s in states]).mean(0) for name in states[0]})
-    save_bundle(out, clip, licence="Apache-2.0", version=VERSION, pixels=first.pixels, dtype=torch.float16)
 
 
 def real_row(judged: Judged, chosen: ShippedMethod) -> dict[str, float | None]:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from anomalens_lab.commands import app
 from anomalens_lab.pretraining import SCENES
-from anomalens_lab.recipe import PretrainConfig
+from anomalens_lab.recipe import STAGES
 
 
 def test_scenes_are_drawn_and_resumed(tmp_path: Path) -> None:
@@ -32,7 +32,10 @@ def test_pretrain_hands_its_options_on(tmp_path: Path, monkeypatch: pytest.Monke
     command = ["pretrain", "--out", str(tmp_path), "--steps", "300", "--seed", "7"]
     ran = CliRunner().invoke(app, [*command, "--materials", "a", "--materials", "b"])
     assert ran.exit_code == 0, ran.output
-    assert (seen["config"].steps, seen["config"].seed, seen["materials"]) == (300, 7, ["a", "b"])
+    configs = [stage.config for stage in seen["stages"]]
+    assert [c.steps for c in configs] == [300] * len(STAGES)
+    assert [c.seed for c in configs] == [7 + stage.config.seed for stage in STAGES]
+    assert seen["materials"] == ["a", "b"]
     assert "backbone.safetensors" in ran.output
 
 
@@ -47,7 +50,7 @@ def test_help_states_the_real_defaults_and_loads_no_torch() -> None:
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert f"default: {SCENES:,}" in ran.stdout
-    assert f"default: {PretrainConfig().steps:,}" in ran.stdout
+    assert f"default: {' and '.join(f'{stage.config.steps:,}' for stage in STAGES)}" in " ".join(ran.stdout.split())
 
 
 def test_wrong_usage_is_one_line_and_status_2(tmp_path: Path) -> None:

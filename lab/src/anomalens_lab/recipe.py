@@ -1,7 +1,7 @@
 """State the recipe: sizes of the model, schedule, batches. With the scenes it decides the weights."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -108,6 +108,47 @@ class PretrainConfig:
             joint=self.width,
             activation="gelu",
         )
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Hold one stage of the training: a run over scenes of its own, from the weights of the stage before."""
+
+    name: str
+    config: PretrainConfig
+    # Seed of the scenes.
+    scenes_seed: int
+    # Share of the scenes' defects that spread over much of the thing.
+    wide: float = 0.0
+
+    def varied(self, seed: int = 0, steps: int | None = None) -> "Stage":
+        """Return the stage with its seed raised by `seed`, and of `steps` steps where they are given."""
+        return replace(
+            self, config=replace(self.config, seed=self.config.seed + seed, steps=steps or self.config.steps)
+        )
+
+
+FIRST = PretrainConfig(
+    stem="efficientnet-lite0-halved",
+    apart=0.25,
+    weights=Weights(rank=1.0),
+    sides=(192, 224, 256, 288, 320),
+    rate=1.1e-3,
+    steps=1100,
+    final_steps=78,
+    seed=1,
+)
+"""From nothing: the stem reads the picture at half its size too, twins framed apart, their order weighing more."""
+STAGES = (
+    Stage("narrow", FIRST, scenes_seed=31),
+    Stage(
+        "wide",
+        replace(FIRST, rate=7e-4, steps=420, warmup=20, final_steps=30, average=0.99, seed=17),
+        scenes_seed=51,
+        wide=0.3,
+    ),
+)
+"""What the shipped weights went through; they are the mean of the weights after each stage."""
 
 
 def rate_at(config: PretrainConfig, step: int) -> float:
