@@ -32,7 +32,7 @@ from anomalens_lab.painting import paint_scenes, sort_materials
 from anomalens_lab.pretraining import PAINTED, SCENES, SHARE, pretrain
 from anomalens_lab.textures import take_clean
 
-NARROW, WIDE = recipe.STAGES
+NARROW, WIDE, _ = recipe.STAGES
 FIRST = NARROW.config
 LATER = replace(FIRST, sides=(224, 256, 320, 384, 448), average=0.99, warmup=20, final_steps=30, checkpoint_every=80)
 STAGES = {

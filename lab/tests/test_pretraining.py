@@ -230,23 +230,24 @@ def test_the_whole_recipe_makes_a_backbone(tmp_path: Path) -> None:
         (tmp_path / "photos").mkdir(exist_ok=True)
         Image.fromarray(photo).save(tmp_path / f"photos/{number}.png")
     out = tmp_path / "out"
-    stages = [Stage("first", TINY, scenes_seed=3), Stage("second", replace(TINY, seed=1), scenes_seed=4, wide=0.5)]
+    wide = [Stage(name, replace(TINY, seed=n), scenes_seed=4, wide=0.5) for n, name in enumerate(("middle", "last"))]
+    stages = [Stage("first", TINY, scenes_seed=3), *wide]
     path = pretrain_backbone(
         out, [tmp_path / "photos"], stages=stages, scenes=SHARD, size=64, workers=1, teacher=stand_in
     )
     assert load_weights(path).config == TINY.clip()
-    assert {p.name for p in out.iterdir()} == {"materials", "first", "second", "backbone.safetensors"}
-    assert {p.name for p in (out / "second").iterdir()} == {
-        "scenes", "backbone.safetensors", "checkpoint.pt", "log.jsonl"
+    assert {p.name for p in out.iterdir()} == {
+        "materials", "scenes-3", "scenes-4", "first", "middle", "last", "backbone.safetensors"
     }  # fmt: skip
-    (kept,) = (out / "first/scenes").glob("text-*.pt")
+    assert {p.name for p in (out / "last").iterdir()} == {"backbone.safetensors", "checkpoint.pt", "log.jsonl"}
+    (kept,) = (out / "scenes-3").glob("text-*.pt")
     assert torch.load(kept, weights_only=True)["table"].shape == (49408, TINY.width)
-    mean, first, second = (
+    mean, first, last = (
         load_weights(folder / "backbone.safetensors").clip().visual.proj
-        for folder in (out, out / "first", out / "second")
+        for folder in (out, out / "first", out / "last")
     )
-    assert not torch.equal(first, second)
-    assert torch.allclose(mean, (first + second) / 2, atol=1e-3)
+    assert not torch.equal(first, last)
+    assert torch.allclose(mean, (first + last) / 2, atol=1e-3)
     with pytest.raises(InputError, match="painted otherwise"):
         pretrain_backbone(out, stages=stages, scenes=SHARD, size=64, teacher=stand_in)
 

@@ -69,7 +69,7 @@ def pretrain(
     ] = None,
     scenes: Annotated[int | None, typer.Option(min=512, help="Training scenes of each stage; default: 20,480.")] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Steps of each stage, more than 100; default: 1,100 and 420.")
+        int | None, typer.Option(min=1, help="Steps of each stage, more than 100; default: 1,100, 420, 1,000.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, scenes and machine: same weights.")] = 0,
     initial: Annotated[
@@ -78,11 +78,11 @@ def pretrain(
     workers: Annotated[int, typer.Option(min=1, help="Processes that paint scenes.")] = 2,
     device: Annotated[str, typer.Option("--device", help="Where to train: cpu, cuda, cuda:1, ...")] = "cpu",
 ) -> None:
-    """Train the bundled backbone: paint scenes and align image tokens with words, in two stages, and average them.
+    """Train the bundled backbone: paint scenes and align image tokens with words, in three stages.
 
     Needs `pip install 'anomalens-lab\\[pretrain]'` and 18 GB of disk; a quarter of an hour of painting on two cores and
-    a good hour of training on one. Stopped? The same command goes on where it was. Each stage has a folder in --out,
-    with its log, log.jsonl.
+    two hours of training on one. Stopped? The same command goes on where it was. Each stage has a folder in --out
+    with its log, log.jsonl; backbone.safetensors is the mean of the first and the last.
 
     docs/model-card.md lists the material the shipped weights were made of and how to fetch it.
 

@@ -5,7 +5,8 @@
 2. The token table is filled from a sentence teacher and frozen, so every English word has a sensible place.
 3. The transformers learn on procedural scenes and photographs of surfaces with painted defects: each step compares
    class token, ordinary, value-to-value and self-correlation tokens of one pass with freshly drawn sentences.
-4. A stage's weights are the running average of its steps; what is shipped is the mean of the stages' weights.
+4. A stage's weights are the running average of its steps; what is shipped is the mean of the weights after the first
+   stage and after the last.
 
 All randomness is derived from (seed, step): a stopped run continues from its checkpoint with the numbers it would have
 had.
@@ -41,6 +42,7 @@ from anomalens_lab.teacher import STEM_MEAN, STEM_STD, SentenceTeacher, require_
 SCENES = 20_480  # painted for each stage
 PAINTED = 320  # pixels a side
 SHARE = 0.3  # of the surfaces that are photographs
+CHECKPOINT = "checkpoint.pt"  # what a run goes on from, beside its weights
 _LOG_EVERY = 10  # steps
 
 
@@ -57,10 +59,10 @@ def pretrain_backbone(
     teacher: Callable[[], Teacher] = SentenceTeacher,
     progress: Progress | None = None,
 ) -> Path:
-    """Make the bundled backbone from nothing but packages: a quarter of an hour of painting, a good hour of one core.
+    """Make the bundled backbone from nothing but packages: a quarter of an hour of painting, two hours of one core.
 
     Args:
-        out: folder of everything made, one folder for each stage; give the same to go on after a stop.
+        out: folder of everything made, one for each stage and set of scenes; give the same to go on after a stop.
         materials: folders of texture photographs; none trains on procedural surfaces alone.
         stages: what the weights go through, one after the other.
         scenes: number of training scenes of each stage.
@@ -72,7 +74,7 @@ def pretrain_backbone(
         progress: called with a description, what is done and the total.
 
     Returns:
-        The path of the weights, the mean of those of all stages.
+        The path of the weights, the mean of those after the first stage and after the last.
 
     Raises:
         InputError: no usable photographs, `out` holds what was made otherwise, or the disk has no room (17 GB).
@@ -88,9 +90,9 @@ def pretrain_backbone(
         sort_materials(materials, photographs)
     made = []
     for stage in stages:
-        folder = root / stage.name
+        painted = root / f"scenes-{stage.scenes_seed}"
         paint_scenes(
-            folder / "scenes",
+            painted,
             scenes,
             size=size,
             seed=stage.scenes_seed,
@@ -100,19 +102,18 @@ def pretrain_backbone(
             workers=workers,
             progress=progress,
         )
-        made.append(
-            pretrain(
-                stage.config,
-                folder / "scenes",
-                folder,
-                initial=initial,
-                device=device,
-                teacher=teacher,
-                progress=progress,
-            )
+        weights = pretrain(
+            stage.config,
+            painted,
+            root / stage.name,
+            initial=initial,
+            device=device,
+            teacher=teacher,
+            progress=progress,
         )
-        initial = folder / "checkpoint.pt"
-    mean_of_weights(root / "backbone.safetensors", made)
+        made.append(weights)
+        initial = weights.with_name(CHECKPOINT)
+    mean_of_weights(root / "backbone.safetensors", (made[0], made[-1]))
     return root / "backbone.safetensors"
 
 
@@ -206,7 +207,7 @@ def pretrain(
     model.clip.text.token_embedding.weight.data.copy_(table)
     model.to(target)
     prepare_stem(model.stem, scenes, config.seed, config.measured)
-    checkpoint, weights, log_path = (folder / name for name in ("checkpoint.pt", "backbone.safetensors", "log.jsonl"))
+    checkpoint, weights, log_path = (folder / name for name in (CHECKPOINT, "backbone.safetensors", "log.jsonl"))
     if initial is not None and not checkpoint.exists():
         _start_from(model, initial)
     model.stem.read = GatherOnce(model.stem)  # type: ignore[method-assign]

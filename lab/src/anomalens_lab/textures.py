@@ -36,7 +36,7 @@ def clean_stanzas(text: str) -> list[Stated]:
     found = []
     for stanza in text.split("\n\n"):
         if (stated := _STANZA.search(stanza)) and stated[3] in CLEAN:
-            holders = tuple(line.strip() for line in stated[2].splitlines() if line.strip(" ."))
+            holders = tuple(dict.fromkeys(line.strip() for line in stated[2].splitlines() if line.strip(" .")))
             found.append(Stated(stated[3], holders, tuple(f.removeprefix("base/") for f in stated[1].split())))
     return found
 
