@@ -45,7 +45,6 @@ ELSEWHERE = {
     "openssl": "no program of ours",
     "podman": "no program of ours",
     "apt-get": "a package index",
-    "for": "what apt-get fetched",
 }
 
 
