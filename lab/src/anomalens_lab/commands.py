@@ -84,7 +84,7 @@ def pretrain(
     two hours of training on one. Stopped? The same command goes on where it was. Each stage has a folder in --out
     with its log, log.jsonl; backbone.safetensors is the mean of the first and the last.
 
-    docs/model-card.md lists the material the shipped weights were made of and how to fetch it.
+    docs/model-card.md says how to fetch the photographs, and what the weights that ship were made of.
 
     Examples:
 

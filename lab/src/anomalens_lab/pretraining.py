@@ -5,7 +5,7 @@
 2. The token table is filled from a sentence teacher and frozen, so every English word has a sensible place.
 3. The transformers learn on procedural scenes and photographs of surfaces with painted defects: each step compares
    class token, ordinary, value-to-value and self-correlation tokens of one pass with freshly drawn sentences.
-4. A stage's weights are the running average of its steps; what is shipped is the mean of the weights after the first
+4. A stage's weights are the running average of its steps; the backbone is the mean of the weights after the first
    stage and after the last.
 
 All randomness is derived from (seed, step): a stopped run continues from its checkpoint with the numbers it would have

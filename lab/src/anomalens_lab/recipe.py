@@ -146,7 +146,7 @@ STAGES = (
     Stage("wide", WIDE, scenes_seed=51, wide=0.3),
     Stage("last", LAST, scenes_seed=51, wide=0.3),
 )
-"""What the shipped weights went through; they are the mean of the weights after the first and after the last."""
+"""What weights of `VERSION` go through; they are the mean of the weights after the first stage and after the last."""
 
 
 def rate_at(config: PretrainConfig, step: int) -> float:

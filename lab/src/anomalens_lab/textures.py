@@ -33,12 +33,12 @@ class Stated:
 
 def clean_stanzas(text: str) -> list[Stated]:
     """Return what a copyright file in Debian's format states of the pictures under a licence of `CLEAN`."""
-    found = []
+    clean = []
     for stanza in text.split("\n\n"):
         if (stated := _STANZA.search(stanza)) and stated[3] in CLEAN:
             holders = tuple(dict.fromkeys(line.strip() for line in stated[2].splitlines() if line.strip(" .")))
-            found.append(Stated(stated[3], holders, tuple(f.removeprefix("base/") for f in stated[1].split())))
-    return found
+            clean.append(Stated(stated[3], holders, tuple(f.removeprefix("base/") for f in stated[1].split())))
+    return clean
 
 
 def take_clean(package: Path, out: Path) -> int:
@@ -49,8 +49,8 @@ def take_clean(package: Path, out: Path) -> int:
     try:
         stanzas = clean_stanzas((package / _STATED).read_text(encoding="utf-8"))
         with zipfile.ZipFile(package / _PICTURES) as pictures:
-            there = set(pictures.namelist())
-            kept = [Stated(s.licence, s.holders, tuple(f for f in s.files if f in there)) for s in stanzas]
+            archived = set(pictures.namelist())
+            kept = [Stated(s.licence, s.holders, tuple(f for f in s.files if f in archived)) for s in stanzas]
             pictures.extractall(out, [file for stated in kept for file in stated.files])
     except (OSError, zipfile.BadZipFile) as error:
         raise InputError(f"{package} holds no unpacked ufoai-textures: {error}") from error
