@@ -59,7 +59,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
 }
 """Methods that are calibrated, with the options they are learned and shipped with."""
 AUTO = "auto"
-AUTO_SIZES = (320,)
+AUTO_SIZES = (224,)
 """Sides in pixels at which "auto" sees images too: small ones show whole parts best, the usual one fine faults."""
 SCENES, SEED = 512, 8  # number and seed of the scenes
 SHARES = (0.25, 0.5, 0.75, 1.0)  # shares of the map in the image score that are tried, beside none
