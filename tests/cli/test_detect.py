@@ -276,8 +276,8 @@ def test_options_that_do_not_do_what_one_expects_are_remarked(
     picture(tmp_path / "in" / "a.png")
     ran = run("detect", tmp_path / "in", "--out", tmp_path / "1", "--size", 64, "--object", "nut", "--threshold", 40)
     assert ran.code == 0
-    assert "--object 'nut' is written down and changes no score: anomalyclip calls every object alike" in ran.err
-    assert "--threshold 40 lies outside what anomalyclip usually gives" in ran.err
+    assert "--object 'nut' is written down and changes no score: crane calls every object alike" in ran.err
+    assert "--threshold 40 lies outside what crane usually gives" in ran.err
     assert "may be called normal" in ran.err
     assert "judged by words alone; a few good photos make decisions much better" in ran.err
     ran = detect(tmp_path / "in", "--out", tmp_path / "2", "--object", "nut", "--threshold", 0.49)

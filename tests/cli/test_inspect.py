@@ -73,7 +73,7 @@ def test_a_taught_part(run: Command, tmp_path: Path) -> None:
     assert ran.code == 0, ran.err
     ran = run("inspect", next((tmp_path / "good").glob("*.png")), "--recipe", "nut.anomalens")
     assert ran.code == 0, ran.err
-    assert "method\tanomalyclip + memory on bundled" in ran.out
+    assert "method\tcrane + memory on bundled" in ran.out
 
 
 def test_bad_input_is_a_line(run: Command, photo: Path, tmp_path: Path) -> None:

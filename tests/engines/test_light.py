@@ -198,7 +198,7 @@ def test_a_missing_pytorch_is_named_with_the_command_to_type(
 def test_an_unknown_option_of_the_method_is_refused_with_those_there_are() -> None:
     with pytest.raises(ConfigError, match=r"unknown option 'sigm' \(did you mean 'sigma'\?\)"):
         load_detector(sigm=2)
-    assert isinstance(load_detector(sigma=4.0, taps=(-1,)).engine, LightEngine), "asked for as it is"
+    assert isinstance(load_detector("anomalyclip", sigma=4.0, taps=(-1,)).engine, LightEngine), "asked for as it is"
 
 
 def test_pytorch_computes_on_a_gpu_unless_another_engine_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,10 +218,10 @@ def test_a_damaged_or_missing_file_is_refused(name: str, monkeypatch: pytest.Mon
     content[-1] ^= 1
     (tmp_path / name).write_bytes(content)
     with pytest.raises(WeightsError, match=rf"{name}: damaged.*reinstall anomalens"):
-        load_detector()
+        load_detector("anomalyclip")
     (tmp_path / name).unlink()
     with pytest.raises(WeightsError, match=rf"{name}: No such file"):
-        load_detector()
+        load_detector("anomalyclip")
 
 
 def test_what_the_graph_computes_is_exported_from_pytorch(on_graph: Detector) -> None:

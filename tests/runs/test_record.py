@@ -35,8 +35,6 @@ EARLIER: dict[str, Any] = {
     "overlap": 0.25,
     "draft": True,
     "precision": "float32",
-    "pooling": 1.0,
-    "top": 0.03,
     "dtype": "float32",
     "seed": 0,
     "maps": "none",
@@ -47,8 +45,10 @@ def test_a_record_of_an_earlier_version_is_understood(tmp_path: Path) -> None:
     detector = load_detector("anomalyclip", tile=200, extra_sizes=(224,), fast_jpeg=True, object_name="nut")
     numbers = detector.calibration.to_dict()
     settings = detector.settings | {"calibration": numbers, "maps": "none"}
-    earlier = EARLIER | {name: settings[name] for name in ("weights", "learned")}
-    earlier["calibration"] = numbers | {"source": "other words", "pooling": 1.0, "top": 0.03, "options": {"views": 1}}
+    # What belongs to the weights that ship is taken from them.
+    pooling = {name: settings[name] for name in ("pooling", "top")}
+    earlier = EARLIER | pooling | {name: settings[name] for name in ("weights", "learned")}
+    earlier["calibration"] = numbers | pooling | {"source": "other words", "options": {"views": 1}}
     (tmp_path / "run.json").write_text(json.dumps({"settings": earlier}))
     assert read_record(tmp_path, settings)["settings"] == earlier
     with pytest.raises(ConfigError, match="settings: --tile was 200 then, 256 now"):
