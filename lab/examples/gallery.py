@@ -1,4 +1,4 @@
-"""Make the picture of the README: procedural scenes of families the bundled backbone never saw, and what it finds."""
+"""Make the picture of lab/README.md: drawn scenes of families the bundled backbone never saw, and what it finds."""
 
 import argparse
 from dataclasses import replace
