@@ -7,7 +7,7 @@ usual sizes. From these looks, kept in memory, each way makes a map and an image
 
     sizes       the mean over some of the sizes
     mirrored    the mean over sizes, one of them seen in the mirror
-    least       the least value of the shipped sizes at each place
+    least       the least value of 448 and 320 at each place
     top         another share of the map's highest places in the score
     contrast    the top of the map less the median of the map, so that images with high values all over score less
     token       the score of the class token joined in
@@ -45,7 +45,7 @@ COMPARED = 320  # size whose features are compared within an image, and that is 
 CELLS = COMPARED // 16  # patches a side at that size
 NEIGHBOURS = 2  # cells around a patch that are too near to be compared with it
 TOP = ScorePooling(1.0, 0.03)
-SHIPPED, WIDER = ("448", "320"), ("448", "560", "224")
+PAIR, WIDER = ("448", "320"), ("448", "560", "224")
 SECOND, SECOND_SIZES = "aprilgan", (224, 320, 448)
 SPREAD = 0.16  # AnomalyCLIP's standard deviation over the pixels of scenes, divided by APRIL-GAN's
 
@@ -144,13 +144,13 @@ def over(*names: str, pooling: ScorePooling = TOP) -> Way:
 
 def least(looks: Looks) -> tuple[Floats, Floats]:
     """Take the least value at each place."""
-    maps: Floats = np.asarray(np.min([looks.maps[name] for name in SHIPPED], axis=0))
+    maps: Floats = np.asarray(np.min([looks.maps[name] for name in PAIR], axis=0))
     return TOP(maps[:, 0, 0], maps), maps
 
 
 def contrast(looks: Looks) -> tuple[Floats, Floats]:
     """Take the top of the map less its median."""
-    scores, maps = over(*SHIPPED)(looks)
+    scores, maps = over(*PAIR)(looks)
     return np.asarray(scores - np.median(maps, axis=(1, 2)), np.float32), maps
 
 
@@ -167,7 +167,7 @@ def own(*names: str) -> Way:
 
 
 WAYS: dict[str, Way] = {
-    "448 and 320, as shipped": over(*SHIPPED),
+    "448 and 320": over(*PAIR),
     "448, 560 and 224": over(*WIDER),
     "448 alone": over("448"),
     "320 alone": over("320"),
@@ -177,13 +177,13 @@ WAYS: dict[str, Way] = {
     "448, 560, 320 and 224": over("448", "560", "320", "224"),
     "448 and 320 mirrored": over("448", "320 mirrored"),
     "448 and 320, the least": least,
-    "448 and 320, top 1 %": over(*SHIPPED, pooling=ScorePooling(1.0, 0.01)),
-    "448 and 320, top 10 %": over(*SHIPPED, pooling=ScorePooling(1.0, 0.1)),
+    "448 and 320, top 1 %": over(*PAIR, pooling=ScorePooling(1.0, 0.01)),
+    "448 and 320, top 10 %": over(*PAIR, pooling=ScorePooling(1.0, 0.1)),
     "448 and 320, top less median": contrast,
-    "448 and 320, a quarter class token": over(*SHIPPED, pooling=ScorePooling(0.75, 0.03)),
-    "448 and 320, own patches": own(*SHIPPED),
+    "448 and 320, a quarter class token": over(*PAIR, pooling=ScorePooling(0.75, 0.03)),
+    "448 and 320, own patches": own(*PAIR),
     "448, 560 and 224, own patches": own(*WIDER),
-    "448 and 320, with APRIL-GAN": over(*SHIPPED, "aprilgan 448", "aprilgan 320"),
+    "448 and 320, with APRIL-GAN": over(*PAIR, "aprilgan 448", "aprilgan 320"),
     "448 and 224, with APRIL-GAN": over("448", "224", "aprilgan 448", "aprilgan 224"),
     "448 and 320, APRIL-GAN alone": over("aprilgan 448", "aprilgan 320"),
 }
