@@ -49,19 +49,16 @@ SHORT = PretrainConfig(
     average=0.98,
     checkpoint_every=50,
 )
-HALVED = replace(SHORT, stem="efficientnet-lite0-halved")
 WORDS = Weights(dense=0, dice=0, kind=0, rank=0, fused=0, window=0)  # what is left looks at no patch
-VARIANTS: dict[str, tuple[str, PretrainConfig]] = {  # scenes, config
-    "text": ("photographs", replace(SHORT, weights=WORDS)),
+SEEDED: dict[str, tuple[str, PretrainConfig]] = {  # scenes, config
     "dense": ("procedural", SHORT),
-    "dense-1": ("procedural", replace(SHORT, seed=1)),
-    "dense-2": ("procedural", replace(SHORT, seed=2)),
-    "halved": ("procedural", HALVED),
-    "halved-1": ("procedural", replace(HALVED, seed=1)),
-    "halved-2": ("procedural", replace(HALVED, seed=2)),
+    "halved": ("procedural", replace(SHORT, stem="efficientnet-lite0-halved")),
     "whole": ("photographs", SHORT),
-    "whole-1": ("photographs", replace(SHORT, seed=1)),
-    "whole-2": ("photographs", replace(SHORT, seed=2)),
+}
+VARIANTS = {"text": ("photographs", replace(SHORT, weights=WORDS))} | {
+    f"{name}-{seed}" if seed else name: (scenes, replace(config, seed=seed))
+    for name, (scenes, config) in SEEDED.items()
+    for seed in range(3)
 }
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import matplotlib
 from PIL import Image
 
-from anomalens import Detector, load_detector, open_dataset
+from anomalens import Prediction, load_detector, open_dataset
 from anomalens.datasets.layouts import Sample
+from anomalens.images.decoding import decode
 from anomalens.prediction import predictions_of
 
 HAZELNUTS = Path(__file__).parents[2] / "examples" / "hazelnuts"
@@ -31,18 +32,20 @@ def main() -> None:
     samples = list(dataset.samples())
     words = load_detector()
     taught = words.fit([sample.image for sample in dataset.samples("train")])
-    draw_scores(out / "scores.png", {"words alone": words, "taught from four good photos": taught}, samples)
-    draw_map(out / "map.png", taught, next(sample.image for sample in samples if str(sample.image).endswith(SHOWN)))
+    said, compared = (
+        predictions_of(detector.predict_iter([sample.image for sample in samples])) for detector in (words, taught)
+    )
+    draw_scores(out / "scores.png", {"words alone": said, "taught from four good photos": compared}, samples)
+    draw_map(out / "map.png", next(p for p in compared if str(p.path).endswith(SHOWN)))
 
 
-def draw_scores(path: Path, detectors: dict[str, Detector], samples: list[Sample]) -> None:
+def draw_scores(path: Path, answers: dict[str, list[Prediction]], samples: list[Sample]) -> None:
     """Draw a line of dots for each detector, one for each photograph, and its threshold."""
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, rows = pyplot.subplots(len(detectors), 1, figsize=(8.3, 3.8), layout="constrained")
-    for axes, (title, detector) in zip(rows, detectors.items(), strict=True):
-        predictions = predictions_of(detector.predict_iter([sample.image for sample in samples]))
+    figure, rows = pyplot.subplots(len(answers), 1, figsize=(8.3, 3.8), layout="constrained")
+    for axes, (title, predictions) in zip(rows, answers.items(), strict=True):
         for label, name, height, marker, colour in KINDS:
             scores = [p.score for p, sample in zip(predictions, samples, strict=True) if sample.label == label]
             axes.scatter(scores, [height] * len(scores), s=64, marker=marker, color=colour, alpha=0.85, label=name)
@@ -57,10 +60,10 @@ def draw_scores(path: Path, detectors: dict[str, Detector], samples: list[Sample
     figure.savefig(path, dpi=100)
 
 
-def draw_map(path: Path, detector: Detector, photograph: Path) -> None:
+def draw_map(path: Path, prediction: Prediction) -> None:
     """Draw a photograph, its heatmap and its mask side by side."""
-    [prediction] = predictions_of([detector.predict(photograph)])
-    panels = [Image.open(photograph).convert("RGB"), prediction.heatmap(), Image.fromarray(prediction.mask)]
+    assert prediction.path is not None
+    panels = [Image.fromarray(decode(prediction.path).rgb), prediction.heatmap(), Image.fromarray(prediction.mask)]
     sheet = Image.new("RGB", (len(panels) * (SIDE + GAP) - GAP, SIDE), "white")
     for number, panel in enumerate(panels):
         shrunk = panel.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS)

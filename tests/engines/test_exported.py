@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import stats
 
 from anomalens.detection.loading import load_detector
 from anomalens.errors import ConfigError, MissingExtraError, WeightsError
@@ -105,9 +106,11 @@ def test_openvino_has_devices_and_a_second_precision(models: Path) -> None:
     half = load_detector(str(models / "m.xml"), device="cpu", dtype="bfloat16")
     assert half.settings["dtype"] == "bfloat16"
     whole = load_detector(str(models / "m.xml"), device="cpu")
-    maps = [detector.predict(models / "picture.png").anomaly_map for detector in (whole, half)]
-    # Values lie between 0 and 1, and bfloat16 holds eight binary digits of each.
-    assert np.abs(maps[0] - maps[1]).max() < 0.01
+    # Of noise the map is nearly flat, so there would be little but rounding to compare.
+    sheet = np.full((90, 120, 3), 170, np.uint8)
+    sheet[30:60, 40:80] = 20
+    maps = [detector.predict(sheet).anomaly_map.ravel() for detector in (whole, half)]
+    assert stats.pearsonr(*maps).statistic > 0.8
 
 
 def test_thresholds_are_data_beside_the_graph(models: Path) -> None:

@@ -24,6 +24,8 @@ from anomalens.options import LoadOptions
 from anomalens.prediction import Prediction
 from toys import parts, predictions
 
+DEFAULT = bundled_calibration().best
+
 METHODS = sorted(bundled_calibration().graphs)
 SCENES = BUNDLED_FILE.parent / "scenes"
 WASHERS = sorted(SCENES.glob("washer/test/**/*.jpg"))
@@ -208,9 +210,9 @@ def test_pytorch_computes_on_a_gpu_unless_another_engine_is_named(monkeypatch: p
     assert isinstance(load_detector(engine="onnx").engine, LightEngine)
 
 
-@pytest.mark.parametrize("name", ["anomalyclip.onnx", "weights.safetensors"])
+@pytest.mark.parametrize("name", [f"{DEFAULT}.onnx", "weights.safetensors"])
 def test_a_damaged_or_missing_file_is_refused(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for file in ("anomalyclip.onnx", "weights.safetensors", "prompts/anomalyclip.safetensors"):
+    for file in (f"{DEFAULT}.onnx", "weights.safetensors", f"prompts/{DEFAULT}.safetensors"):
         (tmp_path / file).parent.mkdir(exist_ok=True)
         shutil.copyfile(light.FOLDER / file, tmp_path / file)
     monkeypatch.setattr(light, "FOLDER", tmp_path)
@@ -218,10 +220,10 @@ def test_a_damaged_or_missing_file_is_refused(name: str, monkeypatch: pytest.Mon
     content[-1] ^= 1
     (tmp_path / name).write_bytes(content)
     with pytest.raises(WeightsError, match=rf"{name}: damaged.*reinstall anomalens"):
-        load_detector("anomalyclip")
+        load_detector()
     (tmp_path / name).unlink()
     with pytest.raises(WeightsError, match=rf"{name}: No such file"):
-        load_detector("anomalyclip")
+        load_detector()
 
 
 def test_what_the_graph_computes_is_exported_from_pytorch(on_graph: Detector) -> None:
